@@ -1,0 +1,112 @@
+"""All that crosses between supervisor and worker. Standard library only; both sides import it, nothing else is shared.
+
+Down: a ``LaunchOrder``, pickled through the forkserver's pipe (so that no secret is ever on a command line).
+Up: a ``StatusDocument``, as the *pulse* (a JSON datagram on a unix socket, sent when something changes) and as the
+answer to ``GET /factory.status``. Both carry the generation, so that a late word of a dead process is known as such.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from enum import IntEnum, StrEnum
+from typing import Any
+
+STATUS_PATH = "/factory.status"
+
+
+class ExitCode(IntEnum):
+    """How a worker ends by itself; the numbers are those of sysexits(3)."""
+
+    CLEAN = 0
+    FAILURE = 70  # EX_SOFTWARE: an unexpected error; the log has the traceback
+    CONFIGURATION = 78  # EX_CONFIG: trying again as is cannot help; ``StatusDocument.failure`` says why
+
+
+class Phase(StrEnum):
+    """How far a worker has come."""
+
+    LAUNCHING = "launching"
+    SERVING = "serving"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchOrder:
+    """Everything a worker needs to run one datasite. Paths are absolute, times are seconds."""
+
+    name: str
+    generation: int
+    hostname: str
+    port: int
+    advertise: str
+    dashboard_url: str
+    heartbeat_url: str
+    heartbeat_interval: float
+    state_dir: str  # this datasite's own: identity, database, secrets, working directory
+    log_dir: str
+    pulse_address: str = ""  # unix datagram socket of the supervisor; empty: nobody listens
+    dev_mode: bool = False
+    verbose: bool = False
+    association_request_auto_approval: bool = True
+    admin_email: str = ""
+    admin_name: str = ""
+    admin_password: str | None = field(default=None, repr=False)
+    capabilities: dict[str, Any] = field(default_factory=dict)
+    threads: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
+    cuda_visible_devices: str | None = None  # None: leave as it is; "": no GPU
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardOrder:
+    """Everything the embedded dashboard's process needs."""
+
+    name: str
+    generation: int
+    hostname: str
+    port: int
+    database: str
+    log_dir: str
+    state_dir: str
+    pulse_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusDocument:
+    """What a worker says of itself. Times of the wall clock are ISO 8601 with offset; None: not yet.
+
+    ``registered`` is None while no registration was answered, False when the dashboard has none to offer
+    (a heartbeat-only central answers 404) or cannot be reached; ``registration`` says which in words.
+    """
+
+    factory_name: str
+    factory_hostname: str
+    factory_port: int
+    device: str
+    status: str  # what the dashboard is told: "running" | "starting" | "stopping" | "failed"
+    generation: int = 0
+    pid: int = 0
+    phase: str = Phase.LAUNCHING
+    registered: bool | None = None
+    registration: str = ""
+    last_heartbeat: str | None = None
+    heartbeat_error: str = ""
+    failure: str = ""
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+
+def parse_status(raw: bytes) -> StatusDocument:
+    """The document in ``raw``; keys of a newer worker are passed over.
+
+    Raises ValueError when it is not a status document.
+    """
+    try:
+        values = json.loads(raw)
+        known = {f.name for f in fields(StatusDocument)}
+        return StatusDocument(**{key: value for key, value in values.items() if key in known})
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"not a status document: {error}") from error

@@ -1,0 +1,46 @@
+"""Where the engine pins what is, for other threads to read. A reader may wait for the next revision."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from supervisor.record import WorkerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """One consistent state of the fleet; never changed after it was pinned."""
+
+    revision: int = 0
+    stopping: bool = False
+    records: Mapping[str, WorkerRecord] = field(default_factory=dict)
+
+
+class Board:
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._pinned = Pinned()
+        self._closed = False
+
+    def pin(self, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None:
+        with self._changed:
+            self._pinned = Pinned(self._pinned.revision + 1, stopping, dict(records))
+            self._changed.notify_all()
+
+    def read(self) -> Pinned:
+        with self._changed:
+            return self._pinned
+
+    def wait(self, after: int, timeout: float) -> Pinned:
+        """What is pinned once its revision is above ``after``, or ``timeout`` seconds have passed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._pinned.revision > after, timeout)
+            return self._pinned
+
+    def close(self) -> None:
+        """Let every waiting reader go."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,116 @@
+"""The control API: HTTP over a unix socket that only its owner may open. It reads the board and posts; it decides nothing.
+
+    GET  /v1/status[?after=REVISION&timeout=SECONDS]     the snapshot, at once or when something changed
+    POST /v1/workers/NAME/start|stop|restart             202; 404 unknown name; 409 while the fleet goes down
+    POST /v1/down                                        202
+"""
+
+from __future__ import annotations
+
+import difflib
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from supervisor.effects.board import Board, Pinned
+from supervisor.effects.service import ServiceThread
+from supervisor.effects.unix_path import short_path
+from supervisor.facts import OperatorAsked
+from supervisor.record import OperatorRequest
+from supervisor.snapshot import FleetSnapshot
+
+_LONGEST_POLL = 30.0
+_CLOSING = 1.0
+
+
+class FleetAsked:
+    """The operator wants the whole fleet down."""
+
+
+class ControlServer:
+    """``picture`` makes a snapshot of what is pinned; ``post`` hands a request to the engine."""
+
+    def __init__(self, board: Board, picture: Callable[[Pinned], FleetSnapshot], post: Callable[[Any], None]) -> None:
+        self._board = board
+        self._picture = picture
+        self._post = post
+        self._server: uvicorn.Server | None = None
+        self._path: Path | None = None
+        self._serving: Future[None] | None = None
+
+    def open(self, path: Path, service: ServiceThread) -> None:
+        """Listen on ``path`` (mode 0600 from its first moment)."""
+        listening = _listen(path)
+        config = uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off", ws="none")
+        self._server = uvicorn.Server(config)
+        self._path = path
+        self._serving = service.submit(self._server.serve(sockets=[listening]))
+
+    def close(self) -> None:
+        if self._server is None or self._serving is None or self._path is None:
+            return
+        self._path.unlink(missing_ok=True)
+        self._server.should_exit = True
+        self._server.force_exit = True
+        self._serving.exception(_CLOSING * 2)
+
+    def _app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/status", self._status),
+                Route("/v1/workers/{name}/{request}", self._ask, methods=["POST"]),
+                Route("/v1/down", self._down, methods=["POST"]),
+            ]
+        )
+
+    async def _status(self, request: Request) -> JSONResponse:
+        try:
+            after = int(request.query_params.get("after", "-1"))
+            timeout = float(request.query_params.get("timeout", "10"))
+        except ValueError:
+            return _refusal(400, "after is a revision, timeout a number of seconds")
+        return JSONResponse(await anyio.to_thread.run_sync(self._snapshot, after, min(timeout, _LONGEST_POLL)))
+
+    def _snapshot(self, after: int, timeout: float) -> dict[str, Any]:
+        return self._picture(self._board.wait(after, timeout)).to_dict()
+
+    async def _ask(self, request: Request) -> JSONResponse:
+        name, word = request.path_params["name"], request.path_params["request"]
+        pinned = self._board.read()
+        if word not in list(OperatorRequest):
+            return _refusal(404, f"no such request: {word}; there are {', '.join(OperatorRequest)}")
+        if name not in pinned.records:
+            near = difflib.get_close_matches(name, pinned.records, n=3)
+            return _refusal(404, f"no datasite named {name}", near=near)
+        if pinned.stopping:
+            return _refusal(409, "the fleet is going down")
+        self._post(OperatorAsked(name, OperatorRequest(word)))
+        generation = pinned.records[name].generation
+        return JSONResponse({"name": name, "request": word, "generation": generation}, status_code=202)
+
+    async def _down(self, request: Request) -> JSONResponse:
+        self._post(FleetAsked())
+        return JSONResponse({"request": "down"}, status_code=202)
+
+
+def _refusal(code: int, error: str, **more: Any) -> JSONResponse:
+    return JSONResponse({"error": error, **more}, status_code=code)
+
+
+def _listen(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    with short_path(path) as address:
+        listening.bind(address)
+    path.chmod(0o600)
+    listening.listen(64)
+    return listening

@@ -1,0 +1,128 @@
+"""The one wait of the engine: exits (pidfd), pulses, signals and what other threads post, in one ``epoll``.
+
+Nothing here decides; what wakes the wait is handed on in the order: posted, pulses, exits. A worker's last word is
+thus read before its end is told.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasite_worker.contract import StatusDocument, parse_status
+from supervisor.effects.unix_path import short_path
+
+_MAX_PULSE = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The kernel says that this process is gone; its status has still to be collected."""
+
+    name: str
+    generation: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    number: signal.Signals
+
+
+class Inbox:
+    """Made in the main thread. ``post`` may be called from any thread; everything else belongs to the engine's."""
+
+    def __init__(self, pulse_path: Path) -> None:
+        self._selector = selectors.EpollSelector()
+        self._posted: deque[Any] = deque()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._signal_read, self._signal_write = socket.socketpair()
+        self._pulses = _pulse_socket(pulse_path)
+        self._pulse_path = pulse_path
+        for end in (self._signal_read, self._signal_write):
+            end.setblocking(False)
+        self._selector.register(self._bell, selectors.EVENT_READ, self._read_bell)
+        self._selector.register(self._pulses, selectors.EVENT_READ, self._read_pulses)
+        self._selector.register(self._signal_read, selectors.EVENT_READ, self._read_signals)
+
+    def post(self, message: Any) -> None:
+        self._posted.append(message)
+        os.eventfd_write(self._bell, 1)
+
+    def catch(self, *numbers: signal.Signals) -> None:
+        """Turn these signals into ``Signalled`` messages. The handler itself does nothing: the C layer writes the
+        number into the socket pair, so that no work is ever done inside a signal handler."""
+        signal.set_wakeup_fd(self._signal_write.fileno(), warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, _do_nothing)
+
+    def watch(self, name: str, generation: int, pid: int, pidfd: int) -> None:
+        """Tell of the end of the process behind ``pidfd`` (the inbox closes it then)."""
+
+        def gone() -> list[Any]:
+            self._selector.unregister(pidfd)
+            os.close(pidfd)
+            return [Exited(name, generation, pid)]
+
+        self._selector.register(pidfd, selectors.EVENT_READ, gone)
+
+    def wait(self, timeout: float | None) -> list[Any]:
+        """Sleep until something happens or ``timeout`` seconds have passed; what happened, oldest kind first."""
+        ready: list[Callable[[], list[Any]]] = [key.data for key, _ in self._selector.select(timeout)]
+        ready.sort(key=self._rank)
+        return [message for read in ready for message in read()]
+
+    def _rank(self, read: Callable[[], list[Any]]) -> int:
+        order = [self._read_bell, self._read_signals, self._read_pulses]
+        return order.index(read) if read in order else len(order)
+
+    def _read_bell(self) -> list[Any]:
+        os.eventfd_read(self._bell)
+        return [self._posted.popleft() for _ in range(len(self._posted))]
+
+    def _read_signals(self) -> list[Any]:
+        return [Signalled(signal.Signals(number)) for number in self._signal_read.recv(4096)]
+
+    def _read_pulses(self) -> list[StatusDocument]:
+        heard = []
+        while raw := _receive(self._pulses):
+            try:
+                heard.append(parse_status(raw))
+            except ValueError:
+                continue  # a stray datagram: only this user can send one, and nothing can be learned from it
+        return heard
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        self._pulse_path.unlink(missing_ok=True)
+        for resource in (self._selector, self._pulses, self._signal_read, self._signal_write):
+            resource.close()
+        os.close(self._bell)
+
+
+def _do_nothing(number: int, frame: Any) -> None:
+    pass
+
+
+def _receive(pulses: socket.socket) -> bytes:
+    try:
+        return pulses.recv(_MAX_PULSE)
+    except BlockingIOError:
+        return b""
+
+
+def _pulse_socket(path: Path) -> socket.socket:
+    """Bound afresh: a predecessor's name is removed, and its workers find this one under the same name."""
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    with short_path(path) as address:
+        listening.bind(address)
+    path.chmod(0o600)
+    return listening

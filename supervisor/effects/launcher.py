@@ -1,0 +1,105 @@
+"""Makes worker processes: multiprocessing's forkserver with PySyft and torch preloaded, asked from a thread of its own.
+
+The first launch waits for the forkserver to import PySyft (seconds), and a stopped forkserver would make every
+launch wait for ever; so the engine never launches itself. It posts an order here, and a fact comes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerProcess
+
+from central.dashboard import entry as dashboard_entry
+from datasite_worker import entry as datasite_entry
+from datasite_worker.contract import LaunchOrder
+from supervisor.effects.processes import cause_of_code, reap, start_ticks
+from supervisor.facts import Fact, LaunchFailed, ProcessStarted
+from supervisor.policy.launching import AnyLaunchOrder
+from supervisor.record import ExitCause
+
+PRELOAD = ["datasite_worker.preload", "central.dashboard.preload"]
+_STATUS_WAIT = 0.5
+"""Seconds to wait for the forkserver to tell an exit status: it does so at once, or not at all."""
+
+
+class Launcher:
+    """``launch`` only queues; ``tell`` receives ``ProcessStarted`` or ``LaunchFailed`` from the launcher's thread."""
+
+    def __init__(self, tell: Callable[[Fact], None]) -> None:
+        self._tell = tell
+        self._orders: queue.SimpleQueue[AnyLaunchOrder | None] = queue.SimpleQueue()
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
+        self._processes: dict[int, ForkServerProcess] = {}
+        # multiprocessing reads exit statuses from pipes in start() as in exitcode; two readers would tear one.
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
+        self._thread.start()
+
+    def launch(self, order: AnyLaunchOrder) -> None:
+        self._orders.put(order)
+
+    def _run(self) -> None:
+        while (order := self._orders.get()) is not None:
+            self._tell(self._start(order))
+
+    def _start(self, order: AnyLaunchOrder) -> Fact:
+        run = datasite_entry.run if isinstance(order, LaunchOrder) else dashboard_entry.run
+        process = self._context.Process(target=run, args=(order,), name=order.name)
+        try:
+            with self._lock:
+                process.start()
+        except (OSError, EOFError) as error:
+            return LaunchFailed(order.name, order.generation, f"{type(error).__name__}: {error}")
+        pid = process.pid or 0
+        self._processes[pid] = process
+        return ProcessStarted(order.name, order.generation, pid, start_ticks(pid) or 0)
+
+    def exit_cause(self, pid: int) -> ExitCause:
+        """How the dead process ``pid`` ended. Its status lies with its parent: us, the forkserver, or nobody."""
+        process = self._processes.pop(pid, None)
+        own = reap(pid)  # its forkserver died before it: then it became our child
+        if own is not None or process is None:
+            return cause_of_code(own)
+        return cause_of_code(self._collect(process))
+
+    def _collect(self, process: ForkServerProcess) -> int | None:
+        if not self._lock.acquire(timeout=_STATUS_WAIT):
+            return None
+        try:
+            process.join(_STATUS_WAIT)
+            return process.exitcode
+        finally:
+            self._lock.release()
+
+    @staticmethod
+    def helpers() -> set[int]:
+        """The pids of multiprocessing's own processes; multiprocessing reaps them."""
+        # No public name tells them: a stray-reaper that took their status would break the next launch.
+        pids = (
+            getattr(forkserver._forkserver, "_forkserver_pid", None),  # type: ignore[attr-defined]
+            getattr(resource_tracker._resource_tracker, "_pid", None),
+        )
+        return {pid for pid in pids if pid}
+
+    def close(self) -> None:
+        """End the thread and the forkserver; nothing of ours is left when this returns."""
+        self._orders.put(None)
+        self._thread.join(timeout=5)
+        stop = getattr(forkserver._forkserver, "_stop", None)  # type: ignore[attr-defined]
+        if stop is not None and forkserver._forkserver._forkserver_pid:  # type: ignore[attr-defined]
+            with contextlib.suppress(OSError, ChildProcessError):
+                stop()  # closes the pipe it lives by, and waits for it
+
+
+def scrub_environment() -> None:
+    """Take the supervisor's own secrets and sockets out of what workers, and user code in them, can read."""
+    for name in list(os.environ):
+        if name.startswith("FLEET_") or name in {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}:
+            del os.environ[name]

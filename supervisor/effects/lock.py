@@ -1,0 +1,28 @@
+"""One supervisor per state folder: a lock that the kernel gives back when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+def lock(path: Path) -> int | None:
+    """Take the fleet's lock for as long as this process lives; None when another has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    os.ftruncate(fd, 0)
+    os.write(fd, str(os.getpid()).encode())
+    return fd
+
+
+def lock_holder(path: Path) -> int | None:
+    """The pid in the lock file; None when it holds none."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,107 @@
+"""The kernel's side of a process: identity, signals to its group, the end and its cause.
+
+A process is named by pid and start time together; a pid alone is never trusted, for the kernel gives it out again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+import psutil
+
+from supervisor.record import ExitCause, ExitKind
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process began, in clock ticks since boot (field 22 of proc(5) stat); None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat[stat.rindex(b")") + 2 :].split()[0] in (b"Z", b"X")
+
+
+def is_same(pid: int, created: int) -> bool:
+    """Whether ``pid`` still is the living process that began at ``created``."""
+    return start_ticks(pid) == created and not is_zombie(pid)
+
+
+def age(created: int) -> float:
+    """Seconds since a process with that start time began."""
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return max(0.0, uptime - created / os.sysconf("SC_CLK_TCK"))
+
+
+def become_subreaper() -> None:
+    """Orphans of our descendants come to us, so that their ends are told and none stays a zombie (prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """Signal the worker and all of its process group; a worker that has no group of its own yet, alone."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        _signal_alone(pid, number)
+
+
+def _signal_alone(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def sweep_group(pid: int) -> None:
+    """SIGKILL whatever a dead worker left in its process group: nothing may hold its port or its database."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def cause_of_code(code: int | None) -> ExitCause:
+    """The cause behind an exit code as ``multiprocessing`` and ``subprocess`` give it: negative is a signal."""
+    if code is None:
+        return ExitCause(ExitKind.UNKNOWN, "ended; no supervisor was there to take its exit status")
+    if code < 0:
+        return ExitCause(ExitKind.SIGNAL, _signal_name(-code), code)
+    if code == 0:
+        return ExitCause(ExitKind.CLEAN, "exit code 0", code)
+    return ExitCause(ExitKind.FAILURE, f"exit code {code}", code)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def reap(pid: int) -> int | None:
+    """The exit code of our own dead child; None when it is not ours to reap."""
+    try:
+        done, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
+def reap_strays(kept: set[int]) -> None:
+    """Reap dead children that came to us as orphans; ``kept`` are others' to reap."""
+    for child in psutil.Process().children():
+        if child.pid not in kept and is_zombie(child.pid):
+            reap(child.pid)

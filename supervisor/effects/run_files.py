@@ -1,0 +1,61 @@
+"""What survives the supervisor: one small file per running worker, so that the next supervisor can adopt it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """``created`` is the start time in clock ticks since boot, ``boot`` the kernel's boot id: pids and ticks mean
+    nothing after a reboot. ``fingerprint`` tells whether the process still is what the configuration asks for."""
+
+    name: str
+    generation: int
+    pid: int
+    created: int
+    boot: str
+    fingerprint: str
+
+
+class RunFiles:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def write(self, run: RunFile) -> None:
+        """Atomically: a reader sees the old file or the new one, never a part."""
+        path = self._path(run.name)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(asdict(run)))
+        part.replace(path)
+
+    def remove(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+    def read_all(self) -> list[RunFile]:
+        """Every readable run file of this boot; others are removed, as nothing can be learned from them."""
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            run = _read(path)
+            if run is not None and run.boot == boot_id():
+                found.append(run)
+            else:
+                path.unlink(missing_ok=True)
+        return found
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+
+def _read(path: Path) -> RunFile | None:
+    try:
+        return RunFile(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

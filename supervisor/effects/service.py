@@ -1,0 +1,38 @@
+"""The asyncio thread in which probes and the control API live, so that neither can hold up the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ServiceThread:
+    """One event loop in one daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="service", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def close(self, patience: float = 2.0) -> None:
+        """End what still runs, and the loop. ``patience``: seconds."""
+        self.submit(_cancel_others()).result(patience)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(patience)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

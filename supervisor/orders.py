@@ -1,0 +1,41 @@
+"""What to do, as frozen values. The engine hands them to effects; nothing else acts on a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    name: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """SIGTERM to the worker's process group."""
+
+    name: str
+    generation: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL to the worker's process group."""
+
+    name: str
+    generation: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask the worker's own HTTP how it is, within ``timeout`` seconds."""
+
+    name: str
+    generation: int
+    timeout: float
+
+
+Order = Launch | Terminate | Kill | Probe

@@ -1,0 +1,43 @@
+"""What probe answers mean: consecutive counts against thresholds, with the kubelet's words. Pure.
+
+One HTTP answer serves readiness and liveness alike; each keeps its own period, threshold and count.
+"""
+
+from __future__ import annotations
+
+from supervisor.record import Check
+from supervisor.spec import Probe, ProbePolicy
+
+STARTUP_PERIOD = 1.0
+"""Seconds between probes of a starting worker. Its pulse usually brings the first good one at once; this is for
+a pulse that was lost, so it need not be quick."""
+
+
+def scheduled(probe: Probe, now: float) -> Check:
+    """A clean slate, first due one period from now."""
+    return Check(due=now + probe.period)
+
+
+def answered(check: Check, probe: Probe, ok: bool, now: float) -> Check:
+    """``check`` after an answer; one that was not due yet still counts, as the answer is just as true."""
+    if ok:
+        return Check(due=now + probe.period, failures=0, successes=check.successes + 1)
+    return Check(due=now + probe.period, failures=check.failures + 1, successes=0)
+
+
+def has_failed(check: Check, probe: Probe) -> bool:
+    return check.failures >= probe.failure_threshold
+
+
+def has_succeeded(check: Check, probe: Probe) -> bool:
+    return check.successes >= probe.success_threshold
+
+
+def probe_timeout(readiness: Check, liveness: Check, probes: ProbePolicy, now: float) -> float | None:
+    """Seconds that the probe due now may take; None when none is due."""
+    due = [
+        probe.timeout
+        for check, probe in ((readiness, probes.readiness), (liveness, probes.liveness))
+        if check.due <= now
+    ]
+    return max(due) if due else None

@@ -1,0 +1,387 @@
+"""The life of one worker: ``step(record, fact, now) -> Step``, the only place where a decision is made. Pure.
+
+``TABLE`` names, for every state and every kind of fact, the one function that answers it; a test holds that it is
+total. What the operator wants is a field of the record, not a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datasite_worker.contract import ExitCode, Phase
+from supervisor.facts import (
+    DeadlineReached,
+    Fact,
+    LaunchFailed,
+    OperatorAsked,
+    ProbeAnswered,
+    ProcessAdopted,
+    ProcessExited,
+    ProcessStarted,
+    PulseReceived,
+)
+from supervisor.orders import Kill, Launch, Order, Probe, Terminate
+from supervisor.policy import health
+from supervisor.policy.restart import backoff_delay, is_crash_loop, remember_crash, wants_restart
+from supervisor.record import Check, ExitCause, ExitKind, OperatorRequest, Wanted, WorkerRecord, WorkerState
+
+DOWN = WorkerState.DOWN
+STARTING = WorkerState.STARTING
+READY = WorkerState.READY
+UNREADY = WorkerState.UNREADY
+STOPPING = WorkerState.STOPPING
+BACKOFF = WorkerState.BACKOFF
+QUARANTINED = WorkerState.QUARANTINED
+
+KILL_AGAIN_AFTER = 5.0
+"""Seconds between SIGKILLs of a process that does not go (it sleeps in the kernel, on a dead disk say)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    record: WorkerRecord
+    orders: tuple[Order, ...] = ()
+
+
+Handler = Callable[[WorkerRecord, Any, float], Step]
+
+
+def step(record: WorkerRecord, fact: Fact, now: float) -> Step:
+    """What becomes of ``record``, and what is to be done, now that ``fact`` is known.
+
+    A fact of an older generation speaks of a process that is gone, and changes nothing.
+    """
+    if not isinstance(fact, OperatorAsked | ProcessAdopted) and fact.generation != record.generation:
+        return Step(record)
+    return TABLE[record.state, type(fact)](record, fact, now)
+
+
+def next_due(record: WorkerRecord) -> float | None:
+    """When the record next wants a ``DeadlineReached``; None: never by itself."""
+    due = [record.deadline] if record.deadline is not None else []
+    if record.state in (STARTING, READY, UNREADY) and record.pid is not None and not record.probe_pending:
+        due += [record.readiness.due, record.liveness.due]
+    return min(due) if due else None
+
+
+# --- moves that several answers share -------------------------------------------------------------------------
+
+
+def _enter(record: WorkerRecord, state: WorkerState, now: float, reason: str = "", **changes: Any) -> WorkerRecord:
+    changes = {"deadline": None, **changes}
+    return replace(record, state=state, since=now, reason=reason, **changes)
+
+
+def _launch(record: WorkerRecord, now: float, reason: str = "", **changes: Any) -> Step:
+    generation = record.generation + 1
+    fresh = _enter(
+        record,
+        STARTING,
+        now,
+        reason,
+        generation=generation,
+        deadline=now + record.rules.probes.start_timeout,
+        started_at=now,
+        restart_asked=False,
+        **_no_process(),
+        **changes,
+    )
+    return Step(fresh, (Launch(record.name, generation),))
+
+
+def _no_process() -> dict[str, Any]:
+    return {
+        "pid": None,
+        "created": None,
+        "ready_since": None,
+        "status": None,
+        "killed_for": "",
+        "probe_pending": False,
+        "readiness": Check(),
+        "liveness": Check(),
+    }
+
+
+def _rest(record: WorkerRecord, state: WorkerState, now: float, reason: str, **changes: Any) -> Step:
+    """No process, and none under way: down, waiting, or quarantined."""
+    return Step(_enter(record, state, now, reason, started_at=None, restart_asked=False, **_no_process(), **changes))
+
+
+def _terminate(record: WorkerRecord, now: float, reason: str, **changes: Any) -> Step:
+    stopping = _enter(record, STOPPING, now, reason, deadline=now + record.rules.grace, **changes)
+    if record.pid is None:  # the launch is still under way; its ProcessStarted will meet the SIGTERM
+        return Step(stopping)
+    return Step(stopping, (Terminate(record.name, record.generation, record.pid),))
+
+
+def _kill(record: WorkerRecord, now: float, why: str) -> Step:
+    """End a process that does not do its work; what follows is decided when it has gone."""
+    stopping = _enter(record, STOPPING, now, why, deadline=now + KILL_AGAIN_AFTER, killed_for=why)
+    if record.pid is None:
+        return Step(stopping)
+    return Step(stopping, (Kill(record.name, record.generation, record.pid),))
+
+
+def _probe(record: WorkerRecord, timeout: float) -> Step:
+    return Step(replace(record, probe_pending=True), (Probe(record.name, record.generation, timeout),))
+
+
+def _crashed(record: WorkerRecord, cause: ExitCause, now: float) -> Step:
+    """A process ended that nobody asked to end."""
+    policy = record.rules.restart
+    crashes = remember_crash(record.crashes, record.ready_since, policy, now)
+    record = replace(record, last_exit=cause, crashes=crashes)
+    if record.wanted is Wanted.DOWN:
+        return _rest(record, DOWN, now, "stopped by the operator")
+    if not wants_restart(policy.mode, cause):
+        return _rest(record, DOWN, now, f"{cause}; restart mode is {policy.mode}", wanted=Wanted.DOWN)
+    if cause.kind is ExitKind.CONFIGURATION:
+        return _quarantine(record, cause.detail, now)
+    if is_crash_loop(crashes, policy, now):
+        return _quarantine(record, f"crash loop: more than {policy.max_crashes} crashes, last: {cause}", now)
+    return _back_off(record, cause, now)
+
+
+def _quarantine(record: WorkerRecord, reason: str, now: float) -> Step:
+    retry = record.rules.restart.quarantine_retry
+    return _rest(record, QUARANTINED, now, reason, deadline=now + retry if retry > 0 else None)
+
+
+def _back_off(record: WorkerRecord, cause: ExitCause, now: float) -> Step:
+    delay = backoff_delay(len(record.crashes), record.rules.restart, record.name, record.generation)
+    if delay == 0.0:
+        return _restart_by_itself(record, now)
+    return _rest(record, BACKOFF, now, str(cause), deadline=now + delay)
+
+
+def _restart_by_itself(record: WorkerRecord, now: float) -> Step:
+    kind = record.last_exit.kind.value if record.last_exit else ExitKind.UNKNOWN.value
+    by_cause = {**record.restarts_by_cause, kind: record.restarts_by_cause.get(kind, 0) + 1}
+    reason = f"after {record.last_exit}"
+    return _launch(record, now, reason, restarts=record.restarts + 1, restarts_by_cause=by_cause)
+
+
+# --- answers to facts -----------------------------------------------------------------------------------------
+
+
+def ignore(record: WorkerRecord, fact: Fact, now: float) -> Step:
+    return Step(record)
+
+
+def note_process(record: WorkerRecord, fact: ProcessStarted, now: float) -> Step:
+    due = Check(due=now + health.STARTUP_PERIOD)
+    return Step(replace(record, pid=fact.pid, created=fact.created, readiness=due, liveness=due))
+
+
+def end_newborn(record: WorkerRecord, fact: ProcessStarted, now: float) -> Step:
+    """It was stopped while its launch was under way."""
+    record = replace(record, pid=fact.pid, created=fact.created)
+    if record.killed_for:
+        return Step(record, (Kill(record.name, record.generation, fact.pid),))
+    return Step(record, (Terminate(record.name, record.generation, fact.pid),))
+
+
+def adopt(record: WorkerRecord, fact: ProcessAdopted, now: float) -> Step:
+    """A process of an earlier supervisor: ready as soon as it answers, and no restart."""
+    adopted = _enter(
+        record,
+        STARTING,
+        now,
+        "adopted",
+        wanted=Wanted.UP,
+        generation=fact.generation,
+        pid=fact.pid,
+        created=fact.created,
+        started_at=now - fact.age,
+        deadline=now + record.rules.probes.start_timeout,
+        readiness=Check(due=now + health.STARTUP_PERIOD),
+        liveness=Check(due=now + health.STARTUP_PERIOD),
+    )
+    return _probe(adopted, record.rules.probes.readiness.timeout)
+
+
+def launch_failed(record: WorkerRecord, fact: LaunchFailed, now: float) -> Step:
+    return _crashed(record, ExitCause(ExitKind.LAUNCH, f"could not be launched: {fact.reason}"), now)
+
+
+def launch_failed_while_stopping(record: WorkerRecord, fact: LaunchFailed, now: float) -> Step:
+    return _gone_as_asked(record, now)
+
+
+def exited_by_itself(record: WorkerRecord, fact: ProcessExited, now: float) -> Step:
+    return _crashed(record, _explained(record, fact.cause), now)
+
+
+def _explained(record: WorkerRecord, cause: ExitCause) -> ExitCause:
+    """``cause`` with the worker's own last word, where it left one."""
+    said = record.status.failure if record.status else ""
+    if cause.code == ExitCode.CONFIGURATION:
+        return replace(cause, kind=ExitKind.CONFIGURATION, detail=said or "configuration failure; its log says which")
+    return replace(cause, detail=f"{cause.detail}: {said}") if said else cause
+
+
+def exited_while_stopping(record: WorkerRecord, fact: ProcessExited, now: float) -> Step:
+    if record.killed_for:
+        cause = ExitCause(ExitKind.HUNG, record.killed_for, fact.cause.code)
+        if record.restart_asked and record.wanted is Wanted.UP:
+            return _gone_as_asked(replace(record, last_exit=cause), now)
+        return _crashed(record, cause, now)
+    return _gone_as_asked(replace(record, last_exit=fact.cause), now)
+
+
+def _gone_as_asked(record: WorkerRecord, now: float) -> Step:
+    if record.restart_asked and record.wanted is Wanted.UP:
+        return _launch(record, now, "restarted by the operator", crashes=())
+    return _rest(record, DOWN, now, "stopped by the operator", crashes=())
+
+
+def hear_starting(record: WorkerRecord, fact: PulseReceived, now: float) -> Step:
+    """A worker that says it serves is believed when it answers."""
+    record = replace(record, status=fact.status)
+    if fact.status.phase == Phase.SERVING and not record.probe_pending:
+        return _probe(record, record.rules.probes.readiness.timeout)
+    return Step(record)
+
+
+def hear(record: WorkerRecord, fact: PulseReceived, now: float) -> Step:
+    return Step(replace(record, status=fact.status))
+
+
+def probed_starting(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
+    due = Check(due=now + health.STARTUP_PERIOD)
+    record = replace(record, probe_pending=False, readiness=due, liveness=due)
+    if fact.status is None:
+        return Step(record)
+    return Step(_become_ready(replace(record, status=fact.status), now))
+
+
+def _become_ready(record: WorkerRecord, now: float) -> WorkerRecord:
+    probes = record.rules.probes
+    return _enter(
+        record,
+        READY,
+        now,
+        ready_since=record.ready_since if record.ready_since is not None else now,
+        readiness=health.scheduled(probes.readiness, now),
+        liveness=health.scheduled(probes.liveness, now),
+    )
+
+
+def probed(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
+    """Readiness only shows; liveness replaces the process."""
+    probes, ok = record.rules.probes, fact.status is not None
+    record = replace(
+        record,
+        probe_pending=False,
+        status=fact.status or record.status,
+        readiness=health.answered(record.readiness, probes.readiness, ok, now),
+        liveness=health.answered(record.liveness, probes.liveness, ok, now),
+    )
+    if health.has_failed(record.liveness, probes.liveness):
+        return _kill(record, now, f"did not answer {record.liveness.failures} probes in a row: {fact.reason}")
+    if record.state is READY and health.has_failed(record.readiness, probes.readiness):
+        return Step(_enter(record, UNREADY, now, f"readiness probe failed: {fact.reason}"))
+    if record.state is UNREADY and ok and health.has_succeeded(record.readiness, probes.readiness):
+        return Step(_enter(record, READY, now))
+    return Step(record)
+
+
+def start_is_due(record: WorkerRecord, fact: DeadlineReached, now: float) -> Step:
+    if record.deadline is not None and record.deadline <= now:
+        return _kill(record, now, f"was not ready within {record.rules.probes.start_timeout:g} s of its start")
+    return probe_is_due(record, fact, now)
+
+
+def probe_is_due(record: WorkerRecord, fact: DeadlineReached, now: float) -> Step:
+    if record.pid is None or record.probe_pending:
+        return Step(record)
+    timeout = health.probe_timeout(record.readiness, record.liveness, record.rules.probes, now)
+    return Step(record) if timeout is None else _probe(record, timeout)
+
+
+def grace_is_over(record: WorkerRecord, fact: DeadlineReached, now: float) -> Step:
+    if record.deadline is None or record.deadline > now:
+        return Step(record)
+    record = replace(record, deadline=now + KILL_AGAIN_AFTER)
+    if record.pid is None:
+        return Step(record)
+    return Step(record, (Kill(record.name, record.generation, record.pid),))
+
+
+def wait_is_over(record: WorkerRecord, fact: DeadlineReached, now: float) -> Step:
+    if record.deadline is None or record.deadline > now:
+        return Step(record)
+    return _restart_by_itself(record, now)
+
+
+def asked_at_rest(record: WorkerRecord, fact: OperatorAsked, now: float) -> Step:
+    """Down, waiting or quarantined: there is no process to end. The operator's word wipes the slate."""
+    if fact.request is OperatorRequest.STOP:
+        return _rest(record, DOWN, now, "stopped by the operator", wanted=Wanted.DOWN)
+    return _launch(record, now, f"{fact.request}ed by the operator", wanted=Wanted.UP, crashes=())
+
+
+def asked_running(record: WorkerRecord, fact: OperatorAsked, now: float) -> Step:
+    if fact.request is OperatorRequest.START:
+        return Step(replace(record, wanted=Wanted.UP))
+    if fact.request is OperatorRequest.STOP:
+        return _terminate(record, now, "stopped by the operator", wanted=Wanted.DOWN)
+    return _terminate(record, now, "restarted by the operator", wanted=Wanted.UP, restart_asked=True)
+
+
+def asked_stopping(record: WorkerRecord, fact: OperatorAsked, now: float) -> Step:
+    """The last word holds; the stop under way goes on."""
+    up = fact.request is not OperatorRequest.STOP
+    return Step(replace(record, wanted=Wanted.UP if up else Wanted.DOWN, restart_asked=up))
+
+
+_AT_REST: dict[type, Handler] = {
+    ProcessStarted: ignore,
+    ProcessAdopted: adopt,
+    LaunchFailed: ignore,
+    ProcessExited: ignore,
+    PulseReceived: ignore,
+    ProbeAnswered: ignore,
+    DeadlineReached: wait_is_over,
+    OperatorAsked: asked_at_rest,
+}
+_RUNNING: dict[type, Handler] = {
+    ProcessStarted: ignore,
+    ProcessAdopted: ignore,
+    LaunchFailed: ignore,
+    ProcessExited: exited_by_itself,
+    PulseReceived: hear,
+    ProbeAnswered: probed,
+    DeadlineReached: probe_is_due,
+    OperatorAsked: asked_running,
+}
+_ROWS: dict[WorkerState, dict[type, Handler]] = {
+    DOWN: {**_AT_REST, DeadlineReached: ignore},
+    STARTING: {
+        **_RUNNING,
+        ProcessStarted: note_process,
+        LaunchFailed: launch_failed,
+        PulseReceived: hear_starting,
+        ProbeAnswered: probed_starting,
+        DeadlineReached: start_is_due,
+    },
+    READY: _RUNNING,
+    UNREADY: _RUNNING,
+    STOPPING: {
+        ProcessStarted: end_newborn,
+        ProcessAdopted: ignore,
+        LaunchFailed: launch_failed_while_stopping,
+        ProcessExited: exited_while_stopping,
+        PulseReceived: hear,
+        ProbeAnswered: ignore,
+        DeadlineReached: grace_is_over,
+        OperatorAsked: asked_stopping,
+    },
+    BACKOFF: _AT_REST,
+    QUARANTINED: _AT_REST,
+}
+TABLE: dict[tuple[WorkerState, type], Handler] = {
+    (state, kind): handler for state, row in _ROWS.items() for kind, handler in row.items()
+}

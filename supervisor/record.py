@@ -1,0 +1,93 @@
+"""What is known of one worker: a frozen value that only ``policy.lifecycle.step`` makes anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from datasite_worker.contract import StatusDocument
+from supervisor.spec import Rules
+
+
+class WorkerState(StrEnum):
+    DOWN = "down"
+    STARTING = "starting"
+    READY = "ready"
+    UNREADY = "unready"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"
+    QUARANTINED = "quarantined"
+
+
+class Wanted(StrEnum):
+    """What the operator wants, apart from what is."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class OperatorRequest(StrEnum):
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+
+
+class ExitKind(StrEnum):
+    """The classes of ends that policy tells apart."""
+
+    CLEAN = "clean"  # exit code 0
+    FAILURE = "failure"  # any other exit code
+    CONFIGURATION = "configuration"  # the worker named a fault that a retry cannot mend
+    SIGNAL = "signal"  # killed by a signal nobody of us sent
+    HUNG = "hung"  # ended by us: it did not start in time, or no longer answered
+    UNKNOWN = "unknown"  # ended while no supervisor could take its status
+    LAUNCH = "launch"  # no process came of the launch
+
+
+@dataclass(frozen=True, slots=True)
+class ExitCause:
+    """How a process ended. ``detail`` is for people: ``SIGKILL``, ``exit code 70``, ``port 8080 is taken by …``."""
+
+    kind: ExitKind
+    detail: str
+    code: int | None = None
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One kind of probe: when it is due, and how its last answers went. Consecutive counts, as the kubelet's."""
+
+    due: float = 0.0
+    failures: int = 0
+    successes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """All times are readings of the monotonic clock, in seconds; ``deadline`` None means nothing is due."""
+
+    name: str
+    rules: Rules = Rules()
+    state: WorkerState = WorkerState.DOWN
+    wanted: Wanted = Wanted.DOWN
+    generation: int = 0
+    pid: int | None = None
+    created: int | None = None  # the process's start time; with the pid, its identity
+    since: float = 0.0  # when ``state`` began
+    started_at: float | None = None  # when the present process was launched
+    ready_since: float | None = None  # when the present process was first ready
+    deadline: float | None = None  # what is due then depends on ``state``
+    restarts: int = 0  # by crash or by the supervisor, never by the operator
+    restarts_by_cause: dict[str, int] = field(default_factory=dict)
+    crashes: tuple[float, ...] = ()  # crashes since the last stable running, for back-off and crash-loop detection
+    readiness: Check = Check()
+    liveness: Check = Check()
+    probe_pending: bool = False
+    restart_asked: bool = False  # a stop under way is to be followed by a start
+    killed_for: str = ""  # why we ourselves are ending the present process, when nobody asked for it
+    last_exit: ExitCause | None = None
+    reason: str = ""  # why the state is what it is, for people
+    status: StatusDocument | None = None  # the last word of the present process

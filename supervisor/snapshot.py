@@ -1,0 +1,164 @@
+"""``FleetSnapshot``: the one picture that table, ``--json`` and web page all show. Its JSON shape is a promise.
+
+A snapshot carries only facts that were true when it was taken; what is not known is None, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from supervisor.record import WorkerRecord, WorkerState
+from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSnapshot:
+    """One supervised process. Times: seconds or ISO 8601; memory: proportional set size in MiB."""
+
+    name: str
+    state: str
+    wanted: str
+    ready: bool
+    pid: int | None
+    port: int
+    url: str
+    device: str | None
+    uptime_s: float | None
+    restarts: int
+    restarts_by_cause: dict[str, int]
+    last_exit: str | None
+    reason: str
+    registered: bool | None
+    registration: str
+    dashboard_url: str
+    last_heartbeat: str | None
+    heartbeat_error: str
+    cpu_percent: float | None
+    memory_mb: float | None
+    generation: int
+    since_s: float  # how long the state has held
+    next_attempt_s: float | None  # until the next start, while in backoff or quarantined
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSnapshot:
+    fleet: str
+    config: str
+    version: str
+    supervisor_pid: int
+    supervisor_uptime_s: float
+    stopping: bool
+    taken_at: str  # ISO 8601 with offset
+    revision: int  # grows with every change of state
+    datasites: tuple[WorkerSnapshot, ...]
+    dashboard: WorkerSnapshot | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable shape of ``fleet status --json``."""
+        return {
+            "fleet": self.fleet,
+            "config": self.config,
+            "version": self.version,
+            "supervisor": {"pid": self.supervisor_pid, "uptime_s": self.supervisor_uptime_s, "stopping": self.stopping},
+            "taken_at": self.taken_at,
+            "revision": self.revision,
+            "dashboard": asdict(self.dashboard) if self.dashboard else None,
+            "datasites": [asdict(datasite) for datasite in self.datasites],
+        }
+
+
+def from_dict(document: dict[str, Any]) -> FleetSnapshot:
+    """The snapshot behind ``to_dict``'s document. Raises KeyError or TypeError when it is another thing."""
+    return FleetSnapshot(
+        fleet=document["fleet"],
+        config=document["config"],
+        version=document["version"],
+        supervisor_pid=document["supervisor"]["pid"],
+        supervisor_uptime_s=document["supervisor"]["uptime_s"],
+        stopping=document["supervisor"]["stopping"],
+        taken_at=document["taken_at"],
+        revision=document["revision"],
+        dashboard=WorkerSnapshot(**document["dashboard"]) if document["dashboard"] else None,
+        datasites=tuple(WorkerSnapshot(**datasite) for datasite in document["datasites"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What the kernel says of a process: share of one core in percent, proportional set size in MiB."""
+
+    cpu_percent: float | None = None
+    memory_mb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorFacts:
+    """What a picture says of the supervisor itself. ``started_at`` is a reading of the monotonic clock."""
+
+    pid: int
+    version: str
+    started_at: float
+    stopping: bool
+    revision: int
+
+
+def take(
+    config: FleetConfig,
+    records: Mapping[str, WorkerRecord],
+    measures: Mapping[str, Measure],
+    supervisor: SupervisorFacts,
+    now: float,
+    taken_at: str,
+) -> FleetSnapshot:
+    """The picture of this moment. ``now`` is monotonic seconds, ``taken_at`` the wall clock's ISO 8601 text."""
+
+    def picture(spec: WorkerSpec) -> WorkerSnapshot:
+        log = config.log_dir / f"{spec.name}.log"
+        return _worker(spec, records[spec.name], measures.get(spec.name, Measure()), str(log), now)
+
+    return FleetSnapshot(
+        fleet=config.name,
+        config=str(config.path),
+        version=supervisor.version,
+        supervisor_pid=supervisor.pid,
+        supervisor_uptime_s=round(now - supervisor.started_at, 3),
+        stopping=supervisor.stopping,
+        taken_at=taken_at,
+        revision=supervisor.revision,
+        datasites=tuple(picture(spec) for spec in config.datasites),
+        dashboard=picture(config.dashboard) if config.dashboard else None,
+    )
+
+
+def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, now: float) -> WorkerSnapshot:
+    said = record.status
+    waiting = record.state in (WorkerState.BACKOFF, WorkerState.QUARANTINED) and record.deadline is not None
+    return WorkerSnapshot(
+        name=spec.name,
+        state=record.state.value,
+        wanted=record.wanted.value,
+        ready=record.state is WorkerState.READY,
+        pid=record.pid,
+        port=spec.port,
+        url=spec.url,
+        device=said.device if said and said.device else None,
+        uptime_s=round(now - record.started_at, 3) if record.pid and record.started_at is not None else None,
+        restarts=record.restarts,
+        restarts_by_cause=dict(record.restarts_by_cause),
+        last_exit=str(record.last_exit) if record.last_exit else None,
+        reason=record.reason,
+        registered=said.registered if said else None,
+        registration=said.registration if said else "",
+        dashboard_url=spec.dashboard_url if isinstance(spec, DatasiteSpec) else "",
+        last_heartbeat=said.last_heartbeat if said else None,
+        heartbeat_error=said.heartbeat_error if said else "",
+        cpu_percent=measure.cpu_percent,
+        memory_mb=measure.memory_mb,
+        generation=record.generation,
+        since_s=round(now - record.since, 3),
+        next_attempt_s=round(max(0.0, (record.deadline or now) - now), 3) if waiting else None,
+        log=log,
+    )

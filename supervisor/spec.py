@@ -1,0 +1,189 @@
+"""What the operator asked for, as frozen values. Nothing here reads a file, a clock or the environment.
+
+``supervisor.config`` makes these from ``fleet.yaml``; everything after it reads only these. All times are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class RestartMode(StrEnum):
+    """When a datasite that ended by itself is started again (the words of systemd and Docker)."""
+
+    ALWAYS = "always"
+    ON_FAILURE = "on-failure"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """How a crashed line is brought back.
+
+    The first crash after stable running is answered at once; crash ``n`` (n >= 2) in a row waits
+    ``min(backoff_max, backoff * 2 ** (n - 2))``, lengthened by up to ``jitter`` of itself. Running ready for
+    ``stable_after`` seconds forgets the crashes. More than ``max_crashes`` of them within ``window`` seconds is a
+    crash loop: the line is quarantined, and tried again every ``quarantine_retry`` seconds (0: only when asked).
+    """
+
+    mode: RestartMode = RestartMode.ALWAYS
+    backoff: float = 0.5
+    backoff_max: float = 60.0
+    jitter: float = 0.1
+    stable_after: float = 60.0
+    max_crashes: int = 5
+    window: float = 120.0
+    quarantine_retry: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One periodic check of a datasite's own HTTP, with the kubelet's words and meaning."""
+
+    period: float
+    timeout: float
+    failure_threshold: int
+    success_threshold: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePolicy:
+    """Start-up gates the other two; readiness failing only shows; liveness failing replaces the process."""
+
+    start_timeout: float = 120.0
+    readiness: Probe = Probe(period=10.0, timeout=5.0, failure_threshold=3)
+    liveness: Probe = Probe(period=10.0, timeout=5.0, failure_threshold=6)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All that policy needs to know of a worker's spec. ``grace``: seconds from SIGTERM to SIGKILL."""
+
+    restart: RestartPolicy = RestartPolicy()
+    probes: ProbePolicy = ProbePolicy()
+    grace: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """The datasite's ADMIN. ``password`` None: a strong one is drawn on first start and kept in the state folder."""
+
+    email: str = "admin@pdm-factory.com"
+    name: str = "Factory Admin"
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRequest:
+    """Which GPUs a line asks for. ``devices`` names indexes or UUIDs; empty with ``count`` > 0 means any."""
+
+    mode: str = "auto"  # auto | none | some
+    devices: tuple[str, ...] = ()
+    count: int = 1
+    memory_bytes: int = 0
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits of one line; 0 means none. Names as operators know them from the dashboard."""
+
+    max_memory_usage_gb: float = 0.0
+    max_cpu_usage_percent: float = 0.0
+    max_concurrent_training_sessions: int = 3
+    disk_space_threshold_gb: float = 0.0
+    network_bandwidth_limit_mbps: float = 0.0
+    threads: int = 0  # OMP/MKL/torch threads; 0: from cores and lines
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the dashboard is told about the line at registration."""
+
+    max_concurrent_training: int = 3
+    supported_models: tuple[str, ...] = ("torch",)
+    data_types: tuple[str, ...] = ("tabular", "timeseries")
+    security_level: str = "standard"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasiteSpec:
+    """One production line. ``hostname`` is bound; ``advertise`` is what the dashboard is told."""
+
+    name: str
+    port: int
+    hostname: str = "localhost"
+    advertise: str = ""
+    dashboard_url: str = ""
+    heartbeat_url: str = ""  # empty: the dashboard's
+    heartbeat_interval: float = 30.0
+    dev_mode: bool = False
+    reset: bool = False
+    verbose: bool = False
+    association_request_auto_approval: bool = True
+    admin: Admin = Admin()
+    restart: RestartPolicy = RestartPolicy()
+    probes: ProbePolicy = ProbePolicy()
+    gpu: GpuRequest = GpuRequest()
+    resources: Resources = Resources()
+    capabilities: Capabilities = Capabilities()
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def url(self) -> str:
+        """Where a client on this host reaches the datasite."""
+        return f"http://{self.advertise or self.hostname}:{self.port}"
+
+
+DASHBOARD_NAME = "dashboard"
+"""The embedded dashboard is supervised under this name; no datasite may bear it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardSpec:
+    """The embedded central dashboard: one more supervised process, on loopback."""
+
+    hostname: str = "127.0.0.1"
+    port: int = 5000
+    restart: RestartPolicy = RestartPolicy()
+    probes: ProbePolicy = ProbePolicy()
+
+    @property
+    def name(self) -> str:
+        return DASHBOARD_NAME
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.hostname}:{self.port}"
+
+
+WorkerSpec = DatasiteSpec | DashboardSpec
+"""Anything the supervisor keeps alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetConfig:
+    """A whole, valid ``fleet.yaml``; every path absolute."""
+
+    name: str
+    path: Path
+    state_dir: Path
+    log_dir: Path
+    datasites: tuple[DatasiteSpec, ...]
+    dashboard: DashboardSpec | None = None
+    shutdown_grace: float = 10.0
+
+    @property
+    def workers(self) -> tuple[WorkerSpec, ...]:
+        """Every process to keep alive, the embedded dashboard first."""
+        dashboard = (self.dashboard,) if self.dashboard else ()
+        return (*dashboard, *self.datasites)
+
+    def worker(self, name: str) -> WorkerSpec:
+        """The worker of that name. Raises KeyError when there is none."""
+        for spec in self.workers:
+            if spec.name == name:
+                return spec
+        raise KeyError(name)

@@ -1,0 +1,118 @@
+"""A world made of values: a clock that is set by hand, processes that are numbers. It stands behind the real engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datasite_worker.contract import Phase, StatusDocument
+from supervisor.effects.inbox import Exited
+from supervisor.engine import Engine
+from supervisor.facts import OperatorAsked, ProbeAnswered, ProcessAdopted, ProcessExited, ProcessStarted
+from supervisor.orders import Probe
+from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerRecord
+from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
+
+
+def status(name: str, generation: int, pid: int, **more: Any) -> StatusDocument:
+    more = {"status": "running", "phase": Phase.SERVING, **more}
+    return StatusDocument(name, "localhost", 8080, "cpu", generation=generation, pid=pid, **more)
+
+
+def fleet(*specs: DatasiteSpec, **more: Any) -> FleetConfig:
+    return FleetConfig("test", Path("/f/fleet.yaml"), Path("/f/.fleet"), Path("/f/logs"), specs, **more)
+
+
+class EndOfScript(Exception):
+    """The script has nothing more to say, and the engine still waits."""
+
+
+class FakeMachine:
+    """``script`` is a list of functions, called one per wait; each returns the messages of that wake-up.
+
+    A launch makes a process at once (pid 1000, 1001, …) unless its name is in ``unlaunchable``; a probe is answered
+    at once unless the name is in ``hung``; a signal ends a process at once unless it is in ``stubborn``.
+    """
+
+    def __init__(self, script: list[Callable[[FakeMachine], list[Any]]]) -> None:
+        self.script = list(script)
+        self.time = 0.0
+        self.done: list[tuple[Any, ...]] = []
+        self.pinned: dict[str, WorkerRecord] = {}
+        self.hung: set[str] = set()
+        self.stubborn: set[str] = set()
+        self.alive: dict[int, tuple[str, int]] = {}
+        self.causes: dict[int, ExitCause] = {}
+        self._queue: list[Any] = []
+        self._next_pid = 1000
+
+    # --- what a script does ---
+
+    def die(self, name: str, cause: ExitCause) -> list[Any]:
+        pid, generation = next((p, g) for p, (n, g) in self.alive.items() if n == name)
+        del self.alive[pid]
+        self.causes[pid] = cause
+        return [Exited(name, generation, pid)]
+
+    # --- what the engine asks ---
+
+    def now(self) -> float:
+        return self.time
+
+    def wait(self, timeout: float | None) -> list[Any]:
+        if self._queue:
+            messages, self._queue = self._queue, []
+            return messages
+        if not self.script:
+            raise EndOfScript
+        messages = self.script.pop(0)(self)
+        if not messages and timeout is not None:
+            self.time += timeout
+        return messages
+
+    def launch(self, spec: WorkerSpec, generation: int) -> None:
+        self.done.append(("launch", spec.name, generation))
+        pid, self._next_pid = self._next_pid, self._next_pid + 1
+        self.alive[pid] = (spec.name, generation)
+        self._queue += [ProcessStarted(spec.name, generation, pid, pid), status(spec.name, generation, pid)]
+
+    def terminate(self, pid: int) -> None:
+        self.done.append(("terminate", self.alive[pid][0]))
+        self._end(pid, ExitCause(ExitKind.CLEAN, "exit code 0", 0))
+
+    def kill(self, pid: int) -> None:
+        self.done.append(("kill", self.alive[pid][0]))
+        self.stubborn.discard(self.alive[pid][0])
+        self._end(pid, ExitCause(ExitKind.SIGNAL, "SIGKILL", -9))
+
+    def _end(self, pid: int, cause: ExitCause) -> None:
+        name, generation = self.alive[pid]
+        if name not in self.stubborn:
+            del self.alive[pid]
+            self._queue.append(ProcessExited(name, generation, cause))
+
+    def probe(self, order: Probe, spec: WorkerSpec) -> None:
+        pid = next((p for p, (name, _) in self.alive.items() if name == spec.name), 0)
+        answer = None if spec.name in self.hung else status(spec.name, order.generation, pid)
+        self._queue.append(ProbeAnswered(spec.name, order.generation, answer, "no answer" if answer is None else ""))
+
+    def watch(self, started: ProcessStarted | ProcessAdopted) -> bool:
+        return True
+
+    def collect(self, exited: Exited) -> ExitCause:
+        return self.causes.pop(exited.pid)
+
+    def pin(self, records: dict[str, WorkerRecord], *, stopping: bool) -> None:
+        self.pinned = dict(records)
+
+
+def play(config: FleetConfig, script: list[Callable[[FakeMachine], list[Any]]]) -> FakeMachine:
+    """Start every line and play the script through the real engine, until the script or the fleet ends."""
+    machine = FakeMachine(script)
+    engine = Engine(config, machine)
+    try:
+        engine.run([OperatorAsked(spec.name, OperatorRequest.START) for spec in config.workers])
+    except EndOfScript:
+        pass
+    return machine

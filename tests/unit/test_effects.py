@@ -1,0 +1,294 @@
+"""Each effect does the one outside thing it says, against the real kernel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from datasite_worker.contract import StatusDocument
+from supervisor.effects import lock, processes
+from supervisor.effects.board import Board
+from supervisor.effects.control import ControlServer, FleetAsked
+from supervisor.effects.gauges import Gauges
+from supervisor.effects.inbox import Exited, Inbox, Signalled
+from supervisor.effects.prober import Prober, probe_url
+from supervisor.effects.run_files import RunFile, RunFiles, boot_id
+from supervisor.effects.service import ServiceThread
+from supervisor.effects.unix_path import short_path
+from supervisor.facts import OperatorAsked, ProbeAnswered
+from supervisor.orders import Probe
+from supervisor.record import ExitKind, OperatorRequest, WorkerRecord
+from supervisor.snapshot import SupervisorFacts, take
+from supervisor.spec import DatasiteSpec
+from tests.unit.fakes import fleet
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Iterator[Inbox]:
+    opened = Inbox(tmp_path / "pulse.sock")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def service() -> Iterator[ServiceThread]:
+    thread = ServiceThread()
+    yield thread
+    thread.close()
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(SLEEPER, start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_an_exit_wakes_the_wait(inbox: Inbox, sleeper: subprocess.Popen[bytes]) -> None:
+    """The kernel tells the end of a watched process; nobody polls."""
+    inbox.watch("a", 3, sleeper.pid, os.pidfd_open(sleeper.pid))
+    sleeper.kill()
+    assert [Exited("a", 3, sleeper.pid)] == inbox.wait(10.0)
+    assert [] == inbox.wait(0.0)
+
+
+def test_a_posted_message_wakes_the_wait(inbox: Inbox) -> None:
+    """Messages of other threads come in the order in which they were posted."""
+    threading.Timer(0.05, lambda: (inbox.post("first"), inbox.post("second"))).start()
+    heard = inbox.wait(10.0)
+    while len(heard) < 2:
+        heard += inbox.wait(10.0)
+    assert ["first", "second"] == heard
+
+
+def test_a_signal_becomes_a_message(inbox: Inbox) -> None:
+    """The handler does nothing; the wait tells."""
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        inbox.catch(signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert [Signalled(signal.SIGUSR1)] == inbox.wait(10.0)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_pulse_is_heard_and_garbage_is_not(inbox: Inbox, tmp_path: Path) -> None:
+    """A worker's datagram becomes its status document, a stray one nothing."""
+    said = StatusDocument("a", "localhost", 8080, "cpu", "running", generation=2, pid=9)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as worker:
+        worker.connect(str(tmp_path / "pulse.sock"))
+        for raw in (b"\xff garbage", b"[1]", said.to_json()):
+            worker.send(raw)
+    assert [said] == inbox.wait(10.0)
+    assert 0o600 == (tmp_path / "pulse.sock").stat().st_mode & 0o777
+
+
+def test_a_deep_state_folder_still_has_sockets(tmp_path: Path) -> None:
+    """Unix addresses end at 107 bytes; a path may be longer."""
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server, short_path(deep / "control.sock") as address:
+        server.bind(address)
+    assert (deep / "control.sock").is_socket()
+
+
+def test_a_process_is_its_pid_and_its_start_time(sleeper: subprocess.Popen[bytes]) -> None:
+    """The same pid with another start time is somebody else, and a zombie is nobody."""
+    created = processes.start_ticks(sleeper.pid) or 0
+    assert processes.is_same(sleeper.pid, created)
+    assert not processes.is_same(sleeper.pid, created + 1)
+    sleeper.kill()
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+    assert not processes.is_same(sleeper.pid, created)
+
+
+def test_a_group_is_swept_whole() -> None:
+    """What a worker forked dies with it: its port is free for the next."""
+    forking = "import os,time; os.fork(); print('x', flush=True); time.sleep(600)"
+    leader = subprocess.Popen([sys.executable, "-c", forking], start_new_session=True, stdout=subprocess.PIPE)
+    assert leader.stdout is not None
+    with leader, leader.stdout as said:
+        said.readline(), said.readline()
+        processes.signal_group(leader.pid, signal.SIGKILL)
+        assert b"" == said.read()  # the pipe ends when the last of the group is gone
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "detail"),
+    [
+        (0, ExitKind.CLEAN, "exit code 0"),
+        (70, ExitKind.FAILURE, "exit code 70"),
+        (-9, ExitKind.SIGNAL, "SIGKILL"),
+        (-11, ExitKind.SIGNAL, "SIGSEGV"),
+        (-34, ExitKind.SIGNAL, "SIGRTMIN"),
+        (-40, ExitKind.SIGNAL, "signal 40"),
+    ],
+)
+def test_exit_codes_are_told_in_words(code: int, kind: ExitKind, detail: str) -> None:
+    """An operator reads the signal's name, not a negative number."""
+    cause = processes.cause_of_code(code)
+    assert (kind, detail, code) == (cause.kind, cause.detail, cause.code)
+
+
+def test_one_lock_per_state_folder(tmp_path: Path) -> None:
+    """The second one is refused and can name the first; a dead holder's lock is free."""
+    path = tmp_path / "supervisor.lock"
+    held = lock.lock(path)
+    assert held is not None
+    assert None is lock.lock(path)
+    assert os.getpid() == lock.lock_holder(path)
+    os.close(held)
+    again = lock.lock(path)
+    assert again is not None
+    os.close(again)
+
+
+def test_run_files_survive_and_broken_ones_do_not_matter(tmp_path: Path) -> None:
+    """What can be read of this boot is told; a torn file or one of another boot is not."""
+    files = RunFiles(tmp_path / "run")
+    mine = RunFile("a", 2, 77, 5, boot_id(), "f")
+    files.write(mine)
+    files.write(RunFile("b", 2, 78, 5, "another boot", "f"))
+    (tmp_path / "run" / "c.json").write_text('{"name": "c", "gen')
+    assert [mine] == files.read_all()
+    assert ["a.json"] == [path.name for path in (tmp_path / "run").iterdir()]
+
+
+def test_gauges_measure_a_living_process(sleeper: subprocess.Popen[bytes]) -> None:
+    """Memory is proportional and in MiB; a process that is gone has no measure."""
+    measures = Gauges().read({"me": os.getpid(), "gone": 2**22 + 1}, 100.0)
+    assert 5 < (measures["me"].memory_mb or 0) < 2000
+    assert (None, None) == (measures["gone"].cpu_percent, measures["gone"].memory_mb)
+
+
+def test_probe_urls_reach_a_worker_whatever_it_binds() -> None:
+    """This host asks on loopback when a worker listens everywhere."""
+    hosts = ["localhost", "0.0.0.0", "::", "::1", "10.0.0.7"]
+    expected = ["127.0.0.1", "127.0.0.1", "[::1]", "[::1]", "10.0.0.7"]
+    urls = [probe_url(DatasiteSpec("a", 8080, hostname=host)) for host in hosts]
+    assert [f"http://{host}:8080/factory.status" for host in expected] == urls
+
+
+class Stage:
+    """A server that answers every connection with the same bytes, or never."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self._answer = answer
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._kept: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self._kept.append(connection)
+            connection.recv(65536)
+            if self._answer is not None:
+                connection.sendall(self._answer)
+                connection.close()
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+def http_answer(body: bytes, code: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {code}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+def probe_once(service: ServiceThread, port: int, timeout: float = 5.0) -> ProbeAnswered:
+    answered = threading.Event()
+    heard: list[ProbeAnswered] = []
+    prober = Prober(service, lambda answer: (heard.append(answer), answered.set()))  # type: ignore[func-returns-value]
+    prober.probe(Probe("a", 2, timeout), DatasiteSpec("a", port))
+    assert answered.wait(20.0)
+    return heard[0]
+
+
+DOCUMENT = StatusDocument("a", "localhost", 1, "cpu", "running", generation=2, pid=9)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (http_answer(DOCUMENT.to_json()), ""),
+        (http_answer(b"{}", "503 Busy"), "answered HTTP 503"),
+        (http_answer(b"<html>"), "answered, but not as a worker of ours"),
+        (
+            http_answer(StatusDocument("a", "h", 1, "cpu", "running", generation=1, pid=8).to_json()),
+            "another process answers on the port (a, pid 8)",
+        ),
+        (None, "no answer within 0.2 s"),
+    ],
+)
+def test_a_probe_believes_only_the_right_worker(service: ServiceThread, answer: bytes | None, expected: str) -> None:
+    """Readiness is this generation of this worker answering 200 in time; anything else says why not."""
+    stage = Stage(answer)
+    told = probe_once(service, stage.port, timeout=0.2 if answer is None else 5.0)
+    stage.close()
+    assert (DOCUMENT if expected == "" else None, expected) == (told.status, told.reason)
+
+
+@pytest.fixture
+def control(tmp_path: Path, service: ServiceThread) -> Iterator[tuple[httpx.Client, Board, list[Any]]]:
+    config, board, posted = fleet(DatasiteSpec("alpha", 8080)), Board(), []
+    about = SupervisorFacts(1, "0", 0.0, False, 0)
+    server = ControlServer(board, lambda pinned: take(config, pinned.records, {}, about, 1.0, "now"), posted.append)
+    board.pin({"alpha": WorkerRecord("alpha", generation=4)}, stopping=False)
+    server.open(tmp_path / "control.sock", service)
+    transport = httpx.HTTPTransport(uds=str(tmp_path / "control.sock"))
+    with httpx.Client(transport=transport, base_url="http://fleet", timeout=20.0) as client:
+        yield client, board, posted
+    board.close()
+    server.close()
+    assert not (tmp_path / "control.sock").exists()
+
+
+def test_control_tells_and_takes(control: tuple[httpx.Client, Board, list[Any]], tmp_path: Path) -> None:
+    """Status is the snapshot's stable shape; requests are posted to the engine and answered at once."""
+    client, _, posted = control
+    assert 0o600 == (tmp_path / "control.sock").stat().st_mode & 0o777
+    assert ["alpha"] == [line["name"] for line in client.get("/v1/status").json()["datasites"]]
+    answer = client.post("/v1/workers/alpha/restart")
+    assert (202, 4) == (answer.status_code, answer.json()["generation"])
+    assert 202 == client.post("/v1/down").status_code
+    assert OperatorAsked("alpha", OperatorRequest.RESTART) == posted[0]
+    assert FleetAsked is type(posted[1])
+
+
+def test_control_refuses_with_a_reason(control: tuple[httpx.Client, Board, list[Any]]) -> None:
+    """Unknown names list the near ones; a fleet that goes down takes no more requests."""
+    client, board, posted = control
+    unknown = client.post("/v1/workers/alhpa/stop")
+    assert (404, ["alpha"]) == (unknown.status_code, unknown.json()["near"])
+    assert 404 == client.post("/v1/workers/alpha/explode").status_code
+    assert 400 == client.get("/v1/status?after=x").status_code
+    board.pin({"alpha": WorkerRecord("alpha")}, stopping=True)
+    assert 409 == client.post("/v1/workers/alpha/start").status_code
+    assert [] == posted
+
+
+def test_control_waits_for_news(control: tuple[httpx.Client, Board, list[Any]]) -> None:
+    """A long poll is answered by the next change, not by its time-out."""
+    client, board, _ = control
+    news: Callable[[], None] = lambda: board.pin({"alpha": WorkerRecord("alpha")}, stopping=False)  # noqa: E731 - a timer wants a callable
+    threading.Timer(0.1, news).start()
+    answer = client.get("/v1/status?after=1&timeout=15")
+    assert 200 == answer.status_code
+    assert answer.elapsed.total_seconds() < 10

@@ -1,0 +1,246 @@
+"""The promises of the pure policy: a total state table, the restart matrix, back-off, probes, and what asking does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+
+from datasite_worker.contract import ExitCode, Phase, StatusDocument
+from supervisor.facts import (
+    DeadlineReached,
+    Fact,
+    LaunchFailed,
+    OperatorAsked,
+    ProbeAnswered,
+    ProcessAdopted,
+    ProcessExited,
+    ProcessStarted,
+    PulseReceived,
+)
+from supervisor.orders import Kill, Launch, Probe, Terminate
+from supervisor.policy.lifecycle import TABLE, next_due, step
+from supervisor.policy.restart import backoff_delay, is_crash_loop, remember_crash, spread, wants_restart
+from supervisor.record import Check, ExitCause, ExitKind, OperatorRequest, Wanted, WorkerRecord, WorkerState
+from supervisor.spec import RestartMode, RestartPolicy, Rules
+
+SIGKILLED = ExitCause(ExitKind.SIGNAL, "SIGKILL", -9)
+ENDED = ExitCause(ExitKind.CLEAN, "exit code 0", 0)
+FAILED = ExitCause(ExitKind.FAILURE, "exit code 70", 70)
+NEEDS_PROCESS = {WorkerState.READY, WorkerState.UNREADY}
+
+
+def document(**more: Any) -> StatusDocument:
+    return StatusDocument("a", "localhost", 8080, "cpu", "running", generation=3, pid=77, **more)
+
+
+def record(state: WorkerState, **more: Any) -> WorkerRecord:
+    process = {"pid": 77, "created": 5, "started_at": 1.0} if state in NEEDS_PROCESS else {}
+    return replace(
+        WorkerRecord("a", state=state, wanted=Wanted.UP, generation=3, readiness=Check(9e9), liveness=Check(9e9)),
+        **{**process, **more},
+    )
+
+
+FACTS: dict[type, Fact] = {
+    ProcessStarted: ProcessStarted("a", 3, 77, 5),
+    ProcessAdopted: ProcessAdopted("a", 3, 77, 5, 100.0),
+    LaunchFailed: LaunchFailed("a", 3, "no memory"),
+    ProcessExited: ProcessExited("a", 3, SIGKILLED),
+    PulseReceived: PulseReceived("a", 3, document(phase=Phase.SERVING)),
+    ProbeAnswered: ProbeAnswered("a", 3, document()),
+    DeadlineReached: DeadlineReached("a", 3),
+    OperatorAsked: OperatorAsked("a", OperatorRequest.STOP),
+}
+
+
+def test_the_table_is_total() -> None:
+    """Every state has an answer to every kind of fact."""
+    assert {(state, kind) for state in WorkerState for kind in get_args(Fact)} == set(TABLE)
+
+
+@pytest.mark.parametrize("state", list(WorkerState))
+@pytest.mark.parametrize("kind", list(get_args(Fact)))
+def test_every_step_leaves_a_record_that_makes_sense(state: WorkerState, kind: type) -> None:
+    """Whatever happens in whatever state: no process without a state for it, no launch without a new generation."""
+    made = step(record(state, deadline=50.0), FACTS[kind], 100.0)
+    at_rest = made.record.state in (WorkerState.DOWN, WorkerState.BACKOFF, WorkerState.QUARANTINED)
+    assert not (at_rest and made.record.pid is not None)
+    launches = [order for order in made.orders if isinstance(order, Launch)]
+    assert ([made.record.generation] if made.record.generation == 4 else []) == [o.generation for o in launches]
+
+
+@pytest.mark.parametrize("state", list(WorkerState))
+@pytest.mark.parametrize("kind", [kind for kind in get_args(Fact) if kind not in (OperatorAsked, ProcessAdopted)])
+def test_an_older_generation_changes_nothing(state: WorkerState, kind: type) -> None:
+    """A late word of a process that is gone is dropped."""
+    before = record(state, generation=4)
+    made = step(before, FACTS[kind], 100.0)
+    assert (before, ()) == (made.record, made.orders)
+
+
+@pytest.mark.parametrize(
+    ("mode", "cause", "restarted"),
+    [
+        (RestartMode.ALWAYS, ENDED, True),
+        (RestartMode.ALWAYS, FAILED, True),
+        (RestartMode.ALWAYS, SIGKILLED, True),
+        (RestartMode.ON_FAILURE, ENDED, False),
+        (RestartMode.ON_FAILURE, FAILED, True),
+        (RestartMode.ON_FAILURE, SIGKILLED, True),
+        (RestartMode.NEVER, ENDED, False),
+        (RestartMode.NEVER, FAILED, False),
+        (RestartMode.NEVER, SIGKILLED, False),
+    ],
+)
+@pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.READY, WorkerState.UNREADY])
+def test_restart_matrix(state: WorkerState, mode: RestartMode, cause: ExitCause, restarted: bool) -> None:
+    """What follows an end that nobody asked for is the mode's word, whatever the worker was doing."""
+    before = record(state, pid=77, rules=Rules(RestartPolicy(mode)))
+    made = step(before, ProcessExited("a", 3, cause), 100.0)
+    assert wants_restart(mode, cause) is restarted
+    assert ((Launch("a", 4),) if restarted else ()) == made.orders
+    assert (WorkerState.STARTING if restarted else WorkerState.DOWN) == made.record.state
+    assert (1 if restarted else 0) == made.record.restarts
+
+
+def test_the_first_crash_is_answered_at_once_and_the_next_ones_wait_longer() -> None:
+    """Delays grow by two from ``backoff`` to ``backoff_max``, and jitter only ever lengthens."""
+    policy = RestartPolicy(backoff=0.5, backoff_max=4.0, jitter=0.0)
+    assert [0.0, 0.5, 1.0, 2.0, 4.0, 4.0] == [backoff_delay(n, policy, "a", 1) for n in range(1, 7)]
+    jittered = backoff_delay(3, replace(policy, jitter=0.5), "a", 1)
+    assert 1.0 * (1 + 0.5 * spread("a", 1)) == jittered
+    assert 4.0 == backoff_delay(10_000, policy, "a", 1)
+
+
+def test_neighbours_do_not_restart_in_step() -> None:
+    """Jitter differs from line to line and from start to start, and is the same when replayed."""
+    drawn = {spread(name, generation) for name in ("a", "b", "c") for generation in range(10)}
+    assert 30 == len(drawn)
+    assert spread("a", 1) == spread("a", 1)
+    assert all(0.0 <= fraction < 1.0 for fraction in drawn)
+
+
+def test_stable_running_forgets_crashes() -> None:
+    """A line that ran ready for ``stable_after`` starts again from a clean slate."""
+    policy = RestartPolicy(stable_after=60.0)
+    assert (200.0,) == remember_crash((1.0, 2.0), 140.0, policy, 200.0)
+    assert (1.0, 2.0, 200.0) == remember_crash((1.0, 2.0), 141.0, policy, 200.0)
+    assert (1.0, 2.0, 200.0) == remember_crash((1.0, 2.0), None, policy, 200.0)
+
+
+def test_a_crash_loop_is_more_than_max_crashes_within_the_window() -> None:
+    """Old crashes do not count."""
+    policy = RestartPolicy(max_crashes=2, window=10.0)
+    assert not is_crash_loop((91.0, 100.0), policy, 100.0)
+    assert is_crash_loop((91.0, 99.0, 100.0), policy, 100.0)
+    assert not is_crash_loop((89.0, 99.0, 100.0), policy, 100.0)
+
+
+def test_a_crash_loop_is_quarantined_with_its_reason_and_tried_again_slowly() -> None:
+    """Quarantine names the last cause; nothing is launched until the retry is due."""
+    before = record(WorkerState.READY, crashes=(97.0, 98.0), rules=Rules(RestartPolicy(max_crashes=2)))
+    made = step(before, FACTS[ProcessExited], 100.0)
+    assert (WorkerState.QUARANTINED, ()) == (made.record.state, made.orders)
+    assert "crash loop: more than 2 crashes, last: SIGKILL" == made.record.reason
+    assert 700.0 == next_due(made.record)
+    assert (Launch("a", 4),) == step(made.record, FACTS[DeadlineReached], 700.0).orders
+
+
+def test_quarantine_without_retry_waits_for_the_operator() -> None:
+    """``quarantine_retry: 0`` means only when asked."""
+    rules = Rules(RestartPolicy(max_crashes=0, quarantine_retry=0.0))
+    made = step(record(WorkerState.READY, rules=rules), FACTS[ProcessExited], 100.0)
+    assert None is next_due(made.record)
+    asked = step(made.record, OperatorAsked("a", OperatorRequest.START), 101.0)
+    assert (Launch("a", 4),) == asked.orders
+    assert () == asked.record.crashes
+
+
+def test_a_configuration_failure_is_named_and_not_retried_blindly() -> None:
+    """The worker's own last word is the reason, and one such end is enough."""
+    said = document(phase=Phase.FAILED, failure="port 8080 is taken by pid 9 (nginx)")
+    cause = ExitCause(ExitKind.FAILURE, "exit code 78", ExitCode.CONFIGURATION)
+    made = step(record(WorkerState.STARTING, pid=77, status=said), ProcessExited("a", 3, cause), 100.0)
+    assert (WorkerState.QUARANTINED, ()) == (made.record.state, made.orders)
+    assert "port 8080 is taken by pid 9 (nginx)" == made.record.reason
+    assert ExitKind.CONFIGURATION == (made.record.last_exit or SIGKILLED).kind
+
+
+def test_a_start_has_a_deadline() -> None:
+    """A process that does not become ready in time is killed, which counts as a crash."""
+    started = step(record(WorkerState.DOWN), OperatorAsked("a", OperatorRequest.START), 100.0).record
+    born = step(started, ProcessStarted("a", 4, 88, 6), 100.1).record
+    late = step(born, DeadlineReached("a", 4), 100.0 + born.rules.probes.start_timeout)
+    assert (Kill("a", 4, 88),) == late.orders
+    gone = step(late.record, ProcessExited("a", 4, SIGKILLED), 221.0)
+    assert (Launch("a", 5),) == gone.orders
+    assert {"hung": 1} == gone.record.restarts_by_cause
+    assert "was not ready within 120 s of its start" == str(gone.record.last_exit)
+
+
+def test_ready_is_an_answer_not_a_claim() -> None:
+    """A pulse that says it serves is followed by a probe, and only its answer makes the line ready."""
+    heard = step(record(WorkerState.STARTING, pid=77), FACTS[PulseReceived], 100.0)
+    assert (WorkerState.STARTING, (Probe("a", 3, 5.0),)) == (heard.record.state, heard.orders)
+    assert WorkerState.READY == step(heard.record, FACTS[ProbeAnswered], 100.1).record.state
+    refused = step(heard.record, ProbeAnswered("a", 3, None, "refused"), 100.1)
+    assert (WorkerState.STARTING, 101.1) == (refused.record.state, next_due(refused.record))
+
+
+def test_consecutive_failures_make_unready_then_replace_the_process() -> None:
+    """Readiness shows after its threshold, one good answer mends it; liveness kills after its own."""
+    now, current = 100.0, record(WorkerState.READY, readiness=Check(), liveness=Check())
+    states = []
+    for _ in range(6):
+        current = step(current, ProbeAnswered("a", 3, None, "no answer within 5 s"), now).record
+        states.append(current.state)
+        now += 10.0
+    assert [WorkerState.READY] * 2 + [WorkerState.UNREADY] * 3 + [WorkerState.STOPPING] == states
+    assert "did not answer 6 probes in a row: no answer within 5 s" == current.killed_for
+    unready = record(WorkerState.UNREADY, readiness=Check(0.0, 4), liveness=Check(0.0, 4))
+    mended = step(unready, FACTS[ProbeAnswered], 100.0).record
+    assert (WorkerState.READY, 0, 0) == (mended.state, mended.readiness.failures, mended.liveness.failures)
+
+
+def test_stop_is_terminate_then_kill_after_the_grace_period() -> None:
+    """SIGTERM first; SIGKILL when the grace is over, and again while it does not go."""
+    asked = step(record(WorkerState.READY), FACTS[OperatorAsked], 100.0)
+    assert (WorkerState.STOPPING, (Terminate("a", 3, 77),)) == (asked.record.state, asked.orders)
+    assert 110.0 == next_due(asked.record)
+    late = step(asked.record, DeadlineReached("a", 3), 110.0)
+    assert ((Kill("a", 3, 77),), 115.0) == (late.orders, next_due(late.record))
+    gone = step(late.record, FACTS[ProcessExited], 110.1).record
+    assert (WorkerState.DOWN, Wanted.DOWN, 0, None) == (gone.state, gone.wanted, gone.restarts, next_due(gone))
+
+
+def test_restart_is_stop_then_start_and_counts_as_no_crash() -> None:
+    """The operator's restart is not a restart by itself."""
+    asked = step(record(WorkerState.READY), OperatorAsked("a", OperatorRequest.RESTART), 100.0)
+    gone = step(asked.record, ProcessExited("a", 3, ENDED), 101.0)
+    assert ((Launch("a", 4),), 0, ()) == (gone.orders, gone.record.restarts, gone.record.crashes)
+
+
+def test_the_last_word_of_the_operator_holds() -> None:
+    """Restart, then stop while stopping: it stays down. Stop, then start while stopping: it comes back."""
+    stopping = step(record(WorkerState.READY), OperatorAsked("a", OperatorRequest.RESTART), 100.0).record
+    stopped = step(stopping, OperatorAsked("a", OperatorRequest.STOP), 100.1).record
+    assert WorkerState.DOWN == step(stopped, ProcessExited("a", 3, ENDED), 101.0).record.state
+    back = step(stopped, OperatorAsked("a", OperatorRequest.START), 100.2).record
+    assert (Launch("a", 4),) == step(back, ProcessExited("a", 3, ENDED), 101.0).orders
+
+
+def test_a_stop_during_the_launch_meets_the_newborn() -> None:
+    """There was no pid to signal yet; the SIGTERM waits for it."""
+    stopping = step(record(WorkerState.STARTING), FACTS[OperatorAsked], 100.0)
+    assert () == stopping.orders
+    assert (Terminate("a", 3, 77),) == step(stopping.record, FACTS[ProcessStarted], 100.1).orders
+
+
+def test_adoption_is_no_restart() -> None:
+    """An adopted line is ready when it answers, with no restart and its own up-time."""
+    adopted = step(WorkerRecord("a"), FACTS[ProcessAdopted], 100.0)
+    assert (Probe("a", 3, 5.0),) == adopted.orders
+    ready = step(adopted.record, FACTS[ProbeAnswered], 100.1).record
+    assert (WorkerState.READY, 0, 0.0, 3) == (ready.state, ready.restarts, ready.started_at, ready.generation)
