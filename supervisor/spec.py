@@ -108,6 +108,15 @@ class Capabilities:
     security_level: str = "standard"
 
 
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
+
+
+def http_url(host: str, port: int) -> str:
+    """A URL to connect to: a wildcard becomes loopback, an IPv6 address gets its brackets."""
+    reachable = _WILDCARDS.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class DatasiteSpec:
     """One production line. ``hostname`` is bound; ``advertise`` is what the dashboard is told."""
@@ -129,12 +138,12 @@ class DatasiteSpec:
     gpu: GpuRequest = GpuRequest()
     resources: Resources = Resources()
     capabilities: Capabilities = Capabilities()
-    environment: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold secrets
 
     @property
     def url(self) -> str:
         """Where a client on this host reaches the datasite."""
-        return f"http://{self.advertise or self.hostname}:{self.port}"
+        return http_url(self.advertise or self.hostname, self.port)
 
 
 DASHBOARD_NAME = "dashboard"
@@ -156,7 +165,7 @@ class DashboardSpec:
 
     @property
     def url(self) -> str:
-        return f"http://{self.hostname}:{self.port}"
+        return http_url(self.hostname, self.port)
 
 
 WorkerSpec = DatasiteSpec | DashboardSpec

@@ -1,0 +1,55 @@
+"""ASGI middleware that turns away bodies over a limit before anything parses them. Knows nothing of factories."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class BodyLimit:
+    """Answers 413 when a request's body is, or says it will be, over ``limit`` bytes.
+
+    The body is read here and handed on in one piece: it is small by definition, and a sender that lies about its
+    length (or tells none) is caught as well.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            return await self.app(scope, receive, send)
+        body = None if self._announced(scope) > self.limit else await self._read(receive)
+        if body is None:
+            return await self._too_large()(scope, receive, send)
+        await self.app(scope, _replay(body, receive), send)
+
+    def _announced(self, scope: Scope) -> int:
+        length = Headers(scope=scope).get("content-length", "0")
+        return int(length) if length.isdecimal() else 0
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The whole body, or None once it is over the limit."""
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self.limit:
+                return None
+        return body
+
+    def _too_large(self) -> JSONResponse:
+        reason = {"detail": f"the body is over {self.limit} bytes"}
+        return JSONResponse(reason, status_code=413, headers={"connection": "close"})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return again

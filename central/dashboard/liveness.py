@@ -1,0 +1,35 @@
+"""Whether a factory is running, late or offline: a pure decision. Reads no clock and no database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FactoryStatus(StrEnum):
+    RUNNING = "running"
+    LATE = "late"
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Seconds of silence after which a factory is late, and after which it is offline.
+
+    Raises ValueError unless ``0 < late_after <= offline_after``.
+    """
+
+    late_after: float = 45.0
+    offline_after: float = 90.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.late_after <= self.offline_after:
+            both = f"{self.late_after:g} and {self.offline_after:g}"
+            raise ValueError(f"late_after must be above 0 s and at most offline_after; they are {both}")
+
+
+def judge(silence: float, thresholds: Thresholds) -> FactoryStatus:
+    """The status of a factory last heard ``silence`` seconds ago; below 0 (the clock went back) counts as now."""
+    if silence >= thresholds.offline_after:
+        return FactoryStatus.OFFLINE
+    return FactoryStatus.LATE if silence >= thresholds.late_after else FactoryStatus.RUNNING

@@ -1,0 +1,73 @@
+"""Serves the dashboard's app on a socket that is already bound, until SIGTERM or SIGINT. Opens no socket itself.
+
+Stopping is a normal end: idle connections are closed at once, answers under way get ``GRACE`` seconds.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import asdict
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from datasite_worker.contract import STATUS_PATH, StatusDocument
+
+GRACE = 1
+
+
+def serve(
+    app: FastAPI,
+    listener: socket.socket,
+    *,
+    status: Callable[[], StatusDocument],
+    on_serving: Callable[[], None],
+    on_stopping: Callable[[], None],
+) -> None:
+    """Answer on ``listener`` until told to stop. ``status`` is what ``GET /factory.status`` says.
+
+    Only for a process's main thread: it takes SIGTERM and SIGINT for itself.
+    """
+    _offer_status(app, status)
+    config = uvicorn.Config(
+        app,
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    server = _Server(config, on_serving, on_stopping)
+    # uvicorn raises a signal again when it has stopped for it; these handlers make that a normal end, and keep
+    # a signal that comes before uvicorn listens for any.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: setattr(server, "should_exit", True))
+    server.run(sockets=[listener])
+
+
+def _offer_status(app: FastAPI, status: Callable[[], StatusDocument]) -> None:
+    @app.get(STATUS_PATH, include_in_schema=False)
+    async def factory_status() -> JSONResponse:
+        return JSONResponse(asdict(status()))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which also says when it answers and when it begins to stop."""
+
+    def __init__(self, config: uvicorn.Config, on_serving: Callable[[], None], on_stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_serving = on_serving
+        self._on_stopping = on_stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_serving()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stopping()
+        await super().shutdown(sockets)

@@ -1,0 +1,122 @@
+"""What only several keys together can show: two datasites of one name or port, no dashboard, unwise choices. Pure.
+
+Works on trees, not on finished models, so that a mistake in one datasite does not hide a clash between two others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from supervisor.config import values
+from supervisor.config.problems import Flaw
+from supervisor.config.tree import Mapping, Scalar, Tree, join
+from supervisor.spec import DashboardSpec, DatasiteSpec
+
+T = TypeVar("T")
+
+_HOST = DatasiteSpec("", 0).hostname
+_DASHBOARD = DashboardSpec()
+_read_port = values.whole(1, 65535)
+
+
+def relations(root: Mapping, entries: list[Mapping]) -> list[Flaw]:
+    """The clashes in a file. ``entries``: the datasites with the defaults merged in."""
+    return [*_names(entries), *_ports(root, entries), *_dashboards(root, entries)]
+
+
+def _value(tree: Mapping, key: str, reader: Callable[[Tree], T]) -> T | None:
+    """The key's value; None when it is not there or wrong, which was said elsewhere."""
+    try:
+        return reader(tree.items[key])
+    except (KeyError, ValueError):
+        return None
+
+
+def _present(tree: Mapping, key: str) -> bool:
+    item = tree.items.get(key)
+    return item is not None and not (isinstance(item, Scalar) and item.absent)
+
+
+def _names(entries: list[Mapping]) -> Iterator[Flaw]:
+    seen: dict[str, tuple[str, Mapping]] = {}
+    for entry in entries:
+        name = _value(entry, "name", values.name)
+        if name is None:
+            continue
+        first, other = seen.setdefault(name.replace("-", "_"), (name, entry))
+        where = f"{other.key} (line {other.items['name'].mark.line})"
+        if other is not entry:
+            same = f"the same name as {where}" if first == name else f"the same name as {where} once - and _ are folded"
+            yield Flaw(entry.items["name"].mark, join(entry.key, "name"), f"{same}; each datasite needs its own")
+
+
+def _ports(root: Mapping, entries: list[Mapping]) -> Iterator[Flaw]:
+    """Those that the kernel would refuse: the same port on hosts that overlap."""
+    taken: dict[int, list[tuple[str, str]]] = {}
+    used = {port for entry in entries if (port := _value(entry, "port", _read_port))}
+    if (dashboard := _dashboard_address(root)) is not None:
+        taken[dashboard[1]] = [(dashboard[0], "the embedded dashboard")]
+        used.add(dashboard[1])
+    for entry in entries:
+        port = _value(entry, "port", _read_port) or 0
+        host = _value(entry, "hostname", values.host) if _present(entry, "hostname") else _HOST
+        if not port or host is None:
+            continue
+        node = entry.items["port"]
+        if clash := next((who for other, who in taken.get(port, ()) if _overlap(host, other)), None):
+            free = next(number for number in range(port + 1, port + 2 + len(used)) if number not in used)
+            step = f"{free} is free in this file" if free <= 65535 else "choose another"
+            yield Flaw(node.mark, join(entry.key, "port"), f"the same port as {clash} on the same host; {step}")
+        taken.setdefault(port, []).append((host, f"{entry.key} (line {node.mark.line})"))
+
+
+def _dashboard_address(root: Mapping) -> tuple[str, int] | None:
+    """Host and port of the embedded dashboard; None without one, or when they cannot be read."""
+    if not _present(root, "dashboard"):
+        return None
+    tree = root.items["dashboard"]
+    if not isinstance(tree, Mapping):
+        return _DASHBOARD.hostname, _DASHBOARD.port
+    host = _value(tree, "hostname", values.host) if _present(tree, "hostname") else _DASHBOARD.hostname
+    port = _value(tree, "port", _read_port) if _present(tree, "port") else _DASHBOARD.port
+    return (host, port) if host and port else None
+
+
+def _overlap(one: str, other: str) -> bool:
+    if values.is_wildcard(one) or values.is_wildcard(other):
+        return True
+    names = {"localhost", "127.0.0.1", "::1"}
+    return one.lower() == other.lower() or {one.lower(), other.lower()} <= names
+
+
+def _dashboards(root: Mapping, entries: Iterable[Mapping]) -> Iterator[Flaw]:
+    if _present(root, "dashboard"):
+        return
+    for entry in entries:
+        if not _present(entry, "dashboard_url"):
+            message = "is missing, and so is dashboard; set it here or under defaults, or write `dashboard: embedded`"
+            yield Flaw(entry.mark, join(entry.key, "dashboard_url"), message)
+
+
+def warnings(root: Mapping, entries: list[Mapping], *, readable_by_all: bool) -> list[Flaw]:
+    """What is allowed but unwise in a valid file. ``readable_by_all``: what its mode grants."""
+    found = [flaw for entry in entries for flaw in _exposed(entry)]
+    if isinstance(dashboard := root.items.get("dashboard"), Mapping):
+        found += _exposed(dashboard)
+    return found + ([flaw for entry in entries for flaw in _open_password(entry)] if readable_by_all else [])
+
+
+def _exposed(tree: Mapping) -> Iterator[Flaw]:
+    node = tree.items.get("hostname")
+    host = _value(tree, "hostname", values.host)
+    if node is not None and host is not None and not values.is_loopback(host):
+        yield Flaw(node.mark, node.key, "served to the network as plain http, without TLS: others can read along")
+
+
+def _open_password(entry: Mapping) -> Iterator[Flaw]:
+    admin = entry.items.get("admin")
+    node = admin.items.get("password") if isinstance(admin, Mapping) else None
+    if isinstance(node, Scalar) and not node.interpolated and not node.absent:
+        message = "a password in a file that every user of this machine can read; use ${file:…} or chmod 600"
+        yield Flaw(node.mark, node.key, message)

@@ -1,0 +1,135 @@
+"""What becomes of start, stop and restart: asks the supervisor, and follows its snapshots until it came about.
+
+``judge`` decides, and is pure; ``follow`` waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from supervisor.faces.client import ControlClient
+from supervisor.faces.faults import unknown_name
+from supervisor.faces.words import clean
+from supervisor.record import OperatorRequest, Wanted, WorkerState
+from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
+
+_AT_REST = (WorkerState.DOWN, WorkerState.BACKOFF, WorkerState.QUARANTINED)
+_LONGEST_POLL = 1.0
+
+
+class Verdict(Enum):
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that was passed on. ``before``: the worker as it was; ``generation``: its process's, then."""
+
+    request: OperatorRequest
+    before: WorkerSnapshot
+    generation: int
+
+    @property
+    def name(self) -> str:
+        return self.before.name
+
+
+def judge(asked: Asked, now: WorkerSnapshot) -> Verdict:
+    """Whether what was asked came about, cannot come about by itself any more, or is still under way."""
+    if asked.request is OperatorRequest.STOP:
+        return Verdict.DONE if now.state == WorkerState.DOWN and now.wanted == Wanted.DOWN else Verdict.WAITING
+    renewed = now.generation > asked.generation
+    if now.ready and now.wanted == Wanted.UP and (renewed or asked.request is OperatorRequest.START):
+        return Verdict.DONE
+    # At rest in the state it was in before only says that the request has not been taken up yet.
+    if now.state in _AT_REST and (renewed or now.state != asked.before.state):
+        return Verdict.FAILED
+    return Verdict.WAITING
+
+
+def was_so_already(asked: Asked, now: WorkerSnapshot) -> bool:
+    """Whether the request found nothing to do."""
+    same_process = now.generation == asked.before.generation
+    return same_process and now.state == asked.before.state and now.wanted == asked.before.wanted
+
+
+def good_news(asked: Asked, now: WorkerSnapshot, took: float) -> str:
+    """``detroit_line_beta ready in 0.41 s (pid 123)``."""
+    what = "stopped" if asked.request is OperatorRequest.STOP else "ready"
+    pid = "" if now.pid is None else f" (pid {now.pid})"
+    if was_so_already(asked, now):
+        return f"{clean(now.name)} is {what} already{pid}"
+    return f"{clean(now.name)} {what} in {took:.2f} s{pid}"
+
+
+def bad_news(asked: Asked, now: WorkerSnapshot, took: float) -> str:
+    """Why it did not come about, and what to do next."""
+    reason = clean(now.reason or now.last_exit or "no reason known")
+    verb = {OperatorRequest.STOP: "stopped", OperatorRequest.START: "ready", OperatorRequest.RESTART: "ready"}
+    still = f"is {clean(now.state)} after {took:.1f} s" if judge(asked, now) is Verdict.WAITING else clean(now.state)
+    return f"{clean(now.name)} not {verb[asked.request]}: {still}: {reason}\n  next step: fleet logs {clean(now.name)}"
+
+
+def by_name(snapshot: FleetSnapshot) -> dict[str, WorkerSnapshot]:
+    dashboard = (snapshot.dashboard,) if snapshot.dashboard else ()
+    return {worker.name: worker for worker in (*snapshot.datasites, *dashboard)}
+
+
+def ask(client: ControlClient, names: Iterable[str] | None, request: OperatorRequest) -> list[Asked]:
+    """Pass the request on for every name (None: every datasite).
+
+    An unknown name raises Fault before anything is asked.
+    """
+    snapshot = client.status()
+    known = by_name(snapshot)
+    wanted = list(dict.fromkeys(names or (datasite.name for datasite in snapshot.datasites)))
+    for name in wanted:
+        if name not in known:
+            raise unknown_name(name, known)
+    return [Asked(request, known[name], client.ask(name, request)) for name in wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Where news go: ``good`` and ``bad`` get whole sentences, ``progress`` the names still waited for."""
+
+    good: Callable[[str], None]
+    bad: Callable[[str], None]
+    progress: Callable[[str], None]
+
+
+def follow(client: ControlClient, asked: Sequence[Asked], timeout: float, telling: Telling) -> bool:
+    """Wait until every request came about; False when one did not, or not within ``timeout`` seconds."""
+    start, open_ones, failed = time.monotonic(), list(asked), False
+    revision: int | None = None
+    while open_ones:
+        left = timeout - (time.monotonic() - start)
+        telling.progress(", ".join(clean(one.name) for one in open_ones))
+        snapshot = client.status(after=revision, timeout=max(0.0, min(left, _LONGEST_POLL)))
+        revision, took = snapshot.revision, time.monotonic() - start
+        open_ones, bad = _settle(open_ones, snapshot, took, telling, last_look=took >= timeout)
+        failed = failed or bad
+    return not failed
+
+
+def _settle(
+    open_ones: list[Asked], snapshot: FleetSnapshot, took: float, telling: Telling, *, last_look: bool
+) -> tuple[list[Asked], bool]:
+    """Tell of what is settled by now; what still is to be waited for, and whether something failed."""
+    seen, waiting, failed = by_name(snapshot), [], False
+    for one in open_ones:
+        now = seen[one.name]
+        verdict = judge(one, now)
+        if verdict is Verdict.DONE:
+            telling.good(good_news(one, now, took))
+        elif verdict is Verdict.FAILED or last_look:
+            telling.bad(bad_news(one, now, took))
+            failed = True
+        else:
+            waiting.append(one)
+    return waiting, failed

@@ -1,0 +1,284 @@
+"""``fleet up`` and ``fleet down``: what is asked and said around ``daemon.serve``. The daemon does the work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from supervisor.faces.client import ControlClient, ControlError
+from supervisor.faces.faults import Exit, Fault
+from supervisor.faces.screen import Screen
+from supervisor.faces.words import clean, size
+from supervisor.record import WorkerState
+from supervisor.spec import FleetConfig
+
+if TYPE_CHECKING:
+    from supervisor.daemon import ResetItem
+    from supervisor.snapshot import FleetSnapshot
+
+OUTPUT = "fleet.out"
+_LAST_LINES = 15
+_LOOK = 0.1
+_LONGEST_POLL = 1.0
+
+
+# --- before anything starts ---
+
+
+def refuse_second(config: FleetConfig) -> None:
+    """Raises Fault when a supervisor answers for this state folder. A silent one is found by its lock, later."""
+    try:
+        with ControlClient(config.state_dir) as client:
+            pid = client.status().supervisor_pid
+    except ControlError:
+        return
+    raise already_running(config, pid)
+
+
+def already_running(config: FleetConfig, pid: int | None) -> Fault:
+    whose = "pid unknown" if pid is None else f"pid {pid}"
+    return Fault(
+        f"a supervisor is already running for this fleet ({whose}, state folder {config.state_dir})",
+        Exit.ALREADY_RUNNING,
+        next_step=f"fleet status -f {config.path}, or fleet down -f {config.path} before another fleet up",
+    )
+
+
+def confirm_reset(config: FleetConfig, *, yes: bool) -> tuple[str, ...]:
+    """The datasites whose state is to be removed, once the operator agreed. Raises Fault when he did not."""
+    if not any(spec.reset for spec in config.datasites):
+        return ()
+    from supervisor.daemon import reset_plan
+
+    plan = reset_plan(config)
+    if plan:
+        _agree(plan, yes=yes)
+    return tuple(item.name for item in plan)
+
+
+def _agree(plan: tuple[ResetItem, ...], *, yes: bool) -> None:
+    for item in plan:
+        click.echo(f"reset: {clean(item.name)} loses all its state: {item.path} ({size(item.size_bytes)})", err=True)
+    if not yes and not sys.stdin.isatty():
+        raise Fault(
+            "reset: true removes state, and nobody can be asked here",
+            Exit.WRONG_USE,
+            next_step="give --yes to agree, or take reset out of fleet.yaml",
+        )
+    if not yes and not click.confirm("Remove this for good and start?", err=True):
+        raise Fault("nothing was removed and nothing was started")
+
+
+# --- in the foreground ---
+
+
+def serve_here(config: FleetConfig, reset: tuple[str, ...], screen: Screen, *, quiet: bool) -> None:
+    """Run the supervisor in this process until the fleet is stopped. Raises Fault when it cannot start."""
+    from supervisor.daemon import AlreadyRunning, serve
+
+    live = screen.live and not quiet
+    try:
+        with _display(config, screen) if live else _nothing():
+            serve(config, echo=not live and not quiet, reset=reset)
+    except AlreadyRunning as error:
+        raise already_running(config, error.pid) from error
+    except OSError as error:
+        raise Fault(f"the fleet cannot start: {error}", Exit.WRONG_USE) from error
+    if live:
+        screen.say(f"fleet {clean(config.name)} is down")
+
+
+@contextmanager
+def _display(config: FleetConfig, screen: Screen) -> Iterator[None]:
+    from supervisor.faces.live import LiveView
+
+    view, log = LiveView(config.state_dir, screen.console), logging.getLogger("fleet")
+    handler = view.handler()
+    log.addHandler(handler)
+    view.start()
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        view.close()
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+# --- in the background ---
+
+
+def serve_detached(config: FleetConfig, timeout: float, screen: Screen) -> None:
+    """Start a supervisor of its own session, and return when all is ready.
+
+    Raises Fault when something is not ready within ``timeout`` seconds (the fleet stays up), or the supervisor ended.
+    """
+    child, output, begin = _spawn(config)
+    start = time.monotonic()
+    try:
+        with screen.progress(f"fleet {clean(config.name)}:") as details:
+            for snapshot in _pictures(child, config.state_dir, start + timeout):
+                details(_progress(snapshot))
+                if _settled(snapshot):
+                    break
+    except KeyboardInterrupt:
+        click.echo("\nthe fleet goes on starting in the background: fleet status, fleet down", err=True)
+        raise
+    if (code := child.poll()) is not None:
+        raise _ended_early(code, output, begin)
+    _report(config, screen, time.monotonic() - start)
+
+
+def _spawn(config: FleetConfig) -> tuple[subprocess.Popen[bytes], Path, int]:
+    """The supervisor's process, the file with its output, and where in it this start's begins."""
+    command = [sys.executable, "-m", "supervisor", "up", str(config.path), "--yes", "--quiet"]
+    try:
+        config.log_dir.mkdir(parents=True, exist_ok=True)
+        with (config.log_dir / OUTPUT).open("ab") as output:
+            begin = output.tell()
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+    except OSError as error:
+        raise Fault(f"the fleet cannot start: {error}", Exit.WRONG_USE) from error
+    return child, config.log_dir / OUTPUT, begin
+
+
+def _pictures(child: subprocess.Popen[bytes], state_dir: Path, until: float) -> Iterator[FleetSnapshot]:
+    """Snapshots of the child's fleet while it lives and there is time."""
+    revision: int | None = None
+    while child.poll() is None and time.monotonic() < until:
+        try:
+            with ControlClient(state_dir) as client:
+                snapshot = client.status(revision, min(_LONGEST_POLL, max(0.0, until - time.monotonic())))
+        except ControlError:  # it does not listen yet
+            _wait_for(child, _LOOK)
+            continue
+        revision = snapshot.revision
+        yield snapshot
+
+
+def _wait_for(child: subprocess.Popen[bytes], seconds: float) -> None:
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _settled(snapshot: FleetSnapshot) -> bool:
+    """Whether waiting longer can change nothing: ready, or at rest until somebody acts."""
+    from supervisor.faces.table import workers
+
+    final = (WorkerState.READY, WorkerState.QUARANTINED, WorkerState.DOWN)
+    return all(worker.state in final for worker in workers(snapshot))
+
+
+def _progress(snapshot: FleetSnapshot) -> str:
+    from supervisor.faces.table import workers
+
+    everyone = workers(snapshot)
+    missing = [clean(worker.name) for worker in everyone if not worker.ready]
+    return f"{len(everyone) - len(missing)} of {len(everyone)} ready, waiting for {', '.join(missing)}"
+
+
+def _ended_early(code: int, output: Path, begin: int) -> Fault:
+    with output.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().decode("utf-8", "replace").strip().splitlines()[-_LAST_LINES:]
+    said = "\n".join(f"  {line}" for line in lines) or f"  (it said nothing; see {output})"
+    known = Exit(code) if code in set(Exit) and code != Exit.OK else Exit.NOT_DONE
+    return Fault(f"the supervisor ended while starting (exit code {code}); its last words:\n{said}", known)
+
+
+def _report(config: FleetConfig, screen: Screen, took: float) -> None:
+    """Say what is ready. Raises Fault for what is not."""
+    from supervisor.faces.table import why, workers
+
+    try:
+        with ControlClient(config.state_dir) as client:
+            snapshot = client.status()
+    except ControlError as error:
+        raise Fault(f"{error}; it was not ready after {took:.1f} s", next_step="fleet logs fleet") from error
+    everyone = workers(snapshot)
+    for worker in everyone:
+        if worker.ready:
+            screen.say(f"{clean(worker.name)} ready (pid {worker.pid}) {clean(worker.url)}")
+    missing = [worker for worker in everyone if not worker.ready]
+    if missing:
+        reasons = "\n".join(f"  {line}" for line in why(snapshot)[: len(missing)])
+        raise Fault(
+            f"{len(missing)} of {len(everyone)} not ready after {took:.1f} s; the fleet stays up:\n{reasons}",
+            next_step="fleet status, or fleet down",
+        )
+    screen.say(f"fleet {clean(snapshot.fleet)} is up in {took:.1f} s (supervisor pid {snapshot.supervisor_pid})")
+
+
+# --- down ---
+
+
+def bring_down(client: ControlClient, timeout: float | None, screen: Screen) -> None:
+    """Ask the fleet down and wait until its supervisor has gone; None: do not wait.
+
+    Raises Fault after ``timeout`` seconds.
+    """
+    snapshot, start = client.status(), time.monotonic()
+    if timeout is None:
+        client.down()
+        screen.say(f"fleet {clean(snapshot.fleet)} was asked down")
+        return
+    supervisor = _pidfd(snapshot.supervisor_pid)
+    try:
+        client.down()
+        with screen.progress(f"stopping fleet {clean(snapshot.fleet)}"):
+            gone = supervisor is None or _ends(supervisor, timeout)
+    finally:
+        if supervisor is not None:
+            os.close(supervisor)
+    if not gone:
+        raise Fault(f"fleet {clean(snapshot.fleet)} is still stopping after {timeout:g} s", next_step="fleet status")
+    screen.say(f"fleet {clean(snapshot.fleet)} is down ({time.monotonic() - start:.1f} s)")
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _ends(pidfd: int, timeout: float) -> bool:
+    """Whether the process ends within ``timeout`` seconds; the kernel tells."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
+def stop_leftovers(config: FleetConfig, screen: Screen) -> bool:
+    """Stop datasites whose supervisor is gone; whether there were any. Raises Fault when one holds the lock."""
+    if not config.state_dir.is_dir():
+        return False
+    from supervisor.daemon import AlreadyRunning, stop_orphans
+
+    try:
+        stopped = stop_orphans(config)
+    except AlreadyRunning as error:
+        raise Fault(
+            f"a supervisor (pid {error.pid}) has the state folder and does not listen yet, or no longer",
+            next_step=f"wait a moment and try again; if it hangs: kill {error.pid}",
+        ) from error
+    for name in stopped:
+        screen.say(f"{clean(name)} stopped; its supervisor was gone")
+    return bool(stopped)

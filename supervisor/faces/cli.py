@@ -1,0 +1,102 @@
+"""The command line ``fleet``: which commands there are, and how the process ends. No command's work is done here.
+
+It must load quickly: PySyft, PyTorch and FastAPI are never imported, httpx and rich only by commands that need them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from supervisor.faces.commands import asking, files, looking, running
+from supervisor.faces.commands.arguments import FleetFile, NoColor
+from supervisor.faces.context import Options
+from supervisor.faces.faults import EXIT_CODES, Exit
+from supervisor.faces.screen import tolerate_narrow_encodings
+
+app = typer.Typer(
+    name="fleet",
+    rich_markup_mode=None,  # help and errors stay plain text: the same on a terminal, in a pipe and in a manual
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    no_args_is_help=True,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        files.version()
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+]
+
+
+@app.callback()
+def fleet(
+    context: typer.Context,
+    file: FleetFile = None,
+    no_color: NoColor = False,
+    show_version: Version = False,  # noqa: ARG001 - its callback has done the work before this is called
+) -> None:
+    """Keep a fleet of PySyft datasites running.
+
+    \b
+    Examples:
+      fleet init                       write a fleet.yaml to start from
+      fleet up                         start the fleet of ./fleet.yaml
+      fleet -f plant.yaml status       -f stands before or after the command
+      fleet restart detroit_line_beta
+    """
+    context.obj = Options(file, no_color)
+
+
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    running.up,
+    running.down,
+    looking.status,
+    asking.start,
+    asking.stop,
+    asking.restart,
+    looking.logs,
+    looking.credentials,
+    files.validate,
+    files.init,
+    files.schema,
+    files.version,
+)
+for _command in _COMMANDS:
+    app.command()(_command)
+
+
+def run() -> None:
+    """The process ``fleet``: never a traceback for a closed pipe or Ctrl-C; ends with an exit code of ``Exit``."""
+    tolerate_narrow_encodings()
+    try:
+        app(prog_name="fleet")
+    except KeyboardInterrupt:
+        _leave(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        _leave(Exit.NOT_DONE)
+    finally:
+        _flush()
+
+
+def _leave(code: Exit) -> None:
+    raise SystemExit(int(code))
+
+
+def _flush() -> None:
+    """What Python would flush at its very end, where a closed pipe makes it complain."""
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,142 @@
+"""``ControlClient``: the supervisor's control socket, for commands and displays. It asks and reads; it prints nothing.
+
+Every call is bounded in time. Every failure is a ``ControlError`` whose text an operator can read.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from supervisor.record import OperatorRequest
+from supervisor.snapshot import FleetSnapshot, from_dict
+
+SOCKET = "control.sock"
+CONNECT_TIMEOUT = 2.0
+ANSWER_TIMEOUT = 5.0
+"""Seconds within which a living supervisor answers; a long poll may take its own timeout more."""
+
+
+class ControlError(Exception):
+    """The supervisor did not do what it was asked."""
+
+
+class NotRunning(ControlError):
+    """No supervisor listens for this state folder."""
+
+
+class NoAnswer(ControlError):
+    """There is a supervisor, and it does not answer in time, or not in a way this version understands."""
+
+
+class Refused(ControlError):
+    """The supervisor will not do it; its text says why."""
+
+
+class UnknownWorker(ControlError):
+    def __init__(self, name: str, near: tuple[str, ...]) -> None:
+        super().__init__(f"no datasite named {name}")
+        self.name = name
+        self.near = near
+
+
+class ControlClient:
+    """Talks to the supervisor of ``state_dir``. A context manager, for one thread at a time.
+
+    Raises NotRunning when made for a folder that is not there; every method raises ControlError.
+    """
+
+    def __init__(self, state_dir: Path, *, answer_timeout: float = ANSWER_TIMEOUT) -> None:
+        self._state_dir = state_dir
+        self._patience = answer_timeout
+        # A unix socket's address holds 107 bytes; through the folder's descriptor any depth can be reached.
+        self._folder = _open_folder(state_dir)
+        transport = httpx.HTTPTransport(uds=f"/proc/self/fd/{self._folder}/{SOCKET}")
+        timeout = httpx.Timeout(answer_timeout, connect=min(CONNECT_TIMEOUT, answer_timeout))
+        self._http = httpx.Client(transport=transport, base_url="http://fleet", timeout=timeout, trust_env=False)
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+
+    def status(self, after: int | None = None, timeout: float | None = None) -> FleetSnapshot:
+        """The picture of now; with ``after``, as soon as its revision is greater, or after ``timeout`` seconds."""
+        poll = {} if after is None else {"after": after, "timeout": 10.0 if timeout is None else timeout}
+        answer = self._call("GET", "/v1/status", params=poll, extra=poll.get("timeout", 0.0))
+        try:
+            return from_dict(answer)
+        except (KeyError, TypeError) as error:
+            raise NoAnswer(
+                "the supervisor answers in words this version does not know; is it another version?"
+            ) from error
+
+    def ask(self, name: str, request: OperatorRequest) -> int:
+        """Pass on the operator's request; the generation of the worker before it."""
+        answer = self._call("POST", f"/v1/workers/{quote(name, safe='')}/{request.value}", name=name)
+        return int(answer.get("generation", 0))
+
+    def down(self) -> None:
+        self._call("POST", "/v1/down")
+
+    def _call(
+        self, method: str, path: str, *, params: dict[str, Any] | None = None, extra: float = 0.0, name: str = ""
+    ) -> Any:
+        timeout = httpx.Timeout(self._patience + extra, connect=min(CONNECT_TIMEOUT, self._patience))
+        try:
+            response = self._http.request(method, path, params=params, timeout=timeout)
+        except httpx.TimeoutException as error:
+            raise NoAnswer(
+                f"the supervisor does not answer within {self._patience + extra:g} s (state folder {self._state_dir})"
+            ) from error
+        except httpx.TransportError as error:
+            raise self._explained(error) from error
+        return _body(response, name)
+
+    def _explained(self, error: BaseException) -> ControlError:
+        if isinstance(_os_error(error), PermissionError):
+            return Refused(f"{self._state_dir / SOCKET} belongs to another user; run as the user of the fleet")
+        return NotRunning(f"no supervisor running (state folder {self._state_dir})")
+
+
+def _open_folder(state_dir: Path) -> int:
+    try:
+        return os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise Refused(f"{state_dir} belongs to another user; run as the user of the fleet") from error
+    except OSError as error:
+        raise NotRunning(f"no supervisor running (no state folder {state_dir})") from error
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The kernel's word behind a library's exception."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _body(response: httpx.Response, name: str) -> Any:
+    try:
+        body = response.json()
+    except ValueError as error:
+        raise NoAnswer(f"what listens on the control socket is no supervisor (HTTP {response.status_code})") from error
+    if response.is_success:
+        return body
+    said = body if isinstance(body, dict) else {}
+    if response.status_code == httpx.codes.NOT_FOUND and "near" in said:
+        raise UnknownWorker(name, tuple(said["near"]))
+    raise Refused(str(said.get("error", f"the supervisor answered HTTP {response.status_code}")))

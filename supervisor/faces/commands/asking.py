@@ -1,0 +1,117 @@
+"""``fleet start``, ``fleet stop`` and ``fleet restart``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import click
+import typer
+
+from supervisor.faces.commands.arguments import FleetFile, Names, NoWait, Timeout
+from supervisor.faces.context import place_of, screen_of, talking_to
+from supervisor.faces.faults import Exit, Fault
+from supervisor.faces.place import Place
+from supervisor.faces.screen import Screen
+from supervisor.faces.words import clean
+from supervisor.record import OperatorRequest
+
+_DOING = {
+    OperatorRequest.START: "starting",
+    OperatorRequest.STOP: "stopping",
+    OperatorRequest.RESTART: "restarting",
+}
+
+
+def start(
+    context: typer.Context,
+    names: Names = None,
+    file: FleetFile = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = 150.0,
+) -> None:
+    """Start datasites that are down, waiting or quarantined.
+
+    Returns when they are ready, or with what keeps them from it; waits up to --timeout (150 s).
+
+    \b
+    Examples:
+      fleet start detroit_line_beta
+      fleet start detroit_line_alpha detroit_line_beta --no-wait
+    """
+    _request(context, OperatorRequest.START, names, place_of(context, file), None if no_wait else timeout)
+
+
+def stop(
+    context: typer.Context,
+    names: Names = None,
+    file: FleetFile = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = 150.0,
+) -> None:
+    """Stop datasites; they stay down until started again. fleet down stops everything.
+
+    Returns when they are down; waits up to --timeout (150 s).
+
+    \b
+    Examples:
+      fleet stop detroit_line_beta
+    """
+    _request(context, OperatorRequest.STOP, names, place_of(context, file), None if no_wait else timeout)
+
+
+All = Annotated[bool, typer.Option("--all", help="All datasites (the embedded dashboard goes on).")]
+
+
+def restart(
+    context: typer.Context,
+    names: Names = None,
+    file: FleetFile = None,
+    every: All = False,
+    no_wait: NoWait = False,
+    timeout: Timeout = 150.0,
+) -> None:
+    """Stop datasites in order and start them again. Their data stays.
+
+    Returns when they are ready again, or with what keeps them from it; waits up to --timeout (150 s).
+
+    \b
+    Examples:
+      fleet restart detroit_line_beta
+      fleet restart --all
+    """
+    if every and names:
+        raise Fault("either --all or names, not both", Exit.WRONG_USE)
+    place = place_of(context, file)
+    _request(context, OperatorRequest.RESTART, names, place, None if no_wait else timeout, every=every)
+
+
+def _request(
+    context: typer.Context,
+    request: OperatorRequest,
+    names: list[str] | None,
+    place: Place,
+    timeout: float | None,
+    *,
+    every: bool = False,
+) -> None:
+    if not names and not every:
+        raise Fault(f"{request} which datasites? There are: {', '.join(map(clean, place.names))}", Exit.WRONG_USE)
+    if not _ask_and_follow(place, request, names, timeout, screen_of(context)):
+        raise typer.Exit(Exit.NOT_DONE)
+
+
+def _ask_and_follow(
+    place: Place, request: OperatorRequest, names: list[str] | None, timeout: float | None, screen: Screen
+) -> bool:
+    """Whether it came about. ``names`` None: every datasite; ``timeout`` None: do not wait."""
+    from supervisor.faces import asking
+
+    with talking_to(place) as client:
+        asked = asking.ask(client, names, request)
+        if timeout is None:
+            for one in asked:
+                screen.say(f"{clean(one.name)}: {request} asked for")
+            return True
+        with screen.progress(_DOING[request]) as progress:
+            telling = asking.Telling(screen.say, lambda line: click.echo(line, err=True), progress)
+            return asking.follow(client, asked, timeout, telling)

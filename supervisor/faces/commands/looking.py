@@ -1,0 +1,136 @@
+"""``fleet status`` and ``fleet logs``: what is, and what was said."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from supervisor.faces.commands.arguments import FleetFile, FleetFileArgument, Json, NoColor
+from supervisor.faces.context import place_of, screen_of
+from supervisor.faces.faults import Exit, Fault, unknown_name
+from supervisor.faces.words import clean_log
+
+SUPERVISOR_LOG = "fleet"
+
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on showing changes until Ctrl-C.")]
+
+
+def status(
+    context: typer.Context,
+    path: FleetFileArgument = None,
+    file: FleetFile = None,
+    watch: Watch = False,
+    as_json: Json = False,
+    no_color: NoColor = False,
+) -> None:
+    """Show the state of every datasite.
+
+    Ends with 0 when every datasite that is wanted up is ready, 1 when one is not, 3 when no supervisor runs.
+    With --watch --json, one line of JSON for each change.
+
+    \b
+    Examples:
+      fleet status
+      fleet status --watch
+      fleet status --json | jq '.datasites[] | select(.ready | not) | .name'
+    """
+    from supervisor.faces import showing
+
+    place, screen = place_of(context, path, file), screen_of(context, no_color=no_color)
+    if watch:
+        showing.watch(place, screen, as_json=as_json)
+    else:
+        raise typer.Exit(showing.status(place, screen, as_json=as_json))
+
+
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is appended, also after rotation.")]
+Lines = Annotated[
+    int, typer.Option("--lines", "-n", min=0, metavar="N", help="How many last lines (20).", show_default=False)
+]
+Output = Annotated[bool, typer.Option("--output", help="The raw output of the process instead of its log.")]
+LongFleetFile = Annotated[
+    Path | None, typer.Option("--file", metavar="FILE", help="The fleet.yaml; here -f is --follow.")
+]
+LogName = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", help="A datasite, dashboard, or fleet: the supervisor.", show_default=False),
+]
+
+
+def logs(
+    context: typer.Context,
+    name: LogName = None,
+    follow: Follow = False,
+    lines: Lines = 20,
+    output: Output = False,
+    file: LongFleetFile = None,
+) -> None:
+    """Show the log of a datasite, running or not.
+
+    The name fleet stands for the supervisor's own log. Here -f follows; name the fleet.yaml with --file, or with -f
+    before the command.
+
+    \b
+    Examples:
+      fleet logs detroit_line_beta -n 100
+      fleet logs detroit_line_beta -f
+      fleet logs detroit_line_beta --output    what it wrote outside its log
+      fleet logs fleet
+    """
+    place = place_of(context, file)
+    names = [*place.names, SUPERVISOR_LOG]
+    if name is None:
+        raise Fault(f"which log? There are: {', '.join(names)}", Exit.WRONG_USE)
+    if name not in names:
+        raise unknown_name(name, names)
+    _show_log(place.log_dir / f"{name}.{'out' if output else 'log'}", lines, follow=follow)
+
+
+def _show_log(path: Path, lines: int, *, follow: bool) -> None:
+    from supervisor.faces import logfiles
+
+    begin = 0
+    try:
+        text, begin = logfiles.last_lines(path, lines)
+        _write(text)
+    except FileNotFoundError as error:
+        if not follow:
+            raise Fault(f"there is no {path} yet", next_step="fleet status") from error
+    except OSError as error:
+        raise Fault(f"{path} cannot be read: {error.strerror}") from error
+    if follow:
+        for text in logfiles.follow(path, begin=begin):
+            _write(text)
+
+
+def _write(text: str) -> None:
+    """To a terminal without control characters: user code writes into these files, and a terminal obeys them."""
+    click.echo(clean_log(text) if sys.stdout.isatty() else text, nl=False)
+
+
+Name = Annotated[str | None, typer.Argument(metavar="NAME", help="A datasite.", show_default=False)]
+
+
+def credentials(context: typer.Context, name: Name = None, file: FleetFile = None, as_json: Json = False) -> None:
+    """Show the ADMIN login of a datasite, running or not.
+
+    \b
+    Examples:
+      fleet credentials detroit_line_alpha
+      fleet credentials detroit_line_alpha --json | jq -r .password
+    """
+    from supervisor.faces import logins
+
+    place = place_of(context, file)
+    names = list(place.ports)
+    if name is None:
+        raise Fault(f"whose credentials? There are: {', '.join(names)}", Exit.WRONG_USE)
+    if name not in names:
+        raise unknown_name(name, names)
+    found = logins.read(place.state_dir, name)
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text(place.path))

@@ -1,0 +1,110 @@
+"""What every command starts from: which ``fleet.yaml``, where its fleet lives, and a line to its supervisor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import typer
+
+from supervisor.faces.faults import Exit, Fault, unknown_name
+from supervisor.faces.screen import Screen
+from supervisor.faces.words import clean
+
+if TYPE_CHECKING:
+    from supervisor.faces.client import ControlClient
+    from supervisor.faces.place import Place
+    from supervisor.spec import FleetConfig
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was said before the command."""
+
+    file: Path | None = None
+    no_color: bool = False
+
+
+def options(context: typer.Context) -> Options:
+    found = context.find_object(Options)
+    return found if found is not None else Options()
+
+
+def screen_of(context: typer.Context, *, no_color: bool = False) -> Screen:
+    return Screen(no_color=no_color or options(context).no_color)
+
+
+def fleet_file(context: typer.Context, *given: Path | None) -> Path:
+    """The one fleet.yaml that was named, before or after the command, or the default one. Raises Fault."""
+    named = {path.absolute(): path for path in (options(context).file, *given) if path is not None}
+    if len(named) > 1:
+        both = " and ".join(str(path) for path in named.values())
+        raise Fault(f"two configuration files were named: {both}", Exit.WRONG_USE, next_step="name one")
+    from supervisor.config import find
+
+    with _config_faults():
+        return find(next(iter(named.values()), None), os.environ)
+
+
+def load_config(path: Path) -> FleetConfig:
+    """The valid fleet of ``path``; what is allowed but unwise goes to standard error.
+
+    Raises Fault with every problem of the file.
+    """
+    from supervisor.config import check
+
+    with _config_faults():
+        config, warnings = check(path, os.environ)
+    for warning in warnings:
+        click.echo(f"Warning: {clean(str(warning))}", err=True)
+    return config
+
+
+def place_of(context: typer.Context, *given: Path | None) -> Place:
+    """Where the fleet lives, valid or not. Raises Fault."""
+    from supervisor.faces.place import locate
+
+    path = fleet_file(context, *given)
+    with _config_faults():
+        return locate(path, os.environ)
+
+
+@contextmanager
+def _config_faults() -> Iterator[None]:
+    from supervisor.config import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        raise Fault(str(error), Exit.WRONG_USE) from error
+
+
+@contextmanager
+def talking_to(place: Place) -> Iterator[ControlClient]:
+    """A client of the fleet's supervisor; what goes wrong on the line becomes a Fault with its exit code."""
+    from supervisor.faces.client import ControlClient
+
+    with line_faults(place), ControlClient(place.state_dir) as line:
+        yield line
+
+
+@contextmanager
+def line_faults(place: Place, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turns a ControlError, ``but`` that one, into the Fault that says it to an operator."""
+    from supervisor.faces import client
+
+    try:
+        yield
+    except but:
+        raise
+    except client.UnknownWorker as error:
+        raise unknown_name(error.name, place.names, error.near) from error
+    except client.NotRunning as error:
+        raise Fault(str(error), Exit.NOT_RUNNING, next_step=f"fleet up {place.path}") from error
+    except client.ControlError as error:
+        raise Fault(str(error), next_step=f"fleet logs fleet; the supervisor's log is in {place.log_dir}") from error

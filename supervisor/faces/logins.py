@@ -1,0 +1,50 @@
+"""The ADMIN's login as a datasite keeps it in its state folder. Read only when asked for; it goes nowhere else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.faces.faults import Exit, Fault
+from supervisor.faces.words import clean
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """``generated``: the password was drawn by the datasite, not given in fleet.yaml."""
+
+    datasite: str
+    email: str
+    name: str
+    password: str
+    generated: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_text(self, config: Path) -> str:
+        origin = "drawn at the first start" if self.generated else f"set by {config} at the first start"
+        return (
+            f"datasite  {clean(self.datasite)}\n"
+            f"email     {clean(self.email)}\n"
+            f"password  {clean(self.password)}\n"
+            f"The password is shown as stored, {origin}; it may have been changed in PySyft since."
+        )
+
+
+def read(state_dir: Path, datasite: str) -> Credentials:
+    """The stored login. Raises Fault when there is none yet, or it cannot be read."""
+    path = state_dir / "datasites" / datasite / "admin.json"
+    try:
+        stored = json.loads(path.read_bytes())
+        return Credentials(
+            datasite, stored["email"], stored.get("name", ""), stored["password"], bool(stored.get("generated", False))
+        )
+    except FileNotFoundError as error:
+        raise Fault(f"{clean(datasite)} has not been started yet: it has no login", next_step="fleet up") from error
+    except PermissionError as error:
+        raise Fault(f"{path} may be read by the user of the fleet only", next_step="run as that user") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Fault(f"{path} cannot be read: {error}", Exit.NOT_DONE) from error

@@ -1,0 +1,88 @@
+"""Where a fleet lives, read from ``fleet.yaml`` without judging it.
+
+``fleet status`` and ``fleet stop`` must work while somebody's edit has broken the file, or where the secrets that it
+names are not in the environment. So they read only the folders and the names; whole and valid files are
+``supervisor.config``'s affair. Nothing here starts or changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from supervisor.faces.faults import Exit, Fault
+from supervisor.spec import DASHBOARD_NAME
+
+STATE_DIR = ".fleet"
+LOG_DIR = "logs"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Paths absolute. ``ports`` are those of the datasites, by name, in the file's order; None: none readable."""
+
+    path: Path
+    fleet: str
+    state_dir: Path
+    log_dir: Path
+    ports: Mapping[str, int | None]
+    dashboard: bool
+
+    @property
+    def names(self) -> list[str]:
+        """Every supervised name."""
+        return [*self.ports, *([DASHBOARD_NAME] if self.dashboard else [])]
+
+
+def locate(path: Path, environ: Mapping[str, str]) -> Place:
+    """The place that ``path`` describes. Raises ConfigError when its folders cannot be known, Fault when unreadable."""
+    values = _read(path)
+    if values is None or any("$" in str(values.get(key, "")) for key in ("name", "state_dir", "log_dir")):
+        return _from_whole_file(path, environ)
+    base = path.absolute().parent
+    return Place(
+        path=path.absolute(),
+        fleet=str(values.get("name") or "fleet"),
+        state_dir=base / Path(str(values.get("state_dir") or STATE_DIR)).expanduser(),
+        log_dir=base / Path(str(values.get("log_dir") or LOG_DIR)).expanduser(),
+        ports=_ports(values.get("datasites")),
+        dashboard=values.get("dashboard") is not None,
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The file's mapping; None when only a full load can say what is wrong with it."""
+    try:
+        values = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
+    except OSError as error:
+        raise Fault(f"{path} cannot be read: {error.strerror}", Exit.WRONG_USE, next_step="fleet init") from error
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _ports(entries: Any) -> dict[str, int | None]:
+    sound = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return {
+        str(entry["name"]): entry["port"] if isinstance(entry.get("port"), int) else None
+        for entry in sound
+        if entry.get("name")
+    }
+
+
+def _from_whole_file(path: Path, environ: Mapping[str, str]) -> Place:
+    from supervisor.config import load
+
+    config = load(path, environ)
+    return Place(
+        path=config.path,
+        fleet=config.name,
+        state_dir=config.state_dir,
+        log_dir=config.log_dir,
+        ports={spec.name: spec.port for spec in config.datasites},
+        dashboard=config.dashboard is not None,
+    )
