@@ -142,15 +142,22 @@ def serve_detached(config: FleetConfig, timeout: float, screen: Screen) -> None:
     _report(config, screen, time.monotonic() - start)
 
 
+def _command(path: Path) -> list[str]:
+    return [sys.executable, "-m", "supervisor", "up", str(path), "--yes", "--quiet"]
+
+
 def _spawn(config: FleetConfig) -> tuple[subprocess.Popen[bytes], Path, int]:
     """The supervisor's process, the file with its output, and where in it this start's begins."""
-    command = [sys.executable, "-m", "supervisor", "up", str(config.path), "--yes", "--quiet"]
     try:
         config.log_dir.mkdir(parents=True, exist_ok=True)
         with (config.log_dir / OUTPUT).open("ab") as output:
             begin = output.tell()
             child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                _command(config.path),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
     except OSError as error:
         raise Fault(f"the fleet cannot start: {error}", Exit.WRONG_USE) from error

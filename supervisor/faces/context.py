@@ -81,7 +81,8 @@ def _config_faults() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise Fault(str(error), Exit.WRONG_USE) from error
+        several = f"{len(error.problems)} problems:\n" if len(error.problems) > 1 else ""
+        raise Fault(f"{several}{error}", Exit.WRONG_USE) from error
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from supervisor.faces.faults import Exit, Fault
 from supervisor.spec import DASHBOARD_NAME
 
+NAME = "fleet"
 STATE_DIR = ".fleet"
 LOG_DIR = "logs"
 
@@ -39,28 +39,32 @@ class Place:
 
 
 def locate(path: Path, environ: Mapping[str, str]) -> Place:
-    """The place that ``path`` describes. Raises ConfigError when its folders cannot be known, Fault when unreadable."""
+    """The place that ``path`` describes. Raises ConfigError when the file tells no folders."""
     values = _read(path)
-    if values is None or any("$" in str(values.get(key, "")) for key in ("name", "state_dir", "log_dir")):
+    if values is None or any(_needs_judging(values.get(key)) for key in ("name", "state_dir", "log_dir")):
         return _from_whole_file(path, environ)
     base = path.absolute().parent
     return Place(
         path=path.absolute(),
-        fleet=str(values.get("name") or "fleet"),
-        state_dir=base / Path(str(values.get("state_dir") or STATE_DIR)).expanduser(),
-        log_dir=base / Path(str(values.get("log_dir") or LOG_DIR)).expanduser(),
+        fleet=values.get("name") or NAME,
+        state_dir=base / (values.get("state_dir") or STATE_DIR),
+        log_dir=base / (values.get("log_dir") or LOG_DIR),
         ports=_ports(values.get("datasites")),
         dashboard=values.get("dashboard") is not None,
     )
 
 
+def _needs_judging(value: Any) -> bool:
+    """Whether a value is more than a plain text: a reference into the environment, or a mistake."""
+    return value is not None and (not isinstance(value, str) or "$" in value or value.startswith("~"))
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     """The file's mapping; None when only a full load can say what is wrong with it."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        values = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
-    except OSError as error:
-        raise Fault(f"{path} cannot be read: {error.strerror}", Exit.WRONG_USE, next_step="fleet init") from error
-    except (yaml.YAMLError, ValueError, RecursionError):
+        values = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506 - safe loaders both; this one is the quick one
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 

@@ -148,7 +148,15 @@ def test_the_header_counts() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-1, "0.0s"), (0.41, "0.4s"), (9.99, "10.0s"), (59, "59s"), (245, "4m 05s"), (11520, "3h 12m"), (442800, "5d 03h")],
+    [
+        (-1, "0.0s"),
+        (0.41, "0.4s"),
+        (9.99, "10.0s"),
+        (59, "59s"),
+        (245, "4m 05s"),
+        (11520, "3h 12m"),
+        (442800, "5d 03h"),
+    ],
 )
 def test_durations_have_two_figures(seconds: float, text: str) -> None:
     """Durations are short enough for a column at any size."""
@@ -160,6 +168,10 @@ def test_words() -> None:
     assert ["0 B", "1.5 KiB", "2.0 GiB"] == [size(0), size(1536), size(2 * 1024**3)]
     assert "?" == age("yesterday", "2026-03-01T12:00:00+00:00")
     assert "?" == age("2026-03-01T12:00:00", "2026-03-01T12:00:00+00:00")
-    assert ["1 process", "2 processes", "0 datasites"] == [plural(1, "process"), plural(2, "process"), plural(0, "datasite")]
+    assert ["1 process", "2 processes", "0 datasites"] == [
+        plural(1, "process"),
+        plural(2, "process"),
+        plural(0, "datasite"),
+    ]
     assert ["detroit_line_beta"] == near("detroit_line_Bta", ["detroit_line_beta", "qc"])
     assert "a b�c" == clean("a\nb\x1bc")

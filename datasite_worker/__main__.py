@@ -1,0 +1,50 @@
+"""One datasite by hand: ``python -m datasite_worker --factory_name line --port 8080``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def main() -> None:
+    """Run until SIGINT or SIGTERM. Exit codes: 0 stopped, 2 wrong usage, 70 failed, 78 configuration (port taken …)."""
+    asked = parser().parse_args()
+    from datasite_worker.datasite import FactoryDatasite
+    from datasite_worker.entry import run_guarded
+
+    datasite = FactoryDatasite(
+        **vars(asked),
+        admin_email=os.environ.get("FLEET_ADMIN_EMAIL", "admin@pdm-factory.com"),
+        admin_password=os.environ.pop("FLEET_ADMIN_PASSWORD", None),
+        pid=os.getpid(),
+    )
+    datasite.setup_logging()
+    print(f"{datasite.factory_name}: log {datasite.log_dir}/{datasite.factory_name}.log", file=sys.stderr)
+    print(f"{datasite.factory_name}: admin login {datasite.state_dir}/admin.json", file=sys.stderr)
+    code = run_guarded(datasite)
+    if code:
+        print(f"{datasite.factory_name}: stopped with exit code {int(code)}; the log says why", file=sys.stderr)
+    sys.exit(code)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser("factory-datasite", description="Run one PySyft datasite for a production line.")
+    made.add_argument("--factory_name", default="pdm_factory_datasite")
+    made.add_argument("--hostname", default="localhost", help="address to listen on")
+    made.add_argument("--port", type=int, default=8080)
+    made.add_argument("--dashboard_url", default="http://localhost:5000")
+    for flag, what in (("dev_mode", "PySyft's developer mode"), ("reset", "remove all state first"), ("verbose", "log to the console")):
+        made.add_argument(f"--{flag}", type=_truth, nargs="?", const=True, default=False, help=what)
+    return made
+
+
+def _truth(word: str) -> bool:
+    truths = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if word.lower() not in truths:
+        raise argparse.ArgumentTypeError(f"{word!r} is neither True nor False")
+    return truths[word.lower()]
+
+
+if __name__ == "__main__":
+    main()

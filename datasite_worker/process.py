@@ -1,0 +1,110 @@
+"""How a forked process becomes a worker: its own session, folder, name and log; and how it takes its port.
+
+No PySyft here: the embedded dashboard becomes a worker in the same way.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+import psutil
+import setproctitle
+
+LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
+_LOG_BYTES = 10 * 1024 * 1024
+_LOG_BACKUPS = 5
+_BACKLOG = 2048
+_OURS = ("datasite_worker", "central")
+
+
+class ConfigurationFailure(Exception):
+    """Something that trying again cannot mend; the message says what and where, for an operator."""
+
+
+class PortTaken(ConfigurationFailure):
+    """The port cannot be had; the message names its holder where that can be seen."""
+
+
+def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False) -> None:
+    """Leave the parent behind: own session (so that a signal to the group reaches all our children), own folder,
+    raw output beside the log, and the signal dispositions of a fresh process."""
+    if os.getpgrp() != os.getpid():
+        os.setsid()
+    os.umask(0o077)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    os.chdir(work_dir)
+    _redirect(log_path.with_suffix(".out"))
+    setproctitle.setproctitle(title)
+    log_to(log_path, console=verbose)
+
+
+def _redirect(raw: Path) -> None:
+    """No pipe or terminal may tie a worker to its supervisor: it outlives it."""
+    with open(os.devnull, "rb") as nothing, raw.open("ab") as output:
+        os.dup2(nothing.fileno(), 0)
+        for number in (1, 2):
+            os.dup2(output.fileno(), number)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it stays open for the life of the process
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - the same
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - the same
+    faulthandler.enable(file=2)
+
+
+def log_to(path: Path, *, console: bool) -> None:
+    """Our loggers write to ``path``, and to standard error too with ``console``. PySyft turns the root logger to
+    CRITICAL, so ours do not pass through it."""
+    logging.raiseExceptions = False  # a full log disk must not stop a datasite
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
+    handlers: list[logging.Handler] = [file]
+    if console:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    for name in _OURS:
+        logger = logging.getLogger(name)
+        logger.handlers = handlers
+        logger.setLevel(logging.DEBUG if console else logging.INFO)
+        logger.propagate = False
+
+
+def bind(hostname: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises PortTaken, or ConfigurationFailure for an address that cannot be bound."""
+    host = "127.0.0.1" if hostname == "localhost" else hostname
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise _explained(error, hostname, port) from error
+    return listening
+
+
+def _explained(error: OSError, hostname: str, port: int) -> ConfigurationFailure:
+    if isinstance(error, PermissionError):
+        return ConfigurationFailure(f"port {port} needs privileges this user has not; take one above 1023")
+    if "in use" in str(error):
+        return PortTaken(f"port {port} is taken by {_holder(port)}; free it or give another port")
+    return ConfigurationFailure(f"cannot listen on {hostname}:{port}: {error.strerror or error}")
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except (psutil.Error, OSError):
+        return "another process"
+    return "another process"

@@ -1,0 +1,135 @@
+"""Hosts PySyft's own server and HTTP app inside this process. Only this room, ``datasite`` and ``preload`` import syft.
+
+PySyft reads its identity from the environment when it is imported, which here is long before a worker is born; so
+everything is given to it as arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import Response
+from nacl.signing import SigningKey
+from syft.server.credentials import SyftSigningKey
+from syft.server.datasite import Datasite
+from syft.server.routes import make_routes
+from syft.service.context import AuthedServiceContext
+from syft.service.queue.zmq_producer import ZMQProducer
+from syft.service.user.user import UserCreate
+from syft.service.user.user_roles import ServiceRole
+from syft.types.errors import SyftException
+from syft.types.uid import UID
+
+from datasite_worker.contract import STATUS_PATH, StatusDocument
+from datasite_worker.credentials import AdminLogin, Identity
+
+_STOP_PATIENCE = 1
+
+
+def make_server(name: str, who: Identity, state: Path, *, dev_mode: bool, auto_approval: bool) -> Datasite:
+    """PySyft's server with its fixed identity. Queued jobs run in a thread of this process: a job forked from a
+    serving process can deadlock in SQLite."""
+    os.environ["SYFT_TEMP_ROOT"] = str(state / "syft")
+    _keep_queue_on_loopback()
+    return Datasite(
+        name=name,
+        id=UID.from_string(who.uid),
+        signing_key=SyftSigningKey(signing_key=SigningKey(bytes.fromhex(who.signing_key))),
+        root_email=who.root_email,
+        root_username="fleet",
+        root_password=who.root_password,
+        processes=1,
+        thread_workers=True,
+        n_consumers=1,
+        create_producer=True,
+        in_memory_workers=True,
+        association_request_auto_approval=auto_approval,
+        dev_mode=dev_mode,
+    )
+
+
+def _keep_queue_on_loopback() -> None:
+    """PySyft's job queue binds every interface, without authentication; nobody outside this host needs it."""
+
+    def bind(producer: Any, endpoint: str) -> None:
+        producer.socket.bind(endpoint.replace("tcp://*:", "tcp://127.0.0.1:"))
+
+    ZMQProducer.bind = bind
+
+
+def create_admin(server: Datasite, login: AdminLogin) -> bool:
+    """Add the user with role ADMIN; False when the e-mail is known already (its password is left as it is)."""
+    context = AuthedServiceContext(server=server, credentials=server.verify_key, role=ServiceRole.ADMIN)
+    try:
+        server.services.user.stash.get_by_email(credentials=server.verify_key, email=login.email).unwrap()
+    except SyftException:
+        user = UserCreate(
+            email=login.email,
+            name=login.name,
+            role=ServiceRole.ADMIN,
+            password=login.password,
+            password_verify=login.password,
+        )
+        server.services.user.create(context=context, user_create=user)
+        return True
+    return False
+
+
+def make_app(server: Datasite, status: Callable[[], StatusDocument]) -> FastAPI:
+    """PySyft's routes under /api/v2, and the public status beside them."""
+    app = FastAPI(title=server.name)
+    app.include_router(make_routes(worker=server), prefix="/api/v2")
+
+    @app.get(STATUS_PATH)
+    async def factory_status() -> Response:
+        return Response(status().to_json(), media_type="application/json")
+
+    return app
+
+
+class Serving:
+    """The app served on ``listening`` by a thread of this process."""
+
+    def __init__(self, app: FastAPI, listening: socket.socket) -> None:
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_STOP_PATIENCE
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listening]}, name="http", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def started(self) -> bool:
+        return self._server.started
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(_STOP_PATIENCE * 2)
+
+
+def add_status_endpoint(server: Datasite, said: dict[str, Any]) -> None:
+    """Add PySyft's ``factory.status`` unless it is there already."""
+    import syft as sy
+
+    client = server.root_client
+    if any(endpoint.path == "factory.status" for endpoint in client.custom_api.api_endpoints()):
+        return
+
+    @sy.api_endpoint(path="factory.status", description="How this datasite is.", settings=said)  # type: ignore[misc]
+    def factory_status(context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - PySyft ships its source
+        return dict(context.settings)
+
+    client.custom_api.add(endpoint=factory_status)
