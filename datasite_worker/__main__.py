@@ -11,7 +11,7 @@ def main() -> None:
     """Run until SIGINT or SIGTERM. Exit codes: 0 stopped, 2 wrong usage, 70 failed, 78 configuration (port taken …)."""
     asked = parser().parse_args()
     from datasite_worker.datasite import FactoryDatasite
-    from datasite_worker.entry import run_guarded
+    from datasite_worker.entry import leave, run_guarded
 
     datasite = FactoryDatasite(
         **vars(asked),
@@ -25,7 +25,7 @@ def main() -> None:
     code = run_guarded(datasite)
     if code:
         print(f"{datasite.factory_name}: stopped with exit code {int(code)}; the log says why", file=sys.stderr)
-    sys.exit(code)
+    leave(code)
 
 
 def parser() -> argparse.ArgumentParser:

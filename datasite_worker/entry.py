@@ -13,13 +13,13 @@ from datasite_worker.contract import ExitCode, LaunchOrder
 
 
 def run(order: LaunchOrder) -> None:
-    """Run one datasite until SIGTERM or SIGINT. Always ends in SystemExit, with an ``ExitCode``."""
+    """Run one datasite until SIGTERM or SIGINT. Never returns: the process ends with an ``ExitCode``."""
     from datasite_worker import process
 
     work = Path(order.state_dir) / "work"
     process.become(f"fleet: {order.name}", work, Path(order.log_dir) / f"{order.name}.log", order.verbose)
     _set_environment(order)
-    raise SystemExit(_guarded(order))
+    leave(_guarded(order))
 
 
 def _set_environment(order: LaunchOrder) -> None:
@@ -62,13 +62,13 @@ def run_guarded(datasite: Any) -> int:
         logger.exception("the datasite failed")
         datasite.report_failure(f"{type(error).__name__}: {error}")
         return ExitCode.FAILURE
-    return _leave()
+    return ExitCode.CLEAN
 
 
-def _leave() -> int:
-    """A job's thread may still run user code; the interpreter would wait for it, so it is not asked."""
+def leave(code: int) -> None:
+    """End this process now: PySyft's threads, and user code in a job, would keep the interpreter from ending."""
     import logging
 
     logging.shutdown()
     sys.stdout.flush()
-    os._exit(ExitCode.CLEAN)
+    os._exit(code)

@@ -22,7 +22,6 @@ from syft.server.datasite import Datasite
 from syft.server.routes import make_routes
 from syft.service.context import AuthedServiceContext
 from syft.service.queue.zmq_producer import ZMQProducer
-from syft.service.user.user import UserCreate
 from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 from syft.types.uid import UID
@@ -70,14 +69,14 @@ def create_admin(server: Datasite, login: AdminLogin) -> bool:
     try:
         server.services.user.stash.get_by_email(credentials=server.verify_key, email=login.email).unwrap()
     except SyftException:
-        user = UserCreate(
+        server.services.user.create(
+            context,
             email=login.email,
             name=login.name,
             role=ServiceRole.ADMIN,
             password=login.password,
             password_verify=login.password,
         )
-        server.services.user.create(context=context, user_create=user)
         return True
     return False
 

@@ -30,11 +30,11 @@ def run(order: DashboardOrder) -> None:
 def _guarded(order: DashboardOrder, tell: Tell) -> ExitCode:
     """Serve, and turn every fault into an exit code, a line in the log and a last pulse."""
     from central.dashboard.store import StoreUnusable
-    from datasite_worker.process import PortTaken
+    from datasite_worker.process import ConfigurationFailure
 
     try:
         _serve(order, tell)
-    except (PortTaken, StoreUnusable) as error:
+    except (ConfigurationFailure, StoreUnusable) as error:
         logger.error("%s", error)
         tell(status_of(order, Phase.FAILED, failure=str(error)))
         return ExitCode.CONFIGURATION
@@ -47,8 +47,9 @@ def _guarded(order: DashboardOrder, tell: Tell) -> ExitCode:
 
 def _serve(order: DashboardOrder, tell: Tell) -> None:
     from central.dashboard import app, server
+    from datasite_worker import process
 
-    listener = _listen(order)
+    listener = process.bind(order.hostname, order.port)
     dashboard = app.create_app(Path(order.database))
 
     def say(phase: Phase) -> None:

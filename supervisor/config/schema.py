@@ -105,9 +105,9 @@ Embedded = Annotated[
 # What fleet or PySyft sets by itself, and the setting to use instead.
 _OWNED = (
     (r"SYFT_TEMP_ROOT", "use state_dir"),
-    (r"(DEFAULT_ROOT_EMAIL)", "use admin.email"),
-    (r"(DEFAULT_ROOT_USERNAME)", "use admin.name"),
-    (r"(DEFAULT_ROOT_PASSWORD)", "use admin.password"),
+    (r"DEFAULT_ROOT_EMAIL", "use admin.email"),
+    (r"DEFAULT_ROOT_USERNAME", "use admin.name"),
+    (r"DEFAULT_ROOT_PASSWORD", "use admin.password"),
     (r"SERVER_NAME", "use name"),
     (r"SERVER_(UID|PRIVATE_KEY)", "each datasite's is drawn once and kept under state_dir"),
     (r"SERVER_(PORT|HOST)", "use port and hostname"),

@@ -30,7 +30,8 @@ datasites:
   - {name: line_a, port: 8080}
   - {name: line_b, port: 8081}
 """
-COMMANDS = "up down status start stop restart logs validate init schema credentials version".split()
+COMMANDS = ["up", "down", "status", "start", "stop", "restart", "logs", "credentials"]
+COMMANDS += ["validate", "init", "schema", "version"]
 
 
 @pytest.fixture
@@ -51,8 +52,7 @@ def fleet_yaml(plant: Path) -> Path:
 
 def fleet(*arguments: object, **more: Any) -> Result:
     """Run the command; an exception that is not an exit is a failure of the test."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False, **more)
-    return result
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False, **more)
 
 
 @contextmanager
@@ -421,7 +421,7 @@ def test_validate_names_every_problem(fleet_yaml: Path) -> None:
     result = fleet("validate")
     assert 2 == result.exit_code
     assert "2 problems:" in result.output
-    assert "fleet.yaml:5:27: datasites[0].port: " in result.output
+    assert "fleet.yaml:5:26: datasites[0].port: " in result.output
     found = json.loads(fleet("validate", "--json").stdout)
     assert (False, [5, 6]) == (found["valid"], [problem["line"] for problem in found["problems"]])
 

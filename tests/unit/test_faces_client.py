@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -13,16 +12,16 @@ import pytest
 from supervisor.faces.asking import Asked, Verdict, judge
 from supervisor.faces.client import ControlClient, NoAnswer, NotRunning, Refused, UnknownWorker
 from supervisor.record import OperatorRequest
-from tests.unit.fake_supervisor import at_rest, fleet, listening, worker
+from tests.unit.fake_supervisor import at_rest, listening, worker
 
 START, STOP, RESTART = OperatorRequest.START, OperatorRequest.STOP, OperatorRequest.RESTART
 
 
 def test_reads_the_whole_picture(tmp_path: Path) -> None:
     """What the supervisor pinned arrives as the same value."""
-    with listening(tmp_path, worker("line_a"), at_rest("line_b"), dashboard=worker("dashboard")) as fake:
-        with ControlClient(tmp_path) as client:
-            assert fake.picture == client.status()
+    everyone = (worker("line_a"), at_rest("line_b"))
+    with listening(tmp_path, *everyone, dashboard=worker("dashboard")) as fake, ControlClient(tmp_path) as client:
+        assert fake.picture == client.status()
 
 
 def test_reaches_a_socket_at_any_depth(tmp_path: Path) -> None:
@@ -90,17 +89,23 @@ def test_passes_on_requests(tmp_path: Path) -> None:
 
 def test_unknown_names_come_with_the_near_ones(tmp_path: Path) -> None:
     """The supervisor's suggestions reach the caller."""
-    with listening(tmp_path, worker("line_a")), ControlClient(tmp_path) as client:
-        with pytest.raises(UnknownWorker) as caught:
-            client.ask("line_b", START)
+    with (
+        listening(tmp_path, worker("line_a")),
+        ControlClient(tmp_path) as client,
+        pytest.raises(UnknownWorker) as caught,
+    ):
+        client.ask("line_b", START)
     assert ("line_b", ("line_a",)) == (caught.value.name, caught.value.near)
 
 
 def test_a_refusal_keeps_its_reason(tmp_path: Path) -> None:
     """A fleet that goes down takes no requests, and says why."""
-    with listening(tmp_path, worker(), stopping=True), ControlClient(tmp_path) as client:
-        with pytest.raises(Refused, match="going down"):
-            client.ask("line_a", START)
+    with (
+        listening(tmp_path, worker(), stopping=True),
+        ControlClient(tmp_path) as client,
+        pytest.raises(Refused, match="going down"),
+    ):
+        client.ask("line_a", START)
 
 
 def test_proxies_of_the_environment_are_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,16 +115,20 @@ def test_proxies_of_the_environment_are_not_asked(tmp_path: Path, monkeypatch: p
         assert 1 == client.status().revision
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     """A display that reconnects for months does not run out of descriptors."""
     with listening(tmp_path, worker()):
         with ControlClient(tmp_path) as client:
             client.status()
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         for _ in range(20):
             with ControlClient(tmp_path) as client:
                 client.status()
-        assert len(os.listdir("/proc/self/fd")) <= before + 2  # the server's threads may still hold their ends
+        assert open_descriptors() <= before + 2  # the server's threads may still hold their ends
 
 
 def asked(request: OperatorRequest, **before: object) -> Asked:
@@ -158,10 +167,3 @@ def asked(request: OperatorRequest, **before: object) -> Asked:
 def test_what_became_of_a_request(what: Asked, now: object, verdict: Verdict) -> None:
     """Done, failed or under way is told from the snapshot alone, by generations, not by the order of answers."""
     assert verdict == judge(what, now)  # type: ignore[arg-type]  # a table of worker snapshots
-
-
-def test_a_fleet_is_what_it_says() -> None:
-    """The fake's pictures are real ones: they survive the wire's shape."""
-    from supervisor.snapshot import from_dict
-
-    assert fleet(worker()) == from_dict(fleet(worker()).to_dict())

@@ -51,7 +51,7 @@ def test_names_and_states_are_never_dropped(width: int) -> None:
 def test_a_hundred_columns_hold_what_an_operator_was_promised() -> None:
     """At 100 columns a usual fleet loses only the readiness, which its state tells anyway; titles are shortened."""
     titles = next(line for line in lines_of(fleet_view(crowd(), 100), 100) if line.startswith("name"))
-    assert "name state pid port dev up rst exit reg beat CPU mem".split() == titles.split()
+    assert "name state pid port dev up rst exit reg beat CPU mem" == " ".join(titles.split())
 
 
 def test_a_wide_terminal_shows_every_column() -> None:
