@@ -34,7 +34,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--hostname", default="localhost", help="address to listen on")
     made.add_argument("--port", type=int, default=8080)
     made.add_argument("--dashboard_url", default="http://localhost:5000")
-    for flag, what in (("dev_mode", "PySyft's developer mode"), ("reset", "remove all state first"), ("verbose", "log to the console")):
+    for flag, what in (
+        ("dev_mode", "PySyft's developer mode"),
+        ("reset", "remove all state first"),
+        ("verbose", "log to the console"),
+    ):
         made.add_argument(f"--{flag}", type=_truth, nargs="?", const=True, default=False, help=what)
     return made
 

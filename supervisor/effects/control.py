@@ -1,8 +1,8 @@
 """The control API: HTTP over a unix socket that only its owner may open. It reads the board and posts; it decides nothing.
 
-    GET  /v1/status[?after=REVISION&timeout=SECONDS]     the snapshot, at once or when something changed
-    POST /v1/workers/NAME/start|stop|restart             202; 404 unknown name; 409 while the fleet goes down
-    POST /v1/down                                        202
+GET  /v1/status[?after=REVISION&timeout=SECONDS]     the snapshot, at once or when something changed
+POST /v1/workers/NAME/start|stop|restart             202; 404 unknown name; 409 while the fleet goes down
+POST /v1/down                                        202
 """
 
 from __future__ import annotations

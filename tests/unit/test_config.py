@@ -788,10 +788,10 @@ def test_the_three_lines_of_detroit() -> None:
 def test_the_starters_comments_are_the_defaults(read: Read) -> None:
     """Uncommented, every default shown there is the real one."""
     shown = re.sub(
-        r"^(  )# (?=(  )*(restart|probes|resources|capabilities|[a-z_]+): ?)", r"\1", config.starter(), flags=re.M
+        r"^(  )# (?=(  )*(restart|probes|resources|capabilities|[a-z_]+): ?)", r"\1", config.starter(), flags=re.MULTILINE
     )
-    shown = re.sub(r"^  (advertise|dashboard_url|heartbeat_url|environment|  TZ).*\n", "", shown, flags=re.M)
-    shown = re.sub(r"^ +password: .*\n|^  #.*TZ.*\n", "", shown, flags=re.M)
+    shown = re.sub(r"^  (advertise|dashboard_url|heartbeat_url|environment|  TZ).*\n", "", shown, flags=re.MULTILINE)
+    shown = re.sub(r"^ +password: .*\n|^  #.*TZ.*\n", "", shown, flags=re.MULTILINE)
     told = yaml.safe_load(shown)["defaults"]
     assert {"restart", "probes", "gpu", "resources", "capabilities", "heartbeat_interval", "verbose"} <= set(told)
     assert read(config.starter()).datasites == read(shown).datasites

@@ -24,8 +24,7 @@ SCRIPTS = ("scripts/fleet", "scripts/test", "scripts/check", ".ci/run")
 
 # The modules of supervisord, whose import package is called `supervisor` as well.
 SUPERVISORD = frozenset(
-    "childutils compat confecho datatypes dispatchers events http http_client loggers medusa options pidproxy poller"
-    " process rpcinterface skel socket_manager states supervisorctl supervisord templating web xmlrpc".split()
+    ["childutils", "compat", "confecho", "datatypes", "dispatchers", "events", "http", "http_client", "loggers", "medusa", "options", "pidproxy", "poller", "process", "rpcinterface", "skel", "socket_manager", "states", "supervisorctl", "supervisord", "templating", "web", "xmlrpc"]
 )
 
 # Modules that the supervisor and the command line load, and what loading them may not bring along.
@@ -40,7 +39,9 @@ LIGHT = (
 )
 HEAVY = ("syft", "torch", "fastapi", "sqlalchemy", "numpy")
 
-INDEX_HOST = re.compile(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|(extra-)?index-url|file:///", re.IGNORECASE)
+INDEX_HOST = re.compile(
+    r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|(extra-)?index-url|file:///", re.IGNORECASE
+)
 HOME_FOLDER = re.compile(r"(?<![\w>.}$-])/(root|home/[\w-]+|Users/[\w-]+)/")
 
 

@@ -1,0 +1,193 @@
+"""The main promise, with real PySyft, real SIGKILLs and the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+CEILING = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(one.getsockname()[1]) for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def eventually(what: Callable[[], Any], ceiling: float = CEILING) -> Any:
+    """The first true answer of ``what``; fails after ``ceiling`` seconds."""
+    give_up = time.monotonic() + ceiling
+    while not (answer := what()):
+        assert time.monotonic() < give_up, "did not come about in time"
+        select_nothing()
+    return answer
+
+
+def select_nothing() -> None:
+    """Let the others run for a moment."""
+    import select
+
+    select.select([], [], [], 0.02)
+
+
+class Fleet:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.alpha, self.beta, self.dashboard = free_ports(3)
+        self.file = folder / "fleet.yaml"
+        self.file.write_text(
+            f"version: 1\nname: test\ndashboard: {{mode: embedded, port: {self.dashboard}}}\n"
+            "datasites:\n"
+            f"  - {{name: alpha, port: {self.alpha}, heartbeat_interval: 1}}\n"
+            f"  - {{name: beta, port: {self.beta}, heartbeat_interval: 1}}\n"
+        )
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "supervisor", "-f", str(self.file), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=self.folder, check=False)
+
+    def status(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
+        return told
+
+    def line(self, name: str) -> dict[str, Any]:
+        return next(line for line in self.status()["datasites"] if line["name"] == name)
+
+    def login(self, name: str, port: int) -> Any:
+        import syft as sy
+
+        kept = json.loads((self.folder / ".fleet" / "datasites" / name / "admin.json").read_text())
+        return sy.login(url="http://127.0.0.1", port=port, email=kept["email"], password=kept["password"])
+
+    def processes(self) -> list[int]:
+        """Every living process that has its roots in this fleet's folder."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                belongs = process.cwd().startswith(str(self.folder))
+                if belongs and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    made = Fleet(tmp_path_factory.mktemp("fleet"))
+    up = made.run("up", "--detach", "--timeout", "80")
+    assert 0 == up.returncode, up.stdout + up.stderr
+    yield made
+    down = made.run("down")
+    assert 0 == down.returncode, down.stdout + down.stderr
+    eventually(lambda: not made.processes(), 15.0)
+
+
+def answers(port: int) -> dict[str, Any] | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/factory.status", timeout=2) as answer:
+            told: dict[str, Any] = json.load(answer)
+            return told
+    except OSError:
+        return None
+
+
+def test_status_answers_with_the_five_fields(fleet: Fleet) -> None:
+    """``GET /factory.status`` names the line and how it is."""
+    told = answers(fleet.alpha) or {}
+    assert ("alpha", "localhost", fleet.alpha, "cpu", "running") == tuple(
+        told[key] for key in ("factory_name", "factory_hostname", "factory_port", "device", "status")
+    )
+
+
+def test_every_line_registers_and_beats(fleet: Fleet) -> None:
+    """The embedded dashboard lists both, running."""
+    eventually(lambda: all(line["registered"] and line["last_heartbeat"] for line in fleet.status()["datasites"]))
+    with urllib.request.urlopen(f"http://127.0.0.1:{fleet.dashboard}/factories", timeout=5) as answer:
+        factories = json.load(answer)["factories"]
+    assert [("alpha", "running"), ("beta", "running")] == sorted(
+        (one["factory_name"], one["status"]) for one in factories
+    )
+
+
+def test_the_well_known_login_never_works(fleet: Fleet) -> None:
+    """No default password."""
+    import syft as sy
+
+    with pytest.raises(Exception, match=r"(?i)password|credential|user|login"):
+        sy.login(url="http://127.0.0.1", port=fleet.alpha, email="info@openmined.org", password="changethis")
+
+
+def test_sigkill_loses_nothing(fleet: Fleet) -> None:
+    """After SIGKILL the line is back, and the same client object reads the same data; its neighbour notices nothing."""
+    import syft as sy
+
+    client = fleet.login("beta", fleet.beta)
+    data = np.arange(12.0)
+    client.upload_dataset(sy.Dataset(name="vibration", asset_list=[sy.Asset(name="x", data=data, mock=data * 0)]))
+    before, neighbour = fleet.line("beta"), fleet.line("alpha")
+    os.kill(before["pid"], signal.SIGKILL)
+    back = eventually(lambda: (told := answers(fleet.beta)) and told["pid"] != before["pid"] and told)
+    assert before["generation"] + 1 == back["generation"]
+    assert data.tolist() == np.asarray(client.datasets[0].assets[0].data).tolist()
+    after = eventually(lambda: (line := fleet.line("beta"))["ready"] and line)
+    assert (before["restarts"] + 1, "SIGKILL") == (after["restarts"], after["last_exit"])
+    assert neighbour["pid"] == fleet.line("alpha")["pid"]
+
+
+def test_a_restart_asked_for_counts_as_none(fleet: Fleet) -> None:
+    """``fleet restart`` brings a new process, and the restart counter stays."""
+    before = fleet.line("alpha")
+    assert 0 == fleet.run("restart", "alpha").returncode
+    after = fleet.line("alpha")
+    assert (before["restarts"], True) == (after["restarts"], after["ready"])
+    assert before["pid"] != after["pid"]
+
+
+def test_a_second_supervisor_is_refused(fleet: Fleet) -> None:
+    """It names the pid of the first."""
+    second = fleet.run("up", "--detach", "--timeout", "20")
+    assert 5 == second.returncode
+    assert str(fleet.status()["supervisor"]["pid"]) in second.stdout + second.stderr
+
+
+def test_a_killed_supervisor_leaves_datasites_that_the_next_one_adopts(fleet: Fleet) -> None:
+    """The lines serve on; the next ``fleet up`` goes on with the very same processes."""
+    before = {line["name"]: line["pid"] for line in fleet.status()["datasites"]}
+    os.kill(fleet.status()["supervisor"]["pid"], signal.SIGKILL)
+    assert 3 == eventually(lambda: (run := fleet.run("status")).returncode == 3 and run).returncode
+    assert answers(fleet.alpha) is not None
+    assert 0 == fleet.run("up", "--detach", "--timeout", "60").returncode
+    assert before == {line["name"]: line["pid"] for line in fleet.status()["datasites"]}
+    os.kill(before["alpha"], signal.SIGKILL)
+    assert eventually(lambda: (line := fleet.line("alpha"))["ready"] and line["pid"] != before["alpha"])
+
+
+def test_a_taken_port_is_named_and_only_that_line_waits(tmp_path: Path) -> None:
+    """Quarantined at once, with the reason; not retried blindly."""
+    made = Fleet(tmp_path)
+    with socket.create_server(("127.0.0.1", made.beta)):
+        up = made.run("up", "--detach", "--timeout", "80")
+        try:
+            assert 1 == up.returncode
+            assert ("quarantined", 0) == (made.line("beta")["state"], made.line("beta")["restarts"])
+            assert f"port {made.beta} is taken by" in made.line("beta")["reason"]
+            assert made.line("alpha")["ready"] is True
+        finally:
+            assert 0 == made.run("down").returncode
+    eventually(lambda: not made.processes(), 15.0)
