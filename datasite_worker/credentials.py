@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from datasite_worker.process import ConfigurationFailure
 
@@ -65,7 +65,7 @@ def _draw_identity() -> Identity:
     )
 
 
-def _kept(path: Path, read: Callable[[dict[str, str]], T], draw: Callable[[], T]) -> T:
+def _kept(path: Path, read: Callable[[dict[str, Any]], T], draw: Callable[[], T]) -> T:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     try:

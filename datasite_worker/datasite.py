@@ -30,6 +30,11 @@ DEFAULT_CAPABILITIES = {
 _SELF_CHECK = 2.0
 
 
+def limit_threads(threads: int) -> None:
+    """torch came preloaded, and read OMP_NUM_THREADS long before this process was born: it is told directly."""
+    torch.set_num_threads(threads)
+
+
 class FactoryDatasite:
     """A datasite for one line. ``launch_datasite`` serves; ``run`` does all and waits for ``stop``."""
 

@@ -34,11 +34,9 @@ def _set_environment(order: LaunchOrder) -> None:
 
 
 def _guarded(order: LaunchOrder) -> int:
-    import torch
+    from datasite_worker.datasite import FactoryDatasite, limit_threads
 
-    from datasite_worker.datasite import FactoryDatasite
-
-    torch.set_num_threads(order.threads)  # torch came preloaded; it has read OMP_NUM_THREADS already
+    limit_threads(order.threads)
     datasite = FactoryDatasite.from_order(order, os.getpid())
     return run_guarded(datasite)
 

@@ -127,7 +127,7 @@ def add_status_endpoint(server: Datasite, said: dict[str, Any]) -> None:
     if any(endpoint.path == "factory.status" for endpoint in client.custom_api.api_endpoints()):
         return
 
-    @sy.api_endpoint(path="factory.status", description="How this datasite is.", settings=said)  # type: ignore[misc]
+    @sy.api_endpoint(path="factory.status", description="How this datasite is.", settings=said)
     def factory_status(context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - PySyft ships its source
         return dict(context.settings)
 

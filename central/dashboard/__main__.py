@@ -41,14 +41,12 @@ def _thresholds(options: argparse.Namespace) -> Thresholds:
 
 
 def _listen(options: argparse.Namespace) -> socket.socket:
-    from datasite_worker import process
+    from datasite_worker.process import ConfigurationFailure, bind
 
     try:
-        return process.bind(options.host, options.port)
-    except process.PortTaken as error:
-        raise _Refused(f"{error}; choose another with --port") from error
-    except OSError as error:
-        raise _Refused(f"cannot listen on {options.host}:{options.port}: {error}; see --host and --port") from error
+        return bind(options.host, options.port)
+    except ConfigurationFailure as error:
+        raise _Refused(f"{error}; see --host and --port") from error
 
 
 def _serve(options: argparse.Namespace, thresholds: Thresholds, listener: socket.socket) -> None:

@@ -21,10 +21,11 @@ Tell = Callable[[StatusDocument], None]
 
 def run(order: DashboardOrder) -> None:
     """Serve the dashboard until SIGTERM or SIGINT. Always ends in SystemExit, with an ``ExitCode``."""
-    from datasite_worker import process, pulse
+    from datasite_worker.process import become
+    from datasite_worker.pulse import send
 
-    process.become(TITLE, Path(order.state_dir), Path(order.log_dir) / f"{order.name}.log")
-    raise SystemExit(_guarded(order, lambda status: pulse.send(order.pulse_address, status)))
+    become(TITLE, Path(order.state_dir), Path(order.log_dir) / f"{order.name}.log")
+    raise SystemExit(_guarded(order, lambda status: send(order.pulse_address, status)))
 
 
 def _guarded(order: DashboardOrder, tell: Tell) -> ExitCode:
@@ -47,9 +48,9 @@ def _guarded(order: DashboardOrder, tell: Tell) -> ExitCode:
 
 def _serve(order: DashboardOrder, tell: Tell) -> None:
     from central.dashboard import app, server
-    from datasite_worker import process
+    from datasite_worker.process import bind
 
-    listener = process.bind(order.hostname, order.port)
+    listener = bind(order.hostname, order.port)
     dashboard = app.create_app(Path(order.database))
 
     def say(phase: Phase) -> None:

@@ -83,7 +83,7 @@ class Launcher:
         """The pids of multiprocessing's own processes; multiprocessing reaps them."""
         # No public name tells them: a stray-reaper that took their status would break the next launch.
         pids = (
-            getattr(forkserver._forkserver, "_forkserver_pid", None),  # type: ignore[attr-defined]
+            getattr(forkserver._forkserver, "_forkserver_pid", None),
             getattr(resource_tracker._resource_tracker, "_pid", None),
         )
         return {pid for pid in pids if pid}
@@ -92,7 +92,7 @@ class Launcher:
         """End the thread and the forkserver; nothing of ours is left when this returns."""
         self._orders.put(None)
         self._thread.join(timeout=5)
-        stop = getattr(forkserver._forkserver, "_stop", None)  # type: ignore[attr-defined]
+        stop = getattr(forkserver._forkserver, "_stop", None)
         if stop is not None and forkserver._forkserver._forkserver_pid:  # type: ignore[attr-defined]
             with contextlib.suppress(OSError, ChildProcessError):
                 stop()  # closes the pipe it lives by, and waits for it

@@ -509,7 +509,7 @@ SINGLE = [
 def test_one_mistake(judge: Judge, written: str, column: int, key: str, message: str) -> None:
     """Each is one problem, at its own line and column, under its full key, with what is allowed."""
     rest = "".join(f"\n    {line}" for line in ("name: a", "port: 8080") if not written.startswith(line.split(":")[0]))
-    problem, *more = judge(f"{HEAD}  -       {written}".replace("-       ", "- {       ", 1).rstrip() + _flow(rest))
+    problem, *more = judge(f"{HEAD}  -       {written}".replace("-       ", "- {      ", 1).rstrip() + _flow(rest))
     assert [] == more
     # The row's columns are counted from a key in column 12.
     assert (4, column, ".".join(filter(None, ("datasites[0]", key)))) == places([problem])[0]
@@ -788,7 +788,10 @@ def test_the_three_lines_of_detroit() -> None:
 def test_the_starters_comments_are_the_defaults(read: Read) -> None:
     """Uncommented, every default shown there is the real one."""
     shown = re.sub(
-        r"^(  )# (?=(  )*(restart|probes|resources|capabilities|[a-z_]+): ?)", r"\1", config.starter(), flags=re.MULTILINE
+        r"^(  )# (?=(  )*(restart|probes|resources|capabilities|[a-z_]+): ?)",
+        r"\1",
+        config.starter(),
+        flags=re.MULTILINE,
     )
     shown = re.sub(r"^  (advertise|dashboard_url|heartbeat_url|environment|  TZ).*\n", "", shown, flags=re.MULTILINE)
     shown = re.sub(r"^ +password: .*\n|^  #.*TZ.*\n", "", shown, flags=re.MULTILINE)

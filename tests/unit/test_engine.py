@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from supervisor.effects.control import FleetAsked
 from supervisor.facts import OperatorAsked
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerState
 from supervisor.spec import DashboardSpec, DatasiteSpec, RestartPolicy
-from tests.unit.fakes import fleet, play
+from tests.unit.fakes import FakeMachine, fleet, play
 
 KILLED = ExitCause(ExitKind.SIGNAL, "SIGKILL", -9)
 ALPHA = DatasiteSpec("alpha", 8080)
@@ -50,7 +52,7 @@ def test_down_stops_the_datasites_first_and_the_dashboard_last() -> None:
 def test_a_line_that_ignores_sigterm_is_killed_after_the_grace_period() -> None:
     """The fleet goes down in bounded time."""
 
-    def down_with_stubborn_beta(world):  # type: ignore[no-untyped-def]
+    def down_with_stubborn_beta(world: FakeMachine) -> list[Any]:
         world.stubborn.add("beta")
         return [FleetAsked()]
 
@@ -62,7 +64,7 @@ def test_a_line_that_ignores_sigterm_is_killed_after_the_grace_period() -> None:
 def test_a_hung_line_is_replaced() -> None:
     """Six silent probes in a row, ten seconds apart, and the process is killed and started anew."""
 
-    def hang(world):  # type: ignore[no-untyped-def]
+    def hang(world: FakeMachine) -> list[Any]:
         world.hung.add("alpha")
         return []
 

@@ -245,7 +245,7 @@ def test_detach_shows_the_last_words_of_a_supervisor_that_ended(
 
 def process(*arguments: str, **more: Any) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "TERM": "xterm-256color"}
-    for name in ("FLEET_FILE", "NO_COLOR", "FORCE_COLOR"):
+    for name in ("FLEET_FILE", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED"):
         environment.pop(name, None)
     environment |= more.pop("environment", {})
     return subprocess.Popen([sys.executable, "-m", "supervisor", *arguments], env=environment, **more)

@@ -24,7 +24,31 @@ SCRIPTS = ("scripts/fleet", "scripts/test", "scripts/check", ".ci/run")
 
 # The modules of supervisord, whose import package is called `supervisor` as well.
 SUPERVISORD = frozenset(
-    ["childutils", "compat", "confecho", "datatypes", "dispatchers", "events", "http", "http_client", "loggers", "medusa", "options", "pidproxy", "poller", "process", "rpcinterface", "skel", "socket_manager", "states", "supervisorctl", "supervisord", "templating", "web", "xmlrpc"]
+    [
+        "childutils",
+        "compat",
+        "confecho",
+        "datatypes",
+        "dispatchers",
+        "events",
+        "http",
+        "http_client",
+        "loggers",
+        "medusa",
+        "options",
+        "pidproxy",
+        "poller",
+        "process",
+        "rpcinterface",
+        "skel",
+        "socket_manager",
+        "states",
+        "supervisorctl",
+        "supervisord",
+        "templating",
+        "web",
+        "xmlrpc",
+    ]
 )
 
 # Modules that the supervisor and the command line load, and what loading them may not bring along.
