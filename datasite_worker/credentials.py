@@ -76,7 +76,7 @@ def _kept(path: Path, read: Callable[[dict[str, Any]], T], draw: Callable[[], T]
         return drawn
     except (OSError, ValueError, TypeError) as error:
         raise ConfigurationFailure(
-            f"{path} cannot be used ({error}); restore it from a backup, or start anew with reset: true (loses all data)"
+            f"{path} cannot be used ({error}); restore it from a backup, or use reset: true (loses all data)"
         ) from error
 
 

@@ -20,7 +20,8 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return None
         body = None if self._announced(scope) > self.limit else await self._read(receive)
         if body is None:
             return await self._too_large()(scope, receive, send)

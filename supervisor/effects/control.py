@@ -1,4 +1,6 @@
-"""The control API: HTTP over a unix socket that only its owner may open. It reads the board and posts; it decides nothing.
+"""The control API: HTTP over a unix socket that only its owner may open.
+
+It reads the board and posts; it decides nothing.
 
 GET  /v1/status[?after=REVISION&timeout=SECONDS]     the snapshot, at once or when something changed
 POST /v1/workers/NAME/start|stop|restart             202; 404 unknown name; 409 while the fleet goes down
@@ -97,7 +99,7 @@ class ControlServer:
         generation = pinned.records[name].generation
         return JSONResponse({"name": name, "request": word, "generation": generation}, status_code=202)
 
-    async def _down(self, request: Request) -> JSONResponse:
+    async def _down(self, _request: Request) -> JSONResponse:
         self._post(FleetAsked())
         return JSONResponse({"request": "down"}, status_code=202)
 

@@ -1,4 +1,6 @@
-"""Unix socket addresses hold 107 bytes; a state folder may lie deeper. Linux reaches any of them through a folder's fd."""
+"""Unix socket addresses hold 107 bytes; a state folder may lie deeper.
+
+Linux reaches any of them through a folder's fd."""
 
 from __future__ import annotations
 

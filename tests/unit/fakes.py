@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,6 @@ def play(config: FleetConfig, script: list[Callable[[FakeMachine], list[Any]]]) 
     """Start every line and play the script through the real engine, until the script or the fleet ends."""
     machine = FakeMachine(script)
     engine = Engine(config, machine)
-    try:
+    with contextlib.suppress(EndOfScript):
         engine.run([OperatorAsked(spec.name, OperatorRequest.START) for spec in config.workers])
-    except EndOfScript:
-        pass
     return machine

@@ -94,18 +94,24 @@ def logs(
 def _show_log(path: Path, lines: int, *, follow: bool) -> None:
     from supervisor.faces import logfiles
 
-    begin = 0
-    try:
-        text, begin = logfiles.last_lines(path, lines)
-        _write(text)
-    except FileNotFoundError as error:
-        if not follow:
-            raise Fault(f"there is no {path} yet", next_step="fleet status") from error
-    except OSError as error:
-        raise Fault(f"{path} cannot be read: {error.strerror}") from error
+    text, begin = _last_lines(path, lines, may_be_absent=follow)
+    _write(text)
     if follow:
         for text in logfiles.follow(path, begin=begin):
             _write(text)
+
+
+def _last_lines(path: Path, lines: int, *, may_be_absent: bool) -> tuple[str, int]:
+    from supervisor.faces import logfiles
+
+    try:
+        return logfiles.last_lines(path, lines)
+    except FileNotFoundError as error:
+        if may_be_absent:
+            return "", 0
+        raise Fault(f"there is no {path} yet", next_step="fleet status") from error
+    except OSError as error:
+        raise Fault(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _write(text: str) -> None:
