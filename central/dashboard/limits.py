@@ -24,7 +24,7 @@ class BodyLimit:
             return None
         body = None if self._announced(scope) > self.limit else await self._read(receive)
         if body is None:
-            return await self._too_large()(scope, receive, send)
+            await self._too_large()(scope, receive, send)
         await self.app(scope, _replay(body, receive), send)
 
     def _announced(self, scope: Scope) -> int:

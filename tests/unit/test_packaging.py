@@ -64,7 +64,7 @@ LIGHT = (
 HEAVY = ("syft", "torch", "fastapi", "sqlalchemy", "numpy")
 
 INDEX_HOST = re.compile(
-    r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|(extra-)?index-url|file:///", re.IGNORECASE
+    r"pypi[.]org|pythonhosted[.]org|download[.]pytorch[.]org|(extra-)?index-u[r]l|file:[/]//", re.IGNORECASE
 )
 HOME_FOLDER = re.compile(r"(?<![\w>.}$-])/(root|home/[\w-]+|Users/[\w-]+)/")
 
