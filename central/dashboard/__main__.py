@@ -17,44 +17,32 @@ from datasite_worker.contract import DashboardOrder, ExitCode, Phase
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code: 0, 2 for bad arguments, 78 for what only you can mend."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s - %(levelname)s - %(message)s")
+    from central.dashboard.server import CannotListen
     from central.dashboard.store import StoreUnusable
 
     try:
-        _serve(options, _thresholds(options), _listen(options))
-    except (_Refused, StoreUnusable) as error:
-        print(f"dashboard: {error}", file=sys.stderr)
-        return ExitCode.CONFIGURATION
+        _serve(options)
+    except CannotListen as error:
+        return _refuse(f"{error}; see --host and --port")
+    except StoreUnusable as error:
+        return _refuse(f"{error}; see --db")
     return ExitCode.CLEAN
 
 
-class _Refused(Exception):
-    """The command line asks for what cannot be had; the message says what to change."""
+def _refuse(reason: str) -> int:
+    print(f"dashboard: {reason}", file=sys.stderr)
+    return ExitCode.CONFIGURATION
 
 
-def _thresholds(options: argparse.Namespace) -> Thresholds:
-    try:
-        return Thresholds(options.late_after, options.offline_after)
-    except ValueError as error:
-        raise _Refused(f"{error}; see --late-after and --offline-after") from error
-
-
-def _listen(options: argparse.Namespace) -> socket.socket:
-    from datasite_worker.process import ConfigurationFailure, bind
-
-    try:
-        return bind(options.host, options.port)
-    except ConfigurationFailure as error:
-        raise _Refused(f"{error}; see --host and --port") from error
-
-
-def _serve(options: argparse.Namespace, thresholds: Thresholds, listener: socket.socket) -> None:
+def _serve(options: argparse.Namespace) -> None:
     from central.dashboard import app, entry, server
 
+    listener = server.listen(options.host, options.port)
     order = _order(options, listener)
     server.serve(
-        app.create_app(options.db, thresholds=thresholds),
+        app.create_app(options.db, thresholds=options.thresholds),
         listener,
         status=lambda: entry.status_of(order, Phase.SERVING),
         on_serving=lambda: _announce(order),
@@ -75,6 +63,16 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: expected 0 (any free one) to 65535")
     return int(text)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.thresholds = Thresholds(options.late_after, options.offline_after)
+    except ValueError as error:
+        parser.error(f"{error}; see --late-after and --offline-after")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

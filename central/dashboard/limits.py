@@ -21,10 +21,11 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
-            return None
+            return
         body = None if self._announced(scope) > self.limit else await self._read(receive)
         if body is None:
             await self._too_large()(scope, receive, send)
+            return
         await self.app(scope, _replay(body, receive), send)
 
     def _announced(self, scope: Scope) -> int:

@@ -245,12 +245,14 @@ def why(snapshot: FleetSnapshot) -> list[str]:
 
 
 def _why_not_ready(worker: WorkerSnapshot) -> str:
-    parts = [clean(worker.reason) or f"{clean(worker.state)} for {duration(worker.since_s)}"]
+    parts = [clean(worker.reason) or "no reason known"]
     if worker.next_attempt_s is not None:
         parts.append(f"next attempt in {duration(worker.next_attempt_s)}")
     if step := next_step(worker):
         parts.append(f"next step: {step}")
-    return f"{clean(worker.name)} {clean(worker.state)}: {'; '.join(parts)}"
+    under_way = worker.state in (WorkerState.STARTING, WorkerState.STOPPING)
+    since = f" for {duration(worker.since_s)}" if under_way else ""
+    return f"{clean(worker.name)} {clean(worker.state)}{since}: {'; '.join(parts)}"
 
 
 def next_step(worker: WorkerSnapshot) -> str:

@@ -550,7 +550,7 @@ TOP = [
     ("version: 1\ndatasites: [" + "{}, " * 1001 + "]", 2, 12, "datasites", "at most 1000"),
     (HEAD + "  - port: 80", 4, 5, "datasites[0].name", "is missing. The datasite's name: a-z"),
     (HEAD + "  - name: a", 4, 5, "datasites[0].port", "is missing. The TCP port"),
-    (HEAD + "  - name: a\n    port:", 4, 5, "datasites[0].port", "is missing"),
+    (HEAD + "  - name: a\n    port:", 5, 10, "datasites[0].port", "is missing"),
     (HEAD + "  - {name: a, port: 1}\nstate_dir: ~/x", 5, 12, "state_dir", r"write \$\{env:HOME\}"),
     (HEAD + "  - {name: a, port: 1}\nlog_dir: ''", 5, 10, "log_dir", "not an empty text"),
     (HEAD + "  - {name: a, port: 1}\nshutdown_grace: -1", 5, 17, "shutdown_grace", "0 or more"),

@@ -222,7 +222,7 @@ def test_detach_gives_up_waiting(plant: Path, daemon: Daemon, detached: Callable
     detached(stand_in(plant, "worker('line_a', state='starting')"))
     result = fleet("up", "--detach", "--timeout", "2")
     assert 1 == result.exit_code
-    assert "line_a starting: " in result.output
+    assert "line_a starting for 1m 20s: " in result.output
     assert 0 == fleet("down").exit_code
 
 
