@@ -19,15 +19,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code: 0, 2 for bad arguments, 78 for what only you can mend."""
     options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s - %(levelname)s - %(message)s")
-    from central.dashboard.server import CannotListen
     from central.dashboard.store import StoreUnusable
+    from datasite_worker.process import ConfigurationFailure
 
     try:
         _serve(options)
-    except CannotListen as error:
-        return _refuse(f"{error}; see --host and --port")
-    except StoreUnusable as error:
-        return _refuse(f"{error}; see --db")
+    except StoreUnusable as failure:
+        return _refuse(f"{failure}; see --db")
+    except ConfigurationFailure as failure:
+        return _refuse(f"{failure}; see --host and --port")
     return ExitCode.CLEAN
 
 
@@ -38,8 +38,9 @@ def _refuse(reason: str) -> int:
 
 def _serve(options: argparse.Namespace) -> None:
     from central.dashboard import app, entry, server
+    from datasite_worker import process
 
-    listener = server.listen(options.host, options.port)
+    listener = process.bind(options.host, options.port)
     order = _order(options, listener)
     server.serve(
         app.create_app(options.db, thresholds=options.thresholds),

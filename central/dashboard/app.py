@@ -52,6 +52,7 @@ def create_app(database: Path, *, clock: Clock = utc_now, thresholds: Thresholds
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_exception_handler(RequestValidationError, _unprocessable)
     app.add_exception_handler(SQLAlchemyError, _unavailable)
+    app.add_exception_handler(Exception, _failed)
     app.include_router(_writing(store, clock))
     app.include_router(_reading(store, clock, thresholds or Thresholds()))
     app.include_router(page.router())
@@ -165,3 +166,8 @@ def _unavailable(request: Request, error: Exception) -> Response:
     logger.error("%s %s: the database failed: %s", request.method, request.url.path, error)
     reason = "the dashboard's database cannot be used just now; try again"
     return JSONResponse({"detail": reason}, status_code=503, headers={"retry-after": "5"})
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"detail": "the dashboard failed; its log says why"}, status_code=500)

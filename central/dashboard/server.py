@@ -1,4 +1,4 @@
-"""Binds the dashboard's port, and serves its app there until SIGTERM or SIGINT. Knows neither orders nor options.
+"""Serves the dashboard's app on a socket that is already bound, until SIGTERM or SIGINT. Opens no socket itself.
 
 Stopping is a normal end: idle connections are closed at once, answers under way get ``GRACE`` seconds.
 """
@@ -14,24 +14,9 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from datasite_worker import process
 from datasite_worker.contract import STATUS_PATH, StatusDocument
 
 GRACE = 1
-
-
-class CannotListen(Exception):
-    """The address is taken, not this host's, or not allowed; the message says which."""
-
-
-def listen(hostname: str, port: int) -> socket.socket:
-    """A socket bound to the address; port 0 is any free one. Raises CannotListen."""
-    try:
-        return process.bind(hostname, port)
-    except process.PortTaken as error:
-        raise CannotListen(str(error)) from error
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {hostname}:{port}: {error}") from error
 
 
 def serve(

@@ -34,6 +34,8 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
+from datasite_worker.process import ConfigurationFailure
+
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT = 5.0
 
@@ -57,7 +59,7 @@ _factories = Table(
 )
 
 
-class StoreUnusable(Exception):
+class StoreUnusable(ConfigurationFailure):
     """The database file cannot be used as it is; the message says why and what to do."""
 
 
