@@ -1,8 +1,9 @@
 """All that crosses between supervisor and worker. Standard library only; both sides import it, nothing else is shared.
 
 Down: a ``LaunchOrder``, pickled through the forkserver's pipe (so that no secret is ever on a command line).
+Later: ``LiveSettings``, as a file in the datasite's state folder that SIGHUP asks the worker to read.
 Up: a ``StatusDocument``, as the *pulse* (a JSON datagram on a unix socket, sent when something changes) and as the
-answer to ``GET /factory.status``. Both carry the generation, so that a late word of a dead process is known as such.
+answer to ``GET /factory.status``. All carry the generation, so that a late word of a dead process is known as such.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum, StrEnum
+from pathlib import Path
 from typing import Any
 
 STATUS_PATH = "/factory.status"
+
+LEASH = "leash"
+"""A file in a worker's state folder that it, and all it forks, keep open for life: so they are known as its own."""
+LEASH_VARIABLE = "FLEET_LEASH"
+"""The leash's absolute path in the environment: it marks what a worker's children exec as well."""
 
 
 class ExitCode(IntEnum):
@@ -57,6 +64,7 @@ class LaunchOrder:
     threads: int = 1
     environment: dict[str, str] = field(default_factory=dict)
     cuda_visible_devices: str | None = None  # None: leave as it is; "": no GPU
+    cgroup: str = ""  # folder of the control group that the worker puts itself into; empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +102,46 @@ class StatusDocument:
     last_heartbeat: str | None = None
     heartbeat_error: str = ""
     failure: str = ""
+    active_experiments: list[str] = field(default_factory=list)  # names of the functions that run now
+    last_training_completion: str | None = None
+    interrupted_jobs: list[str] = field(default_factory=list)  # jobs that the death of the last process cut off
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSettings:
+    """What a running worker takes on without a restart. Only the worker of that ``generation`` does."""
+
+    generation: int
+    heartbeat_interval: float
+    capabilities: dict[str, Any]
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+
+def settings_file(state_dir: Path) -> Path:
+    """Where a supervisor leaves ``LiveSettings`` before it sends SIGHUP."""
+    return state_dir / "settings.json"
+
+
+def parse_settings(raw: bytes) -> LiveSettings:
+    """The settings in ``raw``; keys of a newer supervisor are passed over.
+
+    Raises ValueError when they are none.
+    """
+    try:
+        values = json.loads(raw)
+        settings = LiveSettings(
+            int(values["generation"]), float(values["heartbeat_interval"]), dict(values["capabilities"])
+        )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not live settings: {error!r}") from error
+    if not settings.heartbeat_interval > 0:
+        raise ValueError(f"not a heartbeat interval: {settings.heartbeat_interval}")
+    return settings
 
 
 def parse_status(raw: bytes) -> StatusDocument:

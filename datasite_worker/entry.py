@@ -3,6 +3,7 @@ the GPUs and the number of threads, is set before anything of torch is used."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -16,8 +17,12 @@ def run(order: LaunchOrder) -> None:
     """Run one datasite until SIGTERM or SIGINT. Never returns: the process ends with an ``ExitCode``."""
     from datasite_worker import process
 
-    work = Path(order.state_dir) / "work"
-    process.become(f"fleet: {order.name}", work, Path(order.log_dir) / f"{order.name}.log", order.verbose)
+    refused = process.join_cgroup(order.cgroup)
+    state = Path(order.state_dir)
+    log = Path(order.log_dir) / f"{order.name}.log"
+    process.become(f"fleet: {order.name}", state / "work", log, order.verbose, state_dir=state)
+    if refused:
+        logging.getLogger(__name__).warning("%s", refused)
     _set_environment(order)
     leave(_guarded(order))
 
@@ -43,8 +48,6 @@ def _guarded(order: LaunchOrder) -> int:
 
 def run_guarded(datasite: Any) -> int:
     """Run ``datasite`` and turn every fault into an exit code, a line in the log and a last word."""
-    import logging
-
     from datasite_worker.process import ConfigurationFailure
 
     logger = logging.getLogger(__name__)
@@ -65,8 +68,6 @@ def run_guarded(datasite: Any) -> int:
 
 def leave(code: int) -> None:
     """End this process now: PySyft's threads, and user code in a job, would keep the interpreter from ending."""
-    import logging
-
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)

@@ -5,7 +5,9 @@ No PySyft here: the embedded dashboard becomes a worker in the same way.
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
+import fcntl
 import logging
 import os
 import signal
@@ -17,11 +19,14 @@ from pathlib import Path
 import psutil
 import setproctitle
 
+from datasite_worker.contract import LEASH, LEASH_VARIABLE
+
 LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 _LOG_BYTES = 10 * 1024 * 1024
 _LOG_BACKUPS = 5
 _BACKLOG = 2048
 _OURS = ("datasite_worker", "central")
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class ConfigurationFailure(Exception):
@@ -32,9 +37,11 @@ class PortTaken(ConfigurationFailure):
     """The port cannot be had; the message names its holder where that can be seen."""
 
 
-def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False) -> None:
+def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False, *, state_dir: Path | None = None) -> None:
     """Leave the parent behind: own session (so that a signal to the group reaches all our children), own folder,
-    raw output beside the log, and the signal dispositions of a fresh process."""
+    own leash in ``state_dir`` (default: ``work_dir``), raw output beside the log, and the signal dispositions of a
+    fresh process, but that SIGHUP is ignored until somebody handles it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if os.getpgrp() != os.getpid():
         os.setsid()
     os.umask(0o077)
@@ -42,10 +49,63 @@ def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False) ->
         signal.signal(number, signal.SIG_DFL)
     work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path.parent.mkdir(parents=True, exist_ok=True)
+    keep_descendants(state_dir or work_dir)
     os.chdir(work_dir)
     _redirect(log_path.with_suffix(".out"))
     setproctitle.setproctitle(title)
     log_to(log_path, console=verbose)
+
+
+def keep_descendants(state_dir: Path) -> None:
+    """All that this process will ever start stays below it while it lives (prctl(2)), and can be told by its leash."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    leash = _leash(state_dir)
+    os.environ[LEASH_VARIABLE] = str(leash)
+
+
+_held: dict[Path, int] = {}
+
+
+def _leash(state_dir: Path) -> Path:
+    """The leash in ``state_dir``, open and inheritable from now on."""
+    path = state_dir.absolute() / LEASH
+    if path not in _held:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _held[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.set_inheritable(_held[path], True)
+    return path
+
+
+def claim(state_dir: Path) -> None:
+    """Take the state folder for this process alone, as long as it lives; forked children do not share the claim.
+
+    Raises ConfigurationFailure when another process has it.
+    """
+    fd = _held[_leash(state_dir)]
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ConfigurationFailure(
+            f"{state_dir} is in use by another process{_owner(fd)}; stop that one, or give another name"
+        ) from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def _owner(fd: int) -> str:
+    said = os.pread(fd, 32, 0).decode(errors="replace").strip()
+    return f" (pid {said})" if said.isdigit() else ""
+
+
+def join_cgroup(folder: str) -> str:
+    """Put this process into the control group at ``folder``; empty: nowhere. What went wrong, in words, or nothing."""
+    if not folder:
+        return ""
+    try:
+        (Path(folder) / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError as error:
+        return f"not in the control group {folder}: {error.strerror or error}; its limits do not hold"
+    return ""
 
 
 def _redirect(raw: Path) -> None:

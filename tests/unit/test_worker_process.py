@@ -1,0 +1,116 @@
+"""How a process becomes a worker: its marks, its claim on its folder, its control group."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from datasite_worker import process
+from datasite_worker.contract import LEASH, LEASH_VARIABLE
+
+
+def _child(told: Connection, do: Callable[[Path], Any], folder: Path) -> None:
+    process.become("fleet: test", folder / "work", folder / "log" / "test.log", state_dir=folder)
+    told.send(do(folder))
+
+
+def in_a_worker(do: Callable[[Path], Any], folder: Path) -> Any:
+    """What ``do`` answers in a process that became a worker."""
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=_child, args=(theirs, do, folder))
+    child.start()
+    theirs.close()
+    assert ours.poll(30), "the worker said nothing"
+    try:
+        return ours.recv()
+    finally:
+        child.join(10)
+        assert 0 == child.exitcode
+
+
+def holds_leash(pid: int | str, leash: Path) -> bool:
+    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
+    return str(leash) in links
+
+
+def _marks(folder: Path) -> dict[str, Any]:
+    leash = folder / LEASH
+    forked = os.fork()
+    if forked == 0:
+        signal.pause()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    environment = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")
+    told = {
+        "own": holds_leash("self", leash),
+        "forked": holds_leash(forked, leash),
+        "executed": f"{LEASH_VARIABLE}={leash}".encode() in environment,
+        "hangup": signal.getsignal(signal.SIGHUP) is signal.SIG_IGN,
+    }
+    child.communicate(b"\n")
+    os.kill(forked, signal.SIGKILL)
+    os.waitpid(forked, 0)
+    return told
+
+
+def _double_fork(_folder: Path) -> bool:
+    """Whether a grandchild whose parent is gone is ours."""
+    middle = os.fork()
+    if middle == 0:
+        if os.fork() == 0:
+            signal.pause()
+        os._exit(0)
+    os.waitpid(middle, 0)
+    strays = [child.pid for child in psutil.Process().children()]
+    for stray in strays:
+        os.kill(stray, signal.SIGKILL)
+        os.waitpid(stray, 0)
+    return len(strays) == 1
+
+
+def test_every_process_of_a_worker_carries_its_mark(tmp_path: Path) -> None:
+    """Forked ones hold the leash open, executed ones name it in their environment; SIGHUP does not end a worker."""
+    told = in_a_worker(_marks, tmp_path)
+    assert {"own": True, "forked": True, "executed": True, "hangup": True} == told
+
+
+def test_what_is_forked_twice_stays_below_its_worker(tmp_path: Path) -> None:
+    """An orphaned grandchild becomes the worker's own child."""
+    assert in_a_worker(_double_fork, tmp_path) is True
+
+
+def test_a_state_folder_serves_one_process(tmp_path: Path) -> None:
+    """A second process is refused, and told who has it; the first may claim again."""
+    process.claim(tmp_path)
+    process.claim(tmp_path)
+    second = "import sys, pathlib; from datasite_worker import process; process.claim(pathlib.Path(sys.argv[1]))"
+    run = subprocess.run(
+        [sys.executable, "-c", second, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert f"{tmp_path} is in use by another process (pid {os.getpid()})" in run.stderr
+
+
+def test_a_worker_joins_its_control_group(tmp_path: Path) -> None:
+    """Its pid is written to ``cgroup.procs``; what went wrong is said, not raised; no group is no fault."""
+    assert "" == process.join_cgroup(str(tmp_path))
+    assert str(os.getpid()) == (tmp_path / "cgroup.procs").read_text()
+    assert "No such file or directory" in process.join_cgroup(str(tmp_path / "none"))
+    assert "" == process.join_cgroup("")
+
+
+@pytest.mark.parametrize("hostname", ["localhost", "127.0.0.1"])
+def test_a_taken_port_is_told(hostname: str) -> None:
+    """The holder is named with its pid."""
+    held = process.bind(hostname, 0)
+    port = held.getsockname()[1]
+    with held, pytest.raises(process.PortTaken, match=f"port {port} is taken by pid {os.getpid()}"):
+        process.bind(hostname, port)
