@@ -1,4 +1,5 @@
-"""``${env:NAME}``, ``${env:NAME:-default}`` and ``${file:path}`` in any text; ``$${`` is a literal ``${``.
+"""``${env:NAME}``, ``${env:NAME:-default}``, ``${file:path}`` and ``${credential:NAME}`` in any text; ``$${`` is a
+literal ``${``. A credential is one that systemd passes to its service (systemd.exec(5), LoadCredential).
 
 Reads secret files, nothing else. What was read goes into the tree and never into a message.
 """
@@ -16,6 +17,7 @@ from supervisor.config.tree import Kind, Mapping, Scalar, Sequence, Tree
 _TOKEN = re.compile(r"\$\$\{|\$\{(?P<body>[^{}]*)\}|\$\{")
 _ENV = re.compile(r"env:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-.*)?", re.DOTALL)
 _FILE = re.compile(r"file:(?P<path>[^\0]+)", re.DOTALL)
+_CREDENTIAL = re.compile(r"credential:(?P<name>[A-Za-z0-9_.-]+)")
 _BLANK = re.compile(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*:-\}")
 _FORMS = "expected ${env:NAME}, ${env:NAME:-default} or ${file:path}; a literal ${ is written $${"
 _FILE_BYTES = 65536
@@ -63,6 +65,8 @@ class Interpolator:
             return self._variable(named["name"], named["default"])
         if named := _FILE.fullmatch(body):
             return self._file(named["path"])
+        if named := _CREDENTIAL.fullmatch(body):
+            return self._credential(named["name"])
         # The body is not shown: a password that happens to hold `${` is read as a reference too.
         raise _Missing(_FORMS)
 
@@ -74,6 +78,13 @@ class Interpolator:
             message = f"the environment variable {name} is not set; export it, or give a default: ${{env:{name}:-…}}"
             raise _Missing(message)
         return value
+
+    def _credential(self, name: str) -> str:
+        folder = self.environ.get("CREDENTIALS_DIRECTORY")
+        if folder is None:
+            message = f"the credential {name} is there only for a service of systemd that has LoadCredential={name}:…"
+            raise _Missing(message)
+        return self._file(f"{folder}/{name}")
 
     def _file(self, name: str) -> str:
         path = self.base / name

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from supervisor.faces.commands import asking, files, looking, running
+from supervisor.faces.commands import asking, files, installing, looking, running
 from supervisor.faces.commands.arguments import FleetFile, NoColor
 from supervisor.faces.context import Options
 from supervisor.faces.faults import EXIT_CODES, Exit
@@ -75,6 +75,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for _command in _COMMANDS:
     app.command()(_command)
+app.add_typer(installing.install, name="install")
 
 
 def run() -> None:

@@ -1,0 +1,323 @@
+"""The text of the systemd unit that runs a fleet. Pure: all it depends on is in ``UnitPlan``; no file is touched.
+
+What the unit promises: the supervisor's crash keeps the lines and its successor adopts them; a stop leaves nothing;
+user code in a line can change its own fleet's folders and nothing else of the host, and still has CUDA and torch's JIT.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.policy.readiness import start_limit
+from supervisor.spec import FleetConfig
+
+NOTIFY_RELOAD = 253
+"""The first systemd with Type=notify-reload."""
+SUBGROUP = 254
+"""The first systemd with DelegateSubgroup= and RestartSteps=."""
+
+_WATCHDOG = 30
+_MARGIN = 30
+_FIRST_FREE_PORT = 1024
+_HOMES = ("/home", "/root", "/run/user")
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - recognised, not written to
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """``command``: the program ``fleet``, absolute. ``needs``: folders that it must be able to read beside the fleet's
+    own. ``user`` None: a unit of the calling user's own manager. ``systemd``: its version. ``credentials``: name and
+    file of each."""
+
+    config: FleetConfig
+    command: tuple[str, ...]
+    needs: tuple[Path, ...]
+    user: str | None
+    systemd: int
+    fleet: str
+    credentials: tuple[tuple[str, Path], ...] = ()
+
+
+def slug(name: str) -> str:
+    """A fleet's name as systemd, /etc and /run can have it."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.") or "fleet"
+
+
+def unit_name(name: str) -> str:
+    return f"fleet-{slug(name)}.service"
+
+
+def environment_file(name: str, *, user_unit: bool) -> str:
+    """Where the unit looks for variables, as systemd spells it; ``%h`` is the home folder."""
+    return f"{'%h/.config' if user_unit else '/etc'}/fleet/{slug(name)}.env"
+
+
+def unit_text(plan: UnitPlan) -> str:
+    """The whole file. Directives that this plan has no use for are empty lines in the blocks below, and left out."""
+    service = (_start, _reload, _restart, _stop, _surroundings, _limits, _hardening)
+    blocks = [_header(plan), _unit(plan), *(block(plan) for block in service), _install(plan)]
+    return "\n".join(re.sub(r"\n{2,}", "\n", block.strip() + "\n") for block in blocks if block.strip())
+
+
+# --- how values are written; see systemd.syntax(7) and systemd.unit(5), Specifiers ---
+
+
+def quoted(value: str | Path) -> str:
+    """One word of a list of words."""
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"' if re.search(r"[\s\"';]", escaped) or not escaped else escaped
+
+
+def _argument(value: str | Path) -> str:
+    """One word of a command line, where ``$`` means a variable too."""
+    return quoted(value).replace("$", "$$")
+
+
+def _script(text: str) -> str:
+    """A shell's own ``$`` and quotes, kept from systemd; its specifiers are wanted."""
+    return "'" + text.replace("$", "$$").replace("'", "\\'") + "'"
+
+
+def _whole_line(value: str | Path) -> str:
+    return str(value).replace("%", "%%")
+
+
+def _command(plan: UnitPlan, *words: str) -> str:
+    return " ".join(map(_argument, (*plan.command, *words)))
+
+
+# --- blocks ---
+
+
+def _header(plan: UnitPlan) -> str:
+    return f"""
+# Written by `fleet install systemd` (fleet {plan.fleet}) for systemd {plan.systemd}. Changes of your own belong in a
+# drop-in, which the next `fleet install systemd` leaves alone: {_manager(plan)} edit {unit_name(plan.config.name)}
+"""
+
+
+def _unit(plan: UnitPlan) -> str:
+    return f"""
+[Unit]
+Description=fleet {_whole_line(plan.config.name)}: PySyft datasites
+{_SYSTEM_ORDER if plan.user is not None else ""}
+{_GPU_ORDER if plan.user is not None and _wants_gpu(plan.config) else ""}
+RequiresMountsFor={_words((plan.config.path.parent, *_written(plan)))}
+# However often it crashes, it is started again.
+StartLimitIntervalSec=0
+"""
+
+
+_SYSTEM_ORDER = """
+Wants=network-online.target
+After=network-online.target
+"""
+_GPU_ORDER = """
+# CUDA's device has to be there first: NoNewPrivileges keeps NVIDIA's setuid helper from making it later.
+Wants=modprobe@nvidia_uvm.service
+After=modprobe@nvidia_uvm.service nvidia-persistenced.service
+"""
+
+
+def _start(plan: UnitPlan) -> str:
+    limit = start_limit(plan.config)
+    return f"""
+[Service]
+# Active once every wanted line is ready, or after {limit:g} s; `systemctl status` tells which are not.
+Type={"notify-reload" if plan.systemd >= NOTIFY_RELOAD else "notify"}
+NotifyAccess=main
+ExecStart={_command(plan, "up", str(plan.config.path))}
+{"" if plan.user is None else f"User={_whole_line(plan.user)}"}
+WorkingDirectory={_whole_line(plan.config.path.parent)}
+TimeoutStartSec={limit + plan.config.shutdown_grace + _MARGIN:g}
+"""
+
+
+def _reload(plan: UnitPlan) -> str:
+    return "ReloadSignal=SIGHUP" if plan.systemd >= NOTIFY_RELOAD else _RELOAD_WITHOUT_NOTIFY
+
+
+_RELOAD_WITHOUT_NOTIFY = """
+# From systemd 253 on this would be Type=notify-reload, where `systemctl reload` waits for the end of the reload.
+ExecReload=kill -HUP $MAINPID
+"""
+
+
+def _restart(plan: UnitPlan) -> str:
+    return f"""
+# The supervisor's own loop feeds the watchdog. Frozen, it is aborted, and the journal shows where it stood.
+WatchdogSec={_WATCHDOG}
+TimeoutAbortSec=10
+Environment=PYTHONFAULTHANDLER=1
+Restart=always
+RestartSec=1
+{_SLOWER_AND_SLOWER if plan.systemd >= SUBGROUP else ""}
+# Not when it was asked down (0), fleet.yaml has an error (2), or another supervisor runs this fleet (5).
+RestartPreventExitStatus=0 2 5
+"""
+
+
+_SLOWER_AND_SLOWER = """
+RestartSteps=5
+RestartMaxDelaySec=30
+"""
+
+
+def _stop(plan: UnitPlan) -> str:
+    mark = f"%t/{_folder(plan)}/stopping"
+    down = _command(plan, "down", str(plan.config.path))
+    return f"""
+# Only the supervisor is signalled. After its crash the lines serve on, and its successor adopts them; asked to stop,
+# it stops them in order. ExecStop runs only when a stop was asked for, and leaves a mark; by that mark ExecStopPost
+# ends what a supervisor that was frozen, or died over it, did not.
+KillMode=process
+TimeoutStopSec={2 * plan.config.shutdown_grace + _MARGIN:g}
+ExecStop=/bin/sh -c {_script(_MARK)} {mark}
+ExecStopPost=-/bin/sh -c {_script(_AFTER_STOP)} {mark} {down}
+ExecStopPost=-+/bin/sh -c {_script(_SWEEP)} {mark} {_manager(plan)} kill --signal=KILL {unit_name(plan.config.name)}
+RuntimeDirectory={_folder(plan)}
+RuntimeDirectoryMode=0700
+"""
+
+
+# In all three ``$0`` is the mark. `fleet down` ends with 3 when there was nothing left to stop.
+_MARK = ': >"$0"'
+_AFTER_STOP = (
+    'case "$SERVICE_RESULT:$EXIT_CODE" in success:exited|timeout:*) : >"$0" ;; esac; test -e "$0" || exit 0; '
+    'said=$("$@" 2>&1) || test $? -eq 3 || echo "$said"; rm -rf "$TMPDIR"'
+)
+_SWEEP = 'test ! -e "$0" || exec "$@"'
+
+
+def _surroundings(plan: UnitPlan) -> str:
+    folder = _folder(plan)
+    credentials = (f"LoadCredential={name}:{_whole_line(path)}" for name, path in plan.credentials)
+    return f"""
+# Variables for ${{env:NAME}} in fleet.yaml: lines of NAME=value, mode 0600.
+EnvironmentFile=-{environment_file(plan.config.name, user_unit=plan.user is None)}
+# Secrets for ${{credential:NAME}} in fleet.yaml; `fleet install systemd --credential NAME:FILE` adds one.
+{chr(10).join(credentials)}
+# Caches of compiled kernels; and a folder for temporary files that outlives the supervisor as the lines do. That of
+# PrivateTmp is removed when the supervisor crashes.
+CacheDirectory={folder} {folder}/scratch
+CacheDirectoryMode=0700
+Environment=TMPDIR=%C/{folder}/scratch XDG_CACHE_HOME=%C/{folder}
+Environment=CUDA_CACHE_PATH=%C/{folder}/nv TRITON_CACHE_DIR=%C/{folder}/triton
+"""
+
+
+def _limits(plan: UnitPlan) -> str:
+    return f"""
+# Limits of single lines are control groups of their own, below this unit's.
+Delegate=yes
+{"DelegateSubgroup=supervisor" if plan.systemd >= SUBGROUP else ""}
+# A line that the kernel kills for want of memory is the supervisor's affair, not the end of the unit.
+OOMPolicy=continue
+TasksMax=infinity
+LimitNOFILE=65536
+# A core file would hold a line's private data.
+LimitCORE=0
+"""
+
+
+def _hardening(plan: UnitPlan) -> str:
+    if plan.user is None:
+        return f"{_FOR_EVERY_MANAGER}# What needs a mount namespace, as ProtectSystem does, takes the system's manager."
+    return _FOR_EVERY_MANAGER + _FOR_THE_SYSTEM + _file_system(plan) + _privileges(plan)
+
+
+_FOR_EVERY_MANAGER = """
+# Hardening. Off on purpose: MemoryDenyWriteExecute (torch and CUDA compile at run time), ProtectControlGroups (limits
+# of lines), PrivateDevices (GPUs), RemoveIPC and PrivateUsers (they would part a successor from the lines it adopts).
+UMask=0077
+NoNewPrivileges=yes
+RestrictSUIDSGID=yes
+RestrictRealtime=yes
+RestrictNamespaces=yes
+LockPersonality=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+# pidfd_getfd: how torch hands GPU memory from one process to another.
+SystemCallFilter=@system-service @pkey
+SystemCallFilter=~@privileged
+SystemCallFilter=pidfd_getfd
+SystemCallErrorNumber=EPERM
+"""
+_FOR_THE_SYSTEM = """
+KeyringMode=private
+ProtectProc=invisible
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectClock=yes
+ProtectHostname=yes
+"""
+
+
+def _file_system(plan: UnitPlan) -> str:
+    home, temporary = _any_below(_read(plan), _HOMES), _any_below(_read(plan), _TEMPORARY)
+    return f"""
+PrivateMounts=yes
+ProtectSystem=strict
+ReadWritePaths={_words(_written(plan), "-")}
+{"# Not yes: the fleet, or the Python that runs it, lies in a home folder." if home else ""}
+ProtectHome={"read-only" if home else "yes"}
+{"# Not yes: the fleet, or the Python that runs it, lies in a folder for temporary files." if temporary else ""}
+PrivateTmp={"no" if temporary else "yes"}
+"""
+
+
+def _privileges(plan: UnitPlan) -> str:
+    capability = "CAP_NET_BIND_SERVICE" if _has_low_port(plan.config) else ""
+    devices = ("char-nvidia*", "char-drm", "char-kfd") if _wants_gpu(plan.config) else ()
+    return f"""
+CapabilityBoundingSet={capability}
+AmbientCapabilities={capability}
+DevicePolicy=closed
+{chr(10).join(f"DeviceAllow={device} rw" for device in devices)}
+"""
+
+
+def _install(plan: UnitPlan) -> str:
+    return f"""
+[Install]
+WantedBy={"default.target" if plan.user is None else "multi-user.target"}
+"""
+
+
+# --- what a fleet asks for ---
+
+
+def _folder(plan: UnitPlan) -> str:
+    return f"fleet-{slug(plan.config.name)}"
+
+
+def _written(plan: UnitPlan) -> tuple[Path, ...]:
+    return (plan.config.state_dir, plan.config.log_dir)
+
+
+def _read(plan: UnitPlan) -> tuple[Path, ...]:
+    return (plan.config.path.parent, *_written(plan), *plan.needs)
+
+
+def _words(paths: Iterable[Path], prefix: str = "") -> str:
+    return " ".join(prefix + quoted(path) for path in dict.fromkeys(paths))
+
+
+def _manager(plan: UnitPlan) -> str:
+    return "systemctl --user" if plan.user is None else "systemctl"
+
+
+def _any_below(paths: Iterable[Path], folders: Iterable[str]) -> bool:
+    return any(path.is_relative_to(folder) for path in paths for folder in folders)
+
+
+def _wants_gpu(config: FleetConfig) -> bool:
+    return any(spec.gpu.mode != "none" for spec in config.datasites)
+
+
+def _has_low_port(config: FleetConfig) -> bool:
+    return any(spec.port < _FIRST_FREE_PORT for spec in config.workers)
