@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+from pathlib import Path
+
+from datasite_worker.process import keep_descendants
 
 
 def main() -> None:
@@ -19,13 +23,22 @@ def main() -> None:
         admin_password=os.environ.pop("FLEET_ADMIN_PASSWORD", None),
         pid=os.getpid(),
     )
-    datasite.setup_logging()
     print(f"{datasite.factory_name}: log {datasite.log_dir}/{datasite.factory_name}.log", file=sys.stderr)
     print(f"{datasite.factory_name}: admin login {datasite.state_dir}/admin.json", file=sys.stderr)
+    settle_in(datasite.state_dir)
+    signal.signal(signal.SIGHUP, lambda *_: datasite.stop())
     code = run_guarded(datasite)
     if code:
         print(f"{datasite.factory_name}: stopped with exit code {int(code)}; the log says why", file=sys.stderr)
     leave(code)
+
+
+def settle_in(state_dir: Path) -> None:
+    """User code writes files into the working directory; they belong to the datasite, readable by its owner alone."""
+    os.umask(0o077)
+    keep_descendants(state_dir)
+    (state_dir / "work").mkdir(parents=True, exist_ok=True)
+    os.chdir(state_dir / "work")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,7 +1,12 @@
 """The datasite's link to the central dashboard: registration, and a heartbeat every interval, in a thread of its own.
 
 A dashboard that is down, slow or broken costs the datasite nothing: every request has a time limit, and what failed is
-tried again with an exponential back-off and jitter. A central that answers 404 to registration only takes heartbeats.
+tried again with an exponential back-off and jitter. Nothing that happens here ends the thread, or reaches the datasite.
+
+Registration and heartbeat fail apart: many centrals listen for beats on a port of their own. A failed beat says nothing
+of the registration, but two things ask for a new one: a central that does not know us (404 to a beat), and one that
+answers again after it did not. A central that answers 404 to registration only takes heartbeats; it is asked again
+now and then, for it may only have been half up.
 """
 
 from __future__ import annotations
@@ -11,19 +16,26 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import psutil
 import requests
+import urllib3
+
+from datasite_worker.moments import now_iso
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT = (3.0, 5.0)
 """Seconds to connect, and to be answered."""
+FAREWELL = (0.5, 0.5)
 FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
+ASK_AGAIN = 600.0
+"""Seconds until a heartbeat-only central is asked again whether it registers."""
+_NOT_OFFERED = (404, 405, 501)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +63,9 @@ def registration_body(site: Site) -> dict[str, Any]:
     }
 
 
-def heartbeat_body(site: Site, status: str, latency_ms: float) -> dict[str, Any]:
-    """Loads are percent of the host's, the latency milliseconds of the last exchange with the dashboard."""
+def heartbeat_body(site: Site, status: str, latency_ms: float, activity: dict[str, Any]) -> dict[str, Any]:
+    """Loads are percent of the host's, the latency milliseconds of the last exchange with the dashboard;
+    ``activity`` is active_experiments and last_training_completion."""
     return {
         "factory_name": site.factory_name,
         "hostname": site.hostname,
@@ -63,16 +76,19 @@ def heartbeat_body(site: Site, status: str, latency_ms: float) -> dict[str, Any]
         "current_load": {
             "cpu_usage": psutil.cpu_percent(),
             "memory_usage": psutil.virtual_memory().percent,
-            "disk_usage": psutil.disk_usage(".").percent,
+            "disk_usage": _disk_usage(),
             "network_latency": round(latency_ms, 1),
         },
-        "active_experiments": [],
-        "last_training_completion": None,
+        **activity,
     }
 
 
-def now_iso() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def _disk_usage() -> float:
+    """Percent of the disk that the datasite works on; of the root's when its folder is gone."""
+    try:
+        return float(psutil.disk_usage(".").percent)
+    except OSError:
+        return float(psutil.disk_usage("/").percent)
 
 
 def retry_delay(failures: int, chance: float) -> float:
@@ -84,17 +100,29 @@ class CentralLink:
     """``changed`` receives the fields of the status document that changed; ``answers`` says whether the datasite
     answers its own HTTP: one that does not beats no "operational"."""
 
-    def __init__(self, site: Site, changed: Callable[[dict[str, Any]], None], answers: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        changed: Callable[[dict[str, Any]], None],
+        answers: Callable[[], bool],
+        activity: Callable[[], dict[str, Any]],
+    ) -> None:
         self._site = site
         self._changed = changed
         self._answers = answers
-        self._session = requests.Session()
+        self._activity = activity
+        self._session = _session(site.dashboard_url)
+        self._beats = _session(site.heartbeat_url)
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="central", daemon=True)
         self._registered: bool | None = None
-        self._registration_due = 0.0
+        self._registration_due: float | None = 0.0  # None: as good as it gets
         self._registration_failures = 0
+        self._not_again_before = 0.0
+        self._beat_due = 0.0
         self._beat_failures = 0
+        self._last_status = ""  # of the last beat, when the dashboard took it
         self._latency_ms = 0.0
 
     def start(self) -> None:
@@ -103,80 +131,167 @@ class CentralLink:
     def stop(self) -> None:
         """End the thread and say good-bye, as far as that takes a second."""
         self._stop.set()
-        self._thread.join(1.0)
-        if self._registered is not None:
-            self._beat("stopping", (0.5, 0.5))
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+        if self._last_status:
+            body = heartbeat_body(self._site, "stopping", self._latency_ms, self._activity())
+            self._post(_session(self._heartbeat_url), self._heartbeat_url, body, FAREWELL)
+
+    def apply(self, interval: float, capabilities: dict[str, Any]) -> None:
+        """Take on new settings now; new capabilities are registered anew."""
+        if capabilities != self._site.capabilities:
+            self._registration_due = 0.0
+        self._beat_due = min(self._beat_due, time.monotonic() + interval)
+        self._site = replace(self._site, interval=interval, capabilities=capabilities)
+        self._wake.set()
 
     def _run(self) -> None:
-        beat_due = 0.0
         while not self._stop.is_set():
-            if self._registered is None and time.monotonic() >= self._registration_due:
-                self.register()
-            if time.monotonic() >= beat_due:
-                beat_due = time.monotonic() + self.beat()
-            due = min(beat_due, self._registration_due) if self._registered is None else beat_due
-            self._stop.wait(max(0.05, due - time.monotonic()))
+            try:
+                self._round(time.monotonic())
+            except Exception:
+                logger.exception("the link to the dashboard failed; trying again in %.0f s", LAST_RETRY)
+                self._beat_due = time.monotonic() + LAST_RETRY
+                self._registration_due = self._beat_due if self._registration_due is not None else None
+            self._wait()
+
+    def _round(self, now: float) -> None:
+        if self._registration_due is not None and now >= self._registration_due:
+            self.register()
+        if now >= self._beat_due:
+            self.beat()
+
+    def _wait(self) -> None:
+        dues = [due for due in (self._beat_due, self._registration_due) if due is not None]
+        self._wake.wait(max(0.05, min(dues) - time.monotonic()))
+        self._wake.clear()
+
+    # --- registration ---
 
     def register(self) -> bool:
-        """Register once; True when the dashboard took it."""
+        """Register once; True when the dashboard took it. Never raises."""
         url = f"{self._site.dashboard_url.rstrip('/')}/register_factory"
-        logger.info("registering with %s", url) if self._registration_failures == 0 else None
-        code, why = self._post(url, registration_body(self._site), TIMEOUT)
+        if self._registration_failures == 0:
+            logger.info("registering with %s", shown(url))
+        self._registration_due = None  # before the request: what asks for one meanwhile is heard
+        code, why = self._post(self._session, url, registration_body(self._site), TIMEOUT)
         if code is not None and code < 300:
-            return self._note_registration(True, "registered")
-        if code == requests.codes.not_found:
-            return self._note_registration(False, "heartbeat-only: the dashboard offers no registration (404)")
-        self._registration_failures += 1
-        wait = retry_delay(self._registration_failures, random.random())  # noqa: S311 - spreads load, hides nothing
-        self._registration_due = time.monotonic() + wait
-        if self._registration_failures == 1:
-            logger.warning("not registered: %s; trying again", why)
-        self._changed({"registered": None, "registration": f"not registered: {why}"})
-        return False
+            self._note_registration(True, "registered")
+        elif code in _NOT_OFFERED:
+            self._note_registration(False, f"heartbeat-only: the dashboard offers no registration ({code})")
+            self._registration_due = time.monotonic() + ASK_AGAIN
+        else:
+            self._not_registered(why)
+        return self._registered is True
 
-    def _note_registration(self, registered: bool, words: str) -> bool:
+    def _note_registration(self, registered: bool, words: str) -> None:
+        level = logging.INFO if self._registered is not registered or registered else logging.DEBUG
+        logger.log(level, "%s with %s", words, shown(self._site.dashboard_url))
         self._registered = registered
         self._registration_failures = 0
-        logger.info("%s with %s", words, self._site.dashboard_url)
+        self._not_again_before = time.monotonic() + LAST_RETRY
         self._changed({"registered": registered, "registration": words})
-        return registered
 
-    def beat(self) -> float:
-        """Beat once; the seconds until the next one."""
-        failures = self._beat_failures
-        self._beat("operational" if self._answers() else "degraded", TIMEOUT)
-        if self._beat_failures == 0:
-            return self._site.interval
-        if failures == 0:
-            return min(self._site.interval, FIRST_RETRY)
-        return min(self._site.interval, retry_delay(self._beat_failures, random.random()))  # noqa: S311 - as above
-
-    def _beat(self, status: str, timeout: tuple[float, float]) -> None:
-        url = f"{(self._site.heartbeat_url or self._site.dashboard_url).rstrip('/')}/heartbeat"
-        code, why = self._post(url, heartbeat_body(self._site, status, self._latency_ms), timeout)
-        if code is not None and code < 300:
-            self._beaten(status)
-            return
-        self._beat_failures += 1
-        if self._beat_failures == 1:
-            logger.warning("heartbeat failed: %s", why)
-        # The dashboard was away, or has forgotten us: it is told anew who we are.
+    def _not_registered(self, why: str) -> None:
+        self._registration_failures += 1
+        if self._registration_failures == 1:
+            logger.warning("not registered: %s; trying again", why)
+        self._registration_due = time.monotonic() + retry_delay(self._registration_failures, chance())
         self._registered = None
-        self._registration_due = min(self._registration_due, time.monotonic() + FIRST_RETRY)
-        self._changed({"heartbeat_error": why})
+        self._changed({"registered": None, "registration": f"not registered: {why}"})
+
+    def _register_again(self, why: str) -> None:
+        """Soon; a heartbeat-only central is left alone, and so is one that took a registration but no beat since."""
+        if self._registered and self._registration_due is None and time.monotonic() >= self._not_again_before:
+            logger.info("registering again: %s", why)
+            self._registration_due = 0.0
+
+    # --- heartbeat ---
+
+    @property
+    def _heartbeat_url(self) -> str:
+        return f"{(self._site.heartbeat_url or self._site.dashboard_url).rstrip('/')}/heartbeat"
+
+    def beat(self) -> bool:
+        """Beat once, and set when the next one is due; True when the dashboard took it. Never raises."""
+        status = "operational" if self._answers() else "degraded"
+        body = heartbeat_body(self._site, status, self._latency_ms, self._activity())
+        code, why = self._post(self._beats, self._heartbeat_url, body, TIMEOUT)
+        reached = code is not None and code < 300
+        if reached:
+            self._beaten(status)
+        else:
+            self._not_beaten(code, why)
+        return reached
 
     def _beaten(self, status: str) -> None:
-        level = logging.INFO if self._beat_failures else logging.DEBUG
-        logger.log(level, "heartbeat: %s", status)
+        logger.log(logging.DEBUG if status == self._last_status else logging.INFO, "heartbeat: %s", status)
+        self._last_status = status
+        if self._beat_failures:
+            self._not_again_before = 0.0
+            self._register_again(f"the dashboard answers again, after {self._beat_failures} failed heartbeats")
         self._beat_failures = 0
+        self._not_again_before = 0.0
+        self._beat_due = time.monotonic() + self._site.interval
         self._changed({"last_heartbeat": now_iso(), "heartbeat_error": ""})
 
-    def _post(self, url: str, body: dict[str, Any], timeout: tuple[float, float]) -> tuple[int | None, str]:
+    def _not_beaten(self, code: int | None, why: str) -> None:
+        self._beat_failures += 1
+        self._last_status = ""
+        level = logging.WARNING if self._beat_failures == 1 else logging.DEBUG
+        logger.log(level, "heartbeat failed: %s", why)
+        if code == requests.codes.not_found:
+            self._register_again("the dashboard does not know this datasite")
+        self._beat_due = time.monotonic() + min(self._site.interval, retry_delay(self._beat_failures, chance()))
+        self._changed({"heartbeat_error": why})
+
+    def _post(
+        self, session: requests.Session, url: str, body: dict[str, Any], timeout: tuple[float, float]
+    ) -> tuple[int | None, str]:
         began = time.monotonic()
         try:
-            answer = self._session.post(url, json=body, timeout=timeout, stream=True, allow_redirects=False)
-        except requests.RequestException as error:
-            return None, f"{url}: {type(error).__name__}"
-        answer.close()
+            # Streamed and closed: of an endless answer not one byte of the body is read.
+            answer = session.post(url, json=body, timeout=timeout, stream=True, allow_redirects=False)
+            answer.close()
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            return None, f"{shown(url)}: {in_words(error)}"
         self._latency_ms = (time.monotonic() - began) * 1000
-        return answer.status_code, f"{url} answered {answer.status_code}"
+        return answer.status_code, f"{shown(url)} answered {answer.status_code}"
+
+
+def _session(url: str) -> requests.Session:
+    """A proxy of the environment is for the world outside, not for a dashboard on this host."""
+    session = requests.Session()
+    session.trust_env = _split(url).hostname not in ("localhost", "127.0.0.1", "::1")
+    return session
+
+
+def chance() -> float:
+    return random.random()  # noqa: S311 - spreads load, hides nothing
+
+
+def shown(url: str) -> str:
+    """The URL without a password in it."""
+    parts = _split(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an URL; one that is none fails when it is used, not before."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", url, "", "")
+
+
+def in_words(error: Exception) -> str:
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"its certificate is not accepted ({error.args[0] if error.args else error})"
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {TIMEOUT[0]:.0f} s"
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {TIMEOUT[1]:.0f} s"
+    if isinstance(error, requests.ConnectionError):
+        return "cannot be reached (ConnectionError)"
+    return f"{type(error).__name__}: {error}"

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import logging
+import queue
 import shutil
 import threading
-import urllib.error
-import urllib.request
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import syft as sy
 import torch
 
-from datasite_worker import process, pulse, server
+from datasite_worker import activity, process, pulse, server, strays
 from datasite_worker.central_link import CentralLink, Site
-from datasite_worker.contract import STATUS_PATH, LaunchOrder, Phase, StatusDocument
+from datasite_worker.contract import (
+    LEASH,
+    STATUS_PATH,
+    LaunchOrder,
+    LiveSettings,
+    Phase,
+    StatusDocument,
+    parse_settings,
+    settings_file,
+)
 from datasite_worker.credentials import AdminLogin, admin_login, identity
 
 logger = logging.getLogger(__name__)
@@ -28,6 +41,15 @@ DEFAULT_CAPABILITIES = {
     "security_level": "standard",
 }
 _SELF_CHECK = 2.0
+_ROUND = 5.0
+_STATUS_KEYS = ("factory_name", "factory_hostname", "factory_port", "device", "status")
+
+
+class _Word(Enum):
+    """What ``run`` can be told. Through a SimpleQueue: a signal handler may put into one, but not set an Event."""
+
+    STOP = "stop"
+    SETTINGS = "settings"
 
 
 def limit_threads(threads: int) -> None:
@@ -70,20 +92,23 @@ class FactoryDatasite:
         self.verbose = verbose
         self.state_dir = (state_dir or Path(".fleet") / "datasites" / factory_name).absolute()
         self.log_dir = log_dir.absolute()
-        self._advertise = advertise or hostname
+        self._advertise = process.reachable_name(advertise or hostname)
         self._heartbeat_url = heartbeat_url or dashboard_url
         self._heartbeat_interval = heartbeat_interval
         self._auto_approval = association_request_auto_approval
         self._admin = (admin_email, admin_name, admin_password)
         self._capabilities = capabilities or DEFAULT_CAPABILITIES
         self._pulse_address = pulse_address
-        self._stop = threading.Event()
+        self._reset = reset
+        self._told: queue.SimpleQueue[_Word] = queue.SimpleQueue()
         self._status_lock = threading.Lock()
         self._server: Any = None
         self._serving: server.Serving | None = None
         self._link: CentralLink | None = None
-        if reset:
-            shutil.rmtree(self.state_dir, ignore_errors=True)
+        self._activity = activity.Activity(self._note_activity)
+        self._strays = strays.Strays()
+        self._strays_due = 0.0
+        self.setup_logging()
         self.device = self.detect_device()
         self._status = StatusDocument(
             factory_name, self._advertise, port, self.device, "starting", generation=generation, pid=pid
@@ -132,7 +157,21 @@ class FactoryDatasite:
         Raises PortTaken and ConfigurationFailure, before anything is touched.
         """
         listening = process.bind(self.hostname, self.port)
+        try:
+            process.claim(self.state_dir)
+            self._remove_state()
+            self._make_server()
+        except BaseException:
+            listening.close()
+            raise
+        self._serving = server.Serving(server.make_app(self._server, lambda: self._status), listening)
+        self._update(status="running", phase=Phase.SERVING)
+        logger.info("launched on port %d", self.port)
+        return self._handle()
+
+    def _make_server(self) -> None:
         logger.info("launching PySyft %s", sy.__version__)
+        activity.watch(self._activity)
         self._server = server.make_server(
             self.factory_name,
             identity(self.state_dir),
@@ -140,14 +179,32 @@ class FactoryDatasite:
             dev_mode=self.dev_mode,
             auto_approval=self._auto_approval,
         )
+        self._update(interrupted_jobs=self._server.interrupted)
         self.create_admin_user(*self._admin)
-        self._serving = server.Serving(server.make_app(self._server, lambda: self._status), listening)
-        self._update(status="running", phase=Phase.SERVING)
-        logger.info("launched on port %d", self.port)
-        host = "127.0.0.1" if self.hostname in ("localhost", "0.0.0.0", "::") else self.hostname  # noqa: S104 - compared
-        handle = sy.orchestra.launch(name=self.factory_name, deploy_to="remote", host=f"http://{host}", port=self.port)
-        handle.shutdown = self.stop
+
+    def _handle(self) -> Any:
+        host = process.own_address(self.hostname)
+        url = f"http://[{host}]" if ":" in host else f"http://{host}"
+        handle = sy.orchestra.launch(name=self.factory_name, deploy_to="remote", host=url, port=self.port)
+        handle.shutdown = self.shutdown
         return handle
+
+    def _remove_state(self) -> None:
+        """Once, when a reset was asked for, and only after this process has port and folder to itself."""
+        if not self._reset:
+            return
+        self._reset = False
+        for doomed in self._doomed():
+            logger.warning("reset: removing %s", doomed)
+            shutil.rmtree(doomed) if doomed.is_dir() and not doomed.is_symlink() else doomed.unlink()
+
+    def _doomed(self) -> list[Path]:
+        """All state; but not the folder that this process may stand in, nor the leash that it holds."""
+        work = self.state_dir / "work"
+        inside = sorted(work.iterdir()) if work.is_dir() else []
+        return [
+            path for path in sorted(self.state_dir.iterdir()) if path not in (work, self.state_dir / LEASH)
+        ] + inside
 
     def create_admin_user(self, admin_email: str, admin_name: str, admin_password: str | None) -> AdminLogin:
         """Make sure of a user with role ADMIN. One that exists keeps the password it has; None draws a strong one."""
@@ -160,33 +217,39 @@ class FactoryDatasite:
         """Register once; True when the dashboard took it. Bounded by the link's time-outs; never raises."""
         return self._central().register()
 
-    def send_heartbeat(self) -> None:
-        """Beat once. Never raises."""
-        self._central().beat()
+    def send_heartbeat(self) -> bool:
+        """Beat once; True when the dashboard took it. Bounded by the link's time-outs; never raises."""
+        return self._central().beat()
 
     def status_endpoint(self) -> dict[str, Any]:
-        """What ``factory.status`` answers: factory_name, factory_hostname, factory_port, device, status."""
+        """What ``factory.status`` answers: factory_name, factory_hostname, factory_port, device, status, and what
+        trains: active_experiments, last_training_completion."""
         said = self._status
-        keys = ("factory_name", "factory_hostname", "factory_port", "device", "status")
-        return {key: getattr(said, key) for key in keys}
+        return {key: getattr(said, key) for key in _STATUS_KEYS} | self._activity.told()
 
     def run(self) -> None:
         """Launch, register, beat, and serve until ``stop``. Raises RuntimeError when the HTTP thread dies."""
         self.launch_datasite()
-        self._central().start()
-        threading.Thread(target=self._add_endpoint, name="endpoint", daemon=True).start()
-        while not self._stop.wait(5.0):
-            if self._serving is not None and not self._serving.alive:
-                raise RuntimeError("the HTTP server ended by itself")
-        self._wind_down()
+        self._take_settings()
+        if self.dashboard_url:
+            self._central().start()
+        threading.Thread(target=self._offer_status, name="endpoint", daemon=True).start()
+        while (word := self._wait_for_word()) is not _Word.STOP:
+            if word is _Word.SETTINGS:
+                self._take_settings()
+            self._look_around()
+        self.shutdown()
 
     def stop(self) -> None:
         """Ask ``run`` to end; may be called from a signal handler."""
-        self._stop.set()
+        self._told.put(_Word.STOP)
 
-    # --- inside ---
+    def reload(self) -> None:
+        """Ask ``run`` to read the live settings; may be called from a signal handler."""
+        self._told.put(_Word.SETTINGS)
 
-    def _wind_down(self) -> None:
+    def shutdown(self) -> None:
+        """Say good-bye to the dashboard and serve no more. For whoever called ``launch_datasite`` without ``run``."""
         logger.info("stopping")
         self._update(status="stopping", phase=Phase.STOPPING)
         if self._link is not None:
@@ -194,6 +257,41 @@ class FactoryDatasite:
         if self._serving is not None:
             self._serving.stop()
         logger.info("stopped")
+
+    # --- inside ---
+
+    def _wait_for_word(self) -> _Word | None:
+        with contextlib.suppress(queue.Empty):
+            return self._told.get(timeout=_ROUND)
+        return None
+
+    def _look_around(self) -> None:
+        if self._serving is not None and not self._serving.alive:
+            raise RuntimeError("the HTTP server ended by itself")
+        if time.monotonic() >= self._strays_due:
+            self._strays_due = time.monotonic() + strays.ROUND
+            self._strays.reap()
+
+    def _take_settings(self) -> None:
+        """Take on the live settings that were left for this very generation; a broken file changes nothing."""
+        path = settings_file(self.state_dir)
+        try:
+            settings = parse_settings(path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            logger.warning("%s cannot be used: %s", path, error)
+            return
+        if settings.generation == self._status.generation:
+            self._apply(settings)
+
+    def _apply(self, settings: LiveSettings) -> None:
+        self._heartbeat_interval = settings.heartbeat_interval
+        self._capabilities = settings.capabilities
+        self._central().apply(settings.heartbeat_interval, settings.capabilities)
+        logger.info(
+            "settings: heartbeat every %g s, capabilities %s", settings.heartbeat_interval, settings.capabilities
+        )
 
     def _central(self) -> CentralLink:
         if self._link is None:
@@ -207,13 +305,20 @@ class FactoryDatasite:
                 self._heartbeat_interval,
                 self._capabilities,
             )
-            self._link = CentralLink(site, lambda changes: self._update(**changes), self._answers)
+            self._link = CentralLink(site, lambda changes: self._update(**changes), self._answers, self._activity.told)
         return self._link
 
     def _update(self, **changes: Any) -> None:
+        self._renew(lambda: changes)
+
+    def _note_activity(self) -> None:
+        self._renew(self._activity.told)
+
+    def _renew(self, changes: Callable[[], dict[str, Any]]) -> None:
+        """Asked and told under one lock: of two threads the later has the last word, here and at the supervisor."""
         with self._status_lock:
-            self._status = replace(self._status, **changes)
-        pulse.send(self._pulse_address, self._status)
+            self._status = replace(self._status, **changes())
+            pulse.send(self._pulse_address, self._status)
 
     def report_failure(self, why: str) -> None:
         """The last word of a datasite that could not start or go on."""
@@ -221,16 +326,18 @@ class FactoryDatasite:
 
     def _answers(self) -> bool:
         """Whether the datasite answers its own HTTP, now."""
-        host = "127.0.0.1" if self.hostname in ("localhost", "0.0.0.0", "::") else self.hostname  # noqa: S104 - compared
+        connection = http.client.HTTPConnection(process.own_address(self.hostname), self.port, timeout=_SELF_CHECK)
         try:
-            with urllib.request.urlopen(f"http://{host}:{self.port}{STATUS_PATH}", timeout=_SELF_CHECK) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+            connection.request("GET", STATUS_PATH)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
             return False
+        finally:
+            connection.close()
 
-    def _add_endpoint(self) -> None:
-        """PySyft's own ``factory.status``, kept in its database: added once, after the datasite is ready."""
+    def _offer_status(self) -> None:
+        """PySyft's own ``factory.status``, after the datasite is ready: nobody waits for its database."""
         try:
-            server.add_status_endpoint(self._server, self.status_endpoint())
+            server.offer_status(self._server, self.status_endpoint)
         except Exception:
             logger.warning("the PySyft endpoint factory.status could not be added", exc_info=True)

@@ -8,13 +8,26 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from datasite_worker.contract import ExitCode, LaunchOrder
+from datasite_worker.contract import ExitCode, LaunchOrder, Phase, StatusDocument
+
+logger = logging.getLogger(__name__)
 
 
 def run(order: LaunchOrder) -> None:
     """Run one datasite until SIGTERM or SIGINT. Never returns: the process ends with an ``ExitCode``."""
+    try:
+        _become(order)
+        datasite = _made(order)
+    except Exception as error:
+        logger.exception("the datasite cannot begin")
+        leave(_cannot_begin(order, error))
+    signal.signal(signal.SIGHUP, lambda *_: datasite.reload())
+    leave(run_guarded(datasite))
+
+
+def _become(order: LaunchOrder) -> None:
     from datasite_worker import process
 
     refused = process.join_cgroup(order.cgroup)
@@ -22,9 +35,35 @@ def run(order: LaunchOrder) -> None:
     log = Path(order.log_dir) / f"{order.name}.log"
     process.become(f"fleet: {order.name}", state / "work", log, order.verbose, state_dir=state)
     if refused:
-        logging.getLogger(__name__).warning("%s", refused)
+        logger.warning("%s", refused)
     _set_environment(order)
-    leave(_guarded(order))
+
+
+def _made(order: LaunchOrder) -> Any:
+    from datasite_worker.datasite import FactoryDatasite, limit_threads
+
+    limit_threads(order.threads)
+    return FactoryDatasite.from_order(order, os.getpid())
+
+
+def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
+    """The last word of a worker that did not even come to be a datasite: a folder that it may not write, mostly."""
+    from datasite_worker import pulse
+
+    why = f"cannot begin: {error}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    last = StatusDocument(
+        factory_name=order.name,
+        factory_hostname=order.advertise,
+        factory_port=order.port,
+        device="",
+        status="failed",
+        generation=order.generation,
+        pid=os.getpid(),
+        phase=Phase.FAILED,
+        failure=why,
+    )
+    pulse.send(order.pulse_address, last)
+    return ExitCode.CONFIGURATION if isinstance(error, OSError) else ExitCode.FAILURE
 
 
 def _set_environment(order: LaunchOrder) -> None:
@@ -38,19 +77,10 @@ def _set_environment(order: LaunchOrder) -> None:
         time.tzset()
 
 
-def _guarded(order: LaunchOrder) -> int:
-    from datasite_worker.datasite import FactoryDatasite, limit_threads
-
-    limit_threads(order.threads)
-    datasite = FactoryDatasite.from_order(order, os.getpid())
-    return run_guarded(datasite)
-
-
 def run_guarded(datasite: Any) -> int:
     """Run ``datasite`` and turn every fault into an exit code, a line in the log and a last word."""
     from datasite_worker.process import ConfigurationFailure
 
-    logger = logging.getLogger(__name__)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: datasite.stop())
     try:
@@ -66,7 +96,7 @@ def run_guarded(datasite: Any) -> int:
     return ExitCode.CLEAN
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End this process now: PySyft's threads, and user code in a job, would keep the interpreter from ending."""
     logging.shutdown()
     sys.stdout.flush()

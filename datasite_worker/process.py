@@ -133,9 +133,21 @@ def log_to(path: Path, *, console: bool) -> None:
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
     for name in _OURS:
         logger = logging.getLogger(name)
-        logger.handlers = handlers
+        for old in logger.handlers:
+            old.close()
+        logger.handlers = list(handlers)
         logger.setLevel(logging.DEBUG if console else logging.INFO)
         logger.propagate = False
+
+
+def own_address(hostname: str) -> str:
+    """Where this process reaches what it serves on ``hostname``."""
+    return {"localhost": "127.0.0.1", "0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(hostname, hostname)  # noqa: S104 - looked up, not bound
+
+
+def reachable_name(hostname: str) -> str:
+    """What others call a site that listens on ``hostname``: "every interface" is no address for them."""
+    return socket.gethostname() if hostname in ("0.0.0.0", "::", "") else hostname  # noqa: S104 - compared, not bound
 
 
 def bind(hostname: str, port: int) -> socket.socket:

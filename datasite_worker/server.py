@@ -1,4 +1,4 @@
-"""Hosts PySyft's own server and HTTP app inside this process. Only this room, ``datasite`` and ``preload`` import syft.
+"""Hosts PySyft's own server and HTTP app inside this process. Opens no socket itself, and decides nothing.
 
 PySyft reads its identity from the environment when it is imported, which here is long before a worker is born; so
 everything is given to it as arguments.
@@ -6,6 +6,7 @@ everything is given to it as arguments.
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 import threading
@@ -20,24 +21,39 @@ from nacl.signing import SigningKey
 from syft.server.credentials import SyftSigningKey
 from syft.server.datasite import Datasite
 from syft.server.routes import make_routes
+from syft.service.api.api_service import APIService
 from syft.service.context import AuthedServiceContext
 from syft.service.queue.zmq_producer import ZMQProducer
 from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
+from syft.types.result import as_result
 from syft.types.uid import UID
 
+from datasite_worker import jobs
 from datasite_worker.contract import STATUS_PATH, StatusDocument
 from datasite_worker.credentials import AdminLogin, Identity
 
 _STOP_PATIENCE = 1
+_START_PATIENCE = 10.0
+_ENDPOINT = "factory.status"
 
 
-def make_server(name: str, who: Identity, state: Path, *, dev_mode: bool, auto_approval: bool) -> Datasite:
+class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
+    """PySyft's datasite, which settles the jobs of its last life before its queue starts to move them."""
+
+    interrupted: list[str]
+
+    def init_queue_manager(self, queue_config: Any) -> None:
+        self.interrupted = jobs.settle(self)
+        super().init_queue_manager(queue_config)
+
+
+def make_server(name: str, who: Identity, state: Path, *, dev_mode: bool, auto_approval: bool) -> SettledDatasite:
     """PySyft's server with its fixed identity. Queued jobs run in a thread of this process: a job forked from a
     serving process can deadlock in SQLite."""
     os.environ["SYFT_TEMP_ROOT"] = str(state / "syft")
     _keep_queue_on_loopback()
-    return Datasite(
+    return SettledDatasite(
         name=name,
         id=UID.from_string(who.uid),
         signing_key=SyftSigningKey(signing_key=SigningKey(bytes.fromhex(who.signing_key))),
@@ -94,41 +110,75 @@ def make_app(server: Datasite, status: Callable[[], StatusDocument]) -> FastAPI:
 
 
 class Serving:
-    """The app served on ``listening`` by a thread of this process."""
+    """The app served on ``listening`` by a thread of this process, from now on."""
 
     def __init__(self, app: FastAPI, listening: socket.socket) -> None:
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_STOP_PATIENCE
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [listening]}, name="http", daemon=True
         )
         self._thread.start()
+        self._server.settled.wait(_START_PATIENCE)
 
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
-
-    @property
-    def started(self) -> bool:
-        return self._server.started
 
     def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join(_STOP_PATIENCE * 2)
 
 
-def add_status_endpoint(server: Datasite, said: dict[str, Any]) -> None:
-    """Add PySyft's ``factory.status`` unless it is there already."""
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says when it answers, or has failed to."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.settled = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        finally:
+            self.settled.set()
+
+
+def offer_status(server: Datasite, said: Callable[[], dict[str, Any]]) -> None:
+    """PySyft's own ``factory.status``: ``client.api.services.factory.status()`` answers what ``said`` says then.
+
+    PySyft would run it as a job, behind whatever trains in the queue, and give up after a minute: it is answered
+    directly. What is kept in the database only makes it known to clients.
+    """
+    _said[server.id] = said
+    APIService._call_in_jobs = _call
+    context = AuthedServiceContext(server=server, credentials=server.verify_key, role=ServiceRole.ADMIN)
+    service = server.services.api
+    kept = [endpoint.path for endpoint in service.api_endpoints(context)]
+    if _ENDPOINT in kept:
+        service.set_settings(context, _ENDPOINT, settings=said(), mock=True)
+    else:
+        service.set(context, _endpoint(said()))
+
+
+_said: dict[UID, Callable[[], dict[str, Any]]] = {}
+_call_in_job = inspect.unwrap(APIService._call_in_jobs)
+
+
+@as_result(SyftException)  # type: ignore[untyped-decorator]  # PySyft has no types
+def _call(service: APIService, context: Any, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
+    if path == _ENDPOINT and context.server.id in _said:
+        return _said[context.server.id]()
+    return _call_in_job(service, context, method, path, *args, **kwargs)
+
+
+def _endpoint(settings: dict[str, Any]) -> Any:
     import syft as sy
 
-    client = server.root_client
-    if any(endpoint.path == "factory.status" for endpoint in client.custom_api.api_endpoints()):
-        return
-
-    @sy.api_endpoint(path="factory.status", description="How this datasite is.", settings=said)
+    @sy.api_endpoint(path=_ENDPOINT, description="How this datasite is.", settings=settings)
     def factory_status(context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - PySyft ships its source
         return dict(context.settings)
 
-    client.custom_api.add(endpoint=factory_status)
+    return factory_status

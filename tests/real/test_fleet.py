@@ -6,105 +6,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
-CEILING = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
-    return ports
-
-
-def eventually(what: Callable[[], Any], ceiling: float = CEILING) -> Any:
-    """The first true answer of ``what``; fails after ``ceiling`` seconds."""
-    give_up = time.monotonic() + ceiling
-    while not (answer := what()):
-        assert time.monotonic() < give_up, "did not come about in time"
-        select_nothing()
-    return answer
-
-
-def select_nothing() -> None:
-    """Let the others run for a moment."""
-    import select
-
-    select.select([], [], [], 0.02)
-
-
-class Fleet:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.alpha, self.beta, self.dashboard = free_ports(3)
-        self.file = folder / "fleet.yaml"
-        self.file.write_text(
-            f"version: 1\nname: test\ndashboard: {{mode: embedded, port: {self.dashboard}}}\n"
-            "datasites:\n"
-            f"  - {{name: alpha, port: {self.alpha}, heartbeat_interval: 1}}\n"
-            f"  - {{name: beta, port: {self.beta}, heartbeat_interval: 1}}\n"
-        )
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "supervisor", "-f", str(self.file), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=self.folder, check=False)
-
-    def status(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
-        return told
-
-    def line(self, name: str) -> dict[str, Any]:
-        return next(line for line in self.status()["datasites"] if line["name"] == name)
-
-    def login(self, name: str, port: int) -> Any:
-        import syft as sy
-
-        kept = json.loads((self.folder / ".fleet" / "datasites" / name / "admin.json").read_text())
-        return sy.login(url="http://127.0.0.1", port=port, email=kept["email"], password=kept["password"])
-
-    def processes(self) -> list[int]:
-        """Every living process that has its roots in this fleet's folder."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                belongs = process.cwd().startswith(str(self.folder))
-                if belongs and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process.pid)
-            except psutil.Error:
-                continue
-        return found
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    made = Fleet(tmp_path_factory.mktemp("fleet"))
-    up = made.run("up", "--detach", "--timeout", "80")
-    assert 0 == up.returncode, up.stdout + up.stderr
-    yield made
-    down = made.run("down")
-    assert 0 == down.returncode, down.stdout + down.stderr
-    eventually(lambda: not made.processes(), 15.0)
-
-
-def answers(port: int) -> dict[str, Any] | None:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/factory.status", timeout=2) as answer:
-            told: dict[str, Any] = json.load(answer)
-            return told
-    except OSError:
-        return None
+from tests.real.harness import Fleet, answers, eventually
 
 
 def test_status_answers_with_the_five_fields(fleet: Fleet) -> None:
@@ -189,5 +97,4 @@ def test_a_taken_port_is_named_and_only_that_line_waits(tmp_path: Path) -> None:
             assert f"port {made.beta} is taken by" in made.line("beta")["reason"]
             assert made.line("alpha")["ready"] is True
         finally:
-            assert 0 == made.run("down").returncode
-    eventually(lambda: not made.processes(), 15.0)
+            made.down()

@@ -1,0 +1,79 @@
+"""Which of the centre's functions run now, and when one last completed. Sees PySyft execute; changes nothing of it.
+
+PySyft executes all user code, blocking and queued alike, by one function. It is wrapped once in this process; other
+threads read what was noted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from datasite_worker.moments import now_iso
+
+_MOST_NAMES = 32
+_LONGEST_NAME = 100
+
+Completed = Callable[[], None]
+
+
+class Activity:
+    """``changed`` is called, in the executing thread, whenever a function begins or ends."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._running: list[str] = []
+        self._last_completion: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """The fields of the status document and of the heartbeat."""
+        with self._lock:
+            return {
+                "active_experiments": self._running[:_MOST_NAMES],
+                "last_training_completion": self._last_completion,
+            }
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[Completed]:
+        """Note ``name`` as running inside; call what is yielded when it completed without an error."""
+        shown = shortened(name)
+        with self._lock:
+            self._running.append(shown)
+        self._changed()
+        try:
+            yield self._complete
+        finally:
+            with self._lock:
+                self._running.remove(shown)
+            self._changed()
+
+    def _complete(self) -> None:
+        with self._lock:
+            self._last_completion = now_iso()
+
+
+def shortened(name: str) -> str:
+    """Names are the centre's choice: none may blow up a heartbeat."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def watch(activity: Activity) -> None:
+    """Note every execution of user code in this process. The last ``activity`` to watch is the one told."""
+    from syft.service.action import action_service
+    from syft.service.code import user_code
+
+    original = getattr(user_code.execute_byte_code, "watched", user_code.execute_byte_code)
+
+    def execute_byte_code(code_item: Any, kwargs: dict[str, Any], context: Any) -> Any:
+        with activity.running(str(code_item.service_func_name)) as completed:
+            output = original(code_item, kwargs, context)
+            if not output.errored:
+                completed()
+            return output
+
+    execute_byte_code.watched = original  # type: ignore[attr-defined]
+    # The second module imported the function by name.
+    user_code.execute_byte_code = action_service.execute_byte_code = execute_byte_code

@@ -1,0 +1,71 @@
+"""PySyft's jobs that the death of the last process cut off. Works on the stores only, before anything is served.
+
+PySyft leaves them PROCESSING for ever: nobody would be told, and a client waiting for one would wait for ever too.
+What had begun is marked interrupted and never run again by itself: it may be what killed the process. What had only
+been taken from the queue, and had not begun, goes back to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from syft.service.job.job_stash import Job, JobStatus
+from syft.service.queue.queue_stash import QueueItem, Status
+from syft.service.response import SyftError
+from syft.types.errors import SyftException
+
+from datasite_worker.activity import shortened
+
+logger = logging.getLogger(__name__)
+
+_WHY = "interrupted: the datasite restarted while this job ran; submit it again"
+_IN_FLIGHT = (JobStatus.PROCESSING, JobStatus.TERMINATING)
+
+
+def settle(server: Any) -> list[str]:
+    """Leave no job of an earlier process in flight; names (and ids) of those that were interrupted."""
+    key = server.verify_key
+    interrupted = [
+        job
+        for status in _IN_FLIGHT
+        for job in server.job_stash.get_all(credentials=key, filters={"status": status}).unwrap()
+    ]
+    for job in interrupted:
+        job.status, job.resolved, job.result = JobStatus.INTERRUPTED, True, SyftError(message=_WHY)
+        server.job_stash.update(key, job).unwrap()
+    for item in server.queue_stash.get_by_status(key, Status.PROCESSING).unwrap():
+        _settle_item(server, item)
+    return _told([_name(server, job) for job in interrupted])
+
+
+def _settle_item(server: Any, item: QueueItem) -> None:
+    began = _job_status(server, item) is not JobStatus.CREATED
+    item.status, item.resolved = (Status.INTERRUPTED, True) if began else (Status.CREATED, False)
+    server.queue_stash.update(server.verify_key, item).unwrap()
+
+
+def _job_status(server: Any, item: QueueItem) -> JobStatus | None:
+    try:
+        found: JobStatus = server.job_stash.get_by_uid(server.verify_key, item.job_id).unwrap().status
+    except SyftException:
+        return None
+    return found
+
+
+def _name(server: Any, job: Job) -> str:
+    """The function's name and the job's id; the id alone where there is no function."""
+    try:
+        code = server.user_code_stash.get_by_uid(server.verify_key, job.user_code_id).unwrap()
+    except SyftException:
+        return str(job.id)
+    return f"{shortened(code.service_func_name)} ({job.id})"
+
+
+def _told(names: list[str]) -> list[str]:
+    if names:
+        logger.warning("%d interrupted by the last end of this datasite: %s", len(names), ", ".join(names))
+    return names if len(names) <= _MOST else [*names[:_MOST], f"and {len(names) - _MOST} more"]
+
+
+_MOST = 32

@@ -1,0 +1,230 @@
+"""What the real tests share: a fleet in a temporary folder, a datasite alone, a central that can be told to misbehave.
+
+Nothing here is stubbed but the central; ports are free ones, and no process outlives the test that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+CEILING = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(one.getsockname()[1]) for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def eventually(what: Callable[[], Any], ceiling: float = CEILING) -> Any:
+    """The first true answer of ``what``; fails after ``ceiling`` seconds."""
+    give_up = time.monotonic() + ceiling
+    while not (answer := what()):
+        assert time.monotonic() < give_up, "did not come about in time"
+        select_nothing()
+    return answer
+
+
+def select_nothing() -> None:
+    """Let the others run for a moment."""
+    select.select([], [], [], 0.02)
+
+
+def answers(port: int) -> dict[str, Any] | None:
+    """What ``GET /factory.status`` says; None while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/factory.status", timeout=2) as answer:
+            told: dict[str, Any] = json.load(answer)
+            return told
+    except OSError:
+        return None
+
+
+def login(state_dir: Path, port: int) -> Any:
+    """The admin's PySyft client, with the password that the datasite drew."""
+    import syft as sy
+
+    kept = json.loads((state_dir / "admin.json").read_text())
+    return sy.login(url="http://127.0.0.1", port=port, email=kept["email"], password=kept["password"])
+
+
+def living_in(folder: Path) -> list[int]:
+    """Every living process that has its roots in ``folder``, but this one."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            belongs = process.cwd().startswith(str(folder)) and process.pid != os.getpid()
+            if belongs and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+class Fleet:
+    """``fleet`` run on a configuration of its own: lines alpha and beta, and the embedded dashboard unless ``central``
+    names another. ``extra`` holds keys for every datasite."""
+
+    def __init__(self, folder: Path, central: str = "", extra: str = "") -> None:
+        self.folder = folder
+        self.central = central
+        self.extra = extra
+        self.alpha, self.beta, self.dashboard = free_ports(3)
+        self.file = folder / "fleet.yaml"
+        self.write()
+
+    def write(self) -> None:
+        """Write ``fleet.yaml`` as things stand."""
+        head = "" if self.central else f"dashboard: {{mode: embedded, port: {self.dashboard}}}\n"
+        where = f"dashboard_url: '{self.central}', " if self.central else ""
+        self.file.write_text(
+            f"version: 1\nname: test\n{head}defaults: {{{where}heartbeat_interval: 1{self.extra}}}\n"
+            f"datasites:\n  - {{name: alpha, port: {self.alpha}}}\n  - {{name: beta, port: {self.beta}}}\n"
+        )
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "supervisor", "-f", str(self.file), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=self.folder, check=False)
+
+    def up(self, *words: str) -> None:
+        up = self.run("up", "--detach", "--timeout", "80", *words)
+        assert 0 == up.returncode, up.stdout + up.stderr
+
+    def down(self) -> None:
+        down = self.run("down")
+        assert down.returncode in (0, 3), down.stdout + down.stderr
+        eventually(lambda: not living_in(self.folder), 15.0)
+
+    def status(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
+        return told
+
+    def line(self, name: str) -> dict[str, Any]:
+        return next(line for line in self.status()["datasites"] if line["name"] == name)
+
+    def state(self, name: str) -> Path:
+        return self.folder / ".fleet" / "datasites" / name
+
+    def log(self, name: str) -> str:
+        return (self.folder / "logs" / f"{name}.log").read_text()
+
+    def login(self, name: str, port: int) -> Any:
+        return login(self.state(name), port)
+
+
+@contextmanager
+def a_fleet(folder: Path, central: str = "", extra: str = "") -> Iterator[Fleet]:
+    """A fleet that is up, and is gone afterwards."""
+    made = Fleet(folder, central, extra)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()
+
+
+class Central:
+    """A central that answers as it is told: ``codes`` maps a path to a status code; ``hang`` answers nothing at all.
+
+    It can go away and come back on the same port. ``said`` keeps every body, with the path it came to.
+    """
+
+    def __init__(self) -> None:
+        self.port = free_ports(1)[0]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.codes: dict[str, int] = {}
+        self.hang = False
+        self.said: list[tuple[str, dict[str, Any]]] = []
+        self._server: ThreadingHTTPServer | None = None
+        self._released = threading.Event()
+
+    def bodies(self, path: str, name: str = "alpha") -> list[dict[str, Any]]:
+        return [body for asked, body in list(self.said) if asked == path and body["factory_name"] == name]
+
+    def open(self) -> None:
+        self._released.clear()
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def close(self) -> None:
+        self._released.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        central = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                central.said.append((self.path, body))
+                if central.hang:
+                    central._released.wait(CEILING)
+                    return
+                self.send_response(central.codes.get(self.path, 200))
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        return Handler
+
+
+class Alone:
+    """One datasite by hand: ``python -m datasite_worker`` in ``folder``."""
+
+    def __init__(self, folder: Path, name: str = "solo") -> None:
+        self.folder = folder
+        self.name = name
+        self.port = free_ports(1)[0]
+        self.state = folder / ".fleet" / "datasites" / name
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *words: str, program: tuple[str, ...] = (sys.executable, "-m", "datasite_worker")) -> None:
+        """Start it, and wait until it answers or has ended."""
+        command = [*program, "--factory_name", self.name, "--port", str(self.port), *words]
+        with (self.folder / "console").open("ab") as console:
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=console, stderr=console)
+        pid = self.process.pid
+        eventually(lambda: self.ended() is not None or ((told := answers(self.port)) and told["pid"] == pid))
+
+    def ended(self) -> int | None:
+        assert self.process is not None
+        return self.process.poll()
+
+    def end(self, number: int) -> int:
+        """Send a signal; the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(15)
+
+    def log(self) -> str:
+        return (self.folder / "logs" / f"{self.name}.log").read_text()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[Alone]:
+    made = Alone(folder)
+    try:
+        yield made
+    finally:
+        if made.process is not None and made.ended() is None:
+            made.process.kill()
+            made.process.wait(15)
