@@ -8,22 +8,28 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from supervisor.effects import lock, processes
+from supervisor.config import ConfigError, load
+from supervisor.effects import clock, leash, lock, processes
+from supervisor.effects.control import ReloadFailed
 from supervisor.effects.launcher import scrub_environment
 from supervisor.effects.machine import Machine
+from supervisor.effects.recorder import Recorder, Remembered, read_ledger, restored
 from supervisor.effects.run_files import RunFile, RunFiles
 from supervisor.engine import Engine
 from supervisor.facts import OperatorAsked, ProcessAdopted
-from supervisor.policy.launching import datasite_dir, fingerprint, launch_order
-from supervisor.record import OperatorRequest
-from supervisor.spec import DatasiteSpec, FleetConfig
+from supervisor.history import FLEET, Event, EventKind
+from supervisor.policy import launching
+from supervisor.policy.launching import datasite_dir, worker_dir
+from supervisor.policy.reconcile import fingerprint
+from supervisor.record import By, OperatorRequest, Wanted, WorkerRecord
+from supervisor.spec import FleetConfig
 
 log = logging.getLogger("fleet")
 
@@ -67,9 +73,10 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
         raise AlreadyRunning(lock.lock_holder(config.state_dir / "supervisor.lock"))
     _log_to(config.log_dir / "fleet.log", echo=echo)
     processes.become_subreaper()
+    environ = dict(os.environ)  # a reload reads ${env:…} as this start did
     scrub_environment()
     try:
-        _run(config, reset)
+        _run(config, reset, environ)
     except Exception:
         # The children serve on and are adopted by the next supervisor. Leaving by the ordinary way would not
         # end: multiprocessing joins its children at exit.
@@ -89,20 +96,50 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
         raise AlreadyRunning(lock.lock_holder(config.state_dir / "supervisor.lock"))
     try:
         run_files = RunFiles(config.state_dir / "run")
-        return _end(run_files, _survivors(run_files), config.shutdown_grace)
+        stopped = _end(run_files, _survivors(run_files), config.shutdown_grace)
+        return (*stopped, *_sweep(config, config.state_dir))
     finally:
         os.close(held)
 
 
-def _run(config: FleetConfig, reset: tuple[str, ...]) -> None:
+def _run(config: FleetConfig, reset: tuple[str, ...], environ: Mapping[str, str]) -> None:
     run_files = RunFiles(config.state_dir / "run")
+    past = read_ledger(history_dir(config))
     kept = _keep_or_end(config, run_files, reset)
     _wipe(config, reset)
-    machine = Machine(config, run_files, version("datasite-fleet"))
-    log.info("fleet %s: supervisor started (pid %d), %d datasites", config.name, os.getpid(), len(config.datasites))
-    Engine(config, machine).run(_first_messages(config, kept))
+    recorder = Recorder(history_dir(config))
+    recorder.rules({spec.name: config.rules(spec) for spec in config.workers}, clock.monotonic())
+    machine = Machine(config, run_files, recorder, lambda: _load_again(config.path, environ), version("datasite-fleet"))
+    engine = Engine(config, machine, _restored(config, past))
+    engine.run([_about(EventKind.SUPERVISOR_STARTED, config), *_first_messages(config, kept, past)])
+    machine.tell([_about(EventKind.SUPERVISOR_STOPPED, config)])
     machine.close()
+    _sweep(config, config.state_dir)
+    recorder.ledger({}, running=False)
+    recorder.close()
     log.info("fleet %s: everything stopped", config.name)
+
+
+def history_dir(config: FleetConfig) -> Path:
+    return config.state_dir / "history"
+
+
+def _load_again(path: Path, environ: Mapping[str, str]) -> FleetConfig:
+    try:
+        return load(path, environ)
+    except ConfigError as error:
+        raise ReloadFailed(str(error)) from error
+
+
+def _about(kind: EventKind, config: FleetConfig) -> Event:
+    what = "started" if kind is EventKind.SUPERVISOR_STARTED else "stopped everything in order"
+    text = f"fleet {config.name}: supervisor {what} (pid {os.getpid()}), {len(config.datasites)} datasites"
+    return Event(FLEET, kind, text, pid=os.getpid())
+
+
+def _restored(config: FleetConfig, past: Mapping[str, Remembered]) -> dict[str, WorkerRecord]:
+    fresh = {spec.name: WorkerRecord(spec.name, config.rules(spec)) for spec in config.workers}
+    return {name: restored(record, past[name]) for name, record in fresh.items() if name in past}
 
 
 # --- processes of an earlier supervisor ---
@@ -115,7 +152,17 @@ def _keep_or_end(config: FleetConfig, run_files: RunFiles, reset: tuple[str, ...
     strangers = [run for run in survivors if run.name not in wanted]
     for name in _end(run_files, strangers, config.shutdown_grace):
         log.info("%s: an earlier supervisor's process was ended, as this start has no place for it", name)
-    return [run for run in survivors if run.name in wanted]
+    kept = [run for run in survivors if run.name in wanted]
+    for name in _sweep(config, config.state_dir, but={run.name for run in kept}):
+        log.info("%s: a process that an earlier supervisor left behind was ended", name)
+    return kept
+
+
+def _sweep(config: FleetConfig, state_dir: Path, but: Iterable[str] = ()) -> list[str]:
+    """End whatever bears a leash of this fleet, run file or not; the names of those that left something."""
+    folders = [folder for folder in (state_dir / "datasites").glob("*") if folder.is_dir()]
+    names = {*(folder.name for folder in folders), *(spec.name for spec in config.workers)} - set(but)
+    return [name for name in sorted(names) if leash.sweep(launching.leash(config, name))]
 
 
 def _survivors(run_files: RunFiles) -> list[RunFile]:
@@ -147,18 +194,20 @@ def _end(run_files: RunFiles, runs: list[RunFile], grace: float) -> tuple[str, .
     return tuple(run.name for run in runs)
 
 
-def _first_messages(config: FleetConfig, kept: list[RunFile]) -> Iterable[Any]:
+def _first_messages(config: FleetConfig, kept: list[RunFile], past: Mapping[str, Remembered]) -> Iterable[Any]:
     by_name = {run.name: run for run in kept}
     for spec in config.workers:
         run = by_name.get(spec.name)
-        if run is None:
-            yield OperatorAsked(spec.name, OperatorRequest.START)
-            continue
-        yield ProcessAdopted(run.name, run.generation, run.pid, run.created, processes.age(run.created))
-        order = launch_order(config, spec, run.generation, len(os.sched_getaffinity(0)))
-        if fingerprint(order) != run.fingerprint:
-            log.info("%s: its configuration changed while no supervisor ran; restarting it", run.name)
-            yield OperatorAsked(run.name, OperatorRequest.RESTART)
+        if run is not None:
+            age = processes.age(run.created)
+            yield ProcessAdopted(run.name, run.generation, run.pid, run.created, age, run.port or spec.port)
+            if fingerprint(spec) != run.fingerprint:
+                why = "its configuration changed while no supervisor ran"
+                yield OperatorAsked(run.name, OperatorRequest.RESTART, By.ADOPTION, why)
+        elif spec.name in past and past[spec.name].wanted is Wanted.DOWN:
+            log.info("%s: stays down, as before the last supervisor ended", spec.name)
+        else:
+            yield OperatorAsked(spec.name, OperatorRequest.START, By.FLEET)
 
 
 # --- folders and logs ---
@@ -169,8 +218,7 @@ def _prepare_folders(config: FleetConfig) -> None:
     config.state_dir.chmod(0o700)
     config.log_dir.mkdir(parents=True, exist_ok=True)
     for spec in config.workers:
-        folder = datasite_dir(config, spec.name) if isinstance(spec, DatasiteSpec) else config.state_dir / spec.name
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        worker_dir(config, spec.name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _wipe(config: FleetConfig, names: tuple[str, ...]) -> None:

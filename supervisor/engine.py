@@ -1,33 +1,38 @@
 """The one loop: wait, take facts, ``step``, carry out the orders. The only place where policy meets effects.
 
-It holds the records and nothing else. What is outside is behind ``Effects``, so that a scripted history can be played
-through the very same loop.
+It holds the records and what was asked for, nothing else. What is outside is behind ``Effects``, so that a scripted
+history can be played through the very same loop.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from datasite_worker.contract import StatusDocument
-from supervisor.effects.control import FleetAsked
+from supervisor.effects.control import FleetAsked, ReloadAsked
 from supervisor.effects.inbox import Exited, Signalled
 from supervisor.facts import (
     DeadlineReached,
     Fact,
+    LaunchFailed,
+    LaunchSent,
     OperatorAsked,
     ProcessAdopted,
     ProcessExited,
     ProcessStarted,
     PulseReceived,
+    RulesChanged,
 )
-from supervisor.orders import Kill, Launch, Order, Probe, Terminate
-from supervisor.policy.lifecycle import next_due, step
-from supervisor.policy.narration import is_warning, narrate
-from supervisor.record import ExitCause, OperatorRequest, Wanted, WorkerRecord, WorkerState
-from supervisor.spec import DASHBOARD_NAME, FleetConfig, Rules, WorkerSpec
+from supervisor.history import FLEET, Event, EventKind
+from supervisor.orders import Configure, Kill, Launch, Order, Probe, Terminate
+from supervisor.policy import admission, chronicle, reconcile
+from supervisor.policy.lifecycle import Step, next_due, step
+from supervisor.record import By, ExitCause, OperatorRequest, Wanted, WorkerRecord, WorkerState
+from supervisor.spec import DASHBOARD_NAME, DatasiteSpec, FleetConfig, WorkerSpec
 
 log = logging.getLogger("fleet")
 
@@ -35,31 +40,45 @@ log = logging.getLogger("fleet")
 class Effects(Protocol):
     """What the engine can do to the world, and how it learns of it."""
 
+    @property
+    def cores(self) -> int: ...
     def now(self) -> float: ...
     def wait(self, timeout: float | None) -> list[Any]: ...
     def launch(self, spec: WorkerSpec, generation: int) -> None: ...
     def terminate(self, pid: int) -> None: ...
     def kill(self, pid: int) -> None: ...
     def probe(self, order: Probe, spec: WorkerSpec) -> None: ...
-    def watch(self, started: ProcessStarted | ProcessAdopted) -> bool: ...
+    def configure(self, order: Configure, spec: WorkerSpec) -> None: ...
+    def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool: ...
     def collect(self, exited: Exited) -> ExitCause: ...
-    def pin(self, records: dict[str, WorkerRecord], *, stopping: bool) -> None: ...
+    def use(self, config: FleetConfig) -> None: ...
+    def note(self, fact: Fact, made: Step, now: float) -> None: ...
+    def tell(self, events: Iterable[Event]) -> None: ...
+    def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None: ...
 
 
 class Engine:
-    def __init__(self, config: FleetConfig, effects: Effects) -> None:
+    """``remembered``: records that a supervisor before this one left, for workers of ``config``."""
+
+    def __init__(
+        self, config: FleetConfig, effects: Effects, remembered: Mapping[str, WorkerRecord] | None = None
+    ) -> None:
         self._config = config
         self._effects = effects
         self._stopping = False
-        self._records = {
-            spec.name: WorkerRecord(spec.name, Rules(spec.restart, spec.probes, config.shutdown_grace))
-            for spec in config.workers
-        }
+        self._specs: dict[str, WorkerSpec] = {spec.name: spec for spec in config.workers}
+        self._records = {name: WorkerRecord(name, config.rules(spec)) for name, spec in self._specs.items()}
+        self._records |= remembered or {}
+        self._held: list[admission.Held] = []
+        self._ports: dict[str, int] = {}  # where each process was launched; a reload may move its spec away
+        self._last_sent: float | None = None
+        self._turn_due: float | None = None
 
     def run(self, first: Iterable[Any]) -> None:
         """Take ``first`` (adoptions, start requests), then go on until the fleet was asked down and is."""
         for message in first:
             self._take(message, self._effects.now())
+        self._admit(self._effects.now())
         self._pin()
         while not self._finished():
             self._turn()
@@ -70,6 +89,8 @@ class Engine:
             self._take(message, self._effects.now())
         self._take_deadlines(self._effects.now())
         self._let_dashboard_go()
+        self._let_removed_go()
+        self._admit(self._effects.now())
         if before != self._records:
             self._pin()
 
@@ -78,6 +99,7 @@ class Engine:
 
     def _patience(self) -> float | None:
         due = [at for record in self._records.values() if (at := next_due(record)) is not None]
+        due += [self._turn_due] if self._turn_due is not None else []
         return max(0.0, min(due) - self._effects.now()) if due else None
 
     def _take_deadlines(self, now: float) -> None:
@@ -92,11 +114,15 @@ class Engine:
         if isinstance(message, StatusDocument):
             self._take_pulse(message, now)
         elif isinstance(message, Exited):
-            self._apply(ProcessExited(message.name, message.generation, self._effects.collect(message)), now)
+            self._take_exit(message, now)
         elif isinstance(message, Signalled):
             self._take_signal(message.number, now)
         elif isinstance(message, FleetAsked):
             self._stop_all(now)
+        elif isinstance(message, ReloadAsked):
+            self._reload(message.config, now)
+        elif isinstance(message, Event):
+            self._tell((message,))
         elif message.name in self._records:
             self._take_fact(message, now)
 
@@ -105,18 +131,30 @@ class Engine:
         if record is not None and record.pid in (None, status.pid):
             self._apply(PulseReceived(record.name, status.generation, status), now)
 
+    def _take_exit(self, exited: Exited, now: float) -> None:
+        cause = self._effects.collect(exited)
+        if exited.name in self._records:
+            self._apply(ProcessExited(exited.name, exited.generation, cause), now)
+
     def _take_fact(self, fact: Fact, now: float) -> None:
         self._apply(fact, now)
-        if isinstance(fact, ProcessStarted | ProcessAdopted) and not self._effects.watch(fact):
+        if isinstance(fact, ProcessStarted | ProcessAdopted):
+            self._watch(fact, now)
+
+    def _watch(self, fact: ProcessStarted | ProcessAdopted, now: float) -> None:
+        if isinstance(fact, ProcessAdopted):
+            self._ports[fact.name] = fact.port
+        if not self._effects.watch(fact, self._specs[fact.name]):
             self._take(Exited(fact.name, fact.generation, fact.pid), now)
 
     def _take_signal(self, number: signal.Signals, now: float) -> None:
-        if number in (signal.SIGTERM, signal.SIGINT):
-            log.info("%s received", number.name)
-            if self._stopping:
-                self._kill_all()
-            else:
-                self._stop_all(now)
+        if number not in (signal.SIGTERM, signal.SIGINT):
+            return
+        log.info("%s received", number.name)
+        if self._stopping:
+            self._kill_all()
+        else:
+            self._stop_all(now)
 
     # --- the fleet as a whole ---
 
@@ -125,9 +163,10 @@ class Engine:
         if self._stopping:
             return
         self._stopping = True
-        log.info("stopping %d datasites", len(self._config.datasites))
-        for spec in self._config.datasites:
-            self._apply(OperatorAsked(spec.name, OperatorRequest.STOP), now)
+        datasites = [name for name in self._records if name != DASHBOARD_NAME]
+        log.info("stopping %d datasites", len(datasites))
+        for name in datasites:
+            self._apply(OperatorAsked(name, OperatorRequest.STOP, By.FLEET), now)
         self._let_dashboard_go()
         self._pin()
 
@@ -135,8 +174,8 @@ class Engine:
         board = self._records.get(DASHBOARD_NAME)
         if not self._stopping or board is None or board.wanted is Wanted.DOWN:
             return
-        if all(self._records[spec.name].state is WorkerState.DOWN for spec in self._config.datasites):
-            self._apply(OperatorAsked(DASHBOARD_NAME, OperatorRequest.STOP), self._effects.now())
+        if all(record.state is WorkerState.DOWN for name, record in self._records.items() if name != DASHBOARD_NAME):
+            self._apply(OperatorAsked(DASHBOARD_NAME, OperatorRequest.STOP, By.FLEET), self._effects.now())
 
     def _kill_all(self) -> None:
         log.warning("asked twice: killing what is left")
@@ -144,32 +183,120 @@ class Engine:
             if record.pid is not None:
                 self._effects.kill(record.pid)
 
+    # --- another fleet.yaml ---
+
+    def _reload(self, config: FleetConfig, now: float) -> None:
+        """Take up ``config``: only what differs is touched. One that moves the fleet's folders is refused whole."""
+        plan = reconcile.plan(self._config, config)
+        if plan.refused or self._stopping:
+            why = f"{', '.join(plan.refused)} cannot change in a running fleet" if plan.refused else "it is going down"
+            self._tell((Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {why}", warning=True),))
+            return
+        self._config = config
+        self._effects.use(config)
+        self._specs |= {spec.name: spec for spec in config.workers}
+        for name in plan.remove:
+            self._apply(OperatorAsked(name, OperatorRequest.STOP, By.RELOAD, "no longer in fleet.yaml"), now)
+        for name in (*plan.restart, *plan.live, *plan.unchanged):
+            self._renew(name, plan, now)
+        for name in plan.add:
+            self._records.setdefault(name, WorkerRecord(name, config.rules(self._specs[name])))
+            self._apply(OperatorAsked(name, OperatorRequest.START, By.RELOAD, "new in fleet.yaml"), now)
+        self._tell((Event(FLEET, EventKind.RELOADED, f"reloaded: {reconcile.in_words(plan)}", cause=By.RELOAD.value),))
+        self._pin()
+
+    def _renew(self, name: str, plan: reconcile.Plan, now: float) -> None:
+        """What a kept worker is told of a reload."""
+        told = any(map(reconcile.is_told, plan.live.get(name, ())))
+        rules = self._config.rules(self._specs[name])
+        if told or rules != self._records[name].rules:
+            self._apply(RulesChanged(name, rules, told), now)
+        if name in plan.restart and self._records[name].wanted is Wanted.UP:
+            why = f"{', '.join(plan.restart[name])} changed"
+            self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.RELOAD, why), now)
+
+    def _let_removed_go(self) -> None:
+        """A worker that is no longer in ``fleet.yaml`` is forgotten once it is down."""
+        kept = {spec.name for spec in self._config.workers}
+        for name in [name for name in self._records if name not in kept]:
+            if self._records[name].state is WorkerState.DOWN:
+                del self._records[name], self._specs[name]
+
     # --- one worker ---
 
     def _apply(self, fact: Fact, now: float) -> None:
         before = self._records[fact.name]
+        if isinstance(fact, ProcessExited | LaunchFailed) and fact.generation == before.generation:
+            self._ports.pop(fact.name, None)
         made = step(before, fact, now)
         self._records[fact.name] = made.record
-        self._narrate(before, made.record, now)
+        self._effects.note(fact, made, now)
+        self._tell(chronicle.tell(before, made.record, fact, now))
         for order in made.orders:
             self._carry_out(order)
+        self._take_back(fact.name, now)
 
-    def _narrate(self, before: WorkerRecord, after: WorkerRecord, now: float) -> None:
-        sentence = narrate(before, after, now)
-        if sentence is not None:
-            log.log(logging.WARNING if is_warning(after, before) else logging.INFO, "%s: %s", after.name, sentence)
+    def _tell(self, events: tuple[Event, ...]) -> None:
+        for event in events:
+            prefix = "" if event.name == FLEET else f"{event.name}: "
+            log.log(logging.WARNING if event.warning else logging.INFO, "%s%s", prefix, event.text)
+        if events:
+            self._effects.tell(events)
 
     def _carry_out(self, order: Order) -> None:
-        spec = self._config.worker(order.name)
+        spec = self._specs[order.name]
         match order:
             case Launch():
-                self._effects.launch(spec, order.generation)
+                priority = spec.priority if isinstance(spec, DatasiteSpec) else _FIRST
+                self._held.append(admission.Held(order.name, order.generation, spec.port, priority))
             case Terminate():
                 self._effects.terminate(order.pid)
             case Kill():
                 self._effects.kill(order.pid)
             case Probe():
                 self._effects.probe(order, spec)
+            case Configure():
+                self._effects.configure(order, spec)
+
+    # --- whose turn it is to start ---
+
+    def _take_back(self, name: str, now: float) -> None:
+        """A launch that still waits while its worker is to stop never happens; that counts as its end."""
+        record = self._records[name]
+        if record.state is WorkerState.STOPPING and any(held.name == name for held in self._held):
+            self._held = [held for held in self._held if held.name != name]
+            self._apply(LaunchFailed(name, record.generation, "taken back before it began"), now)
+
+    def _admit(self, now: float) -> None:
+        if not self._held:
+            self._turn_due = None
+            return
+        starting = [r for r in self._records.values() if r.state is WorkerState.STARTING and r.started_at is not None]
+        sent = [record.started_at for record in starting if record.started_at is not None]
+        turn = admission.turn(
+            self._held, sent, self._ports_but_own(), self._config.startup, self._effects.cores, now, self._last_sent
+        )
+        self._turn_due = turn.again
+        for held in turn.go:
+            self._send(held, now)
+
+    def _ports_but_own(self) -> set[int]:
+        return {port for name, port in self._ports.items() if name in self._records}
+
+    def _send(self, held: admission.Held, now: float) -> None:
+        self._held.remove(held)
+        self._last_sent = now
+        self._ports[held.name] = self._specs[held.name].port
+        self._apply(LaunchSent(held.name, held.generation), now)
+        self._effects.launch(self._specs[held.name], held.generation)
 
     def _pin(self) -> None:
-        self._effects.pin(self._records, stopping=self._stopping)
+        """Workers on their way out are still shown."""
+        kept = {spec.name for spec in self._config.workers}
+        leaving = [spec for name, spec in self._specs.items() if name not in kept and isinstance(spec, DatasiteSpec)]
+        shown = replace(self._config, datasites=(*self._config.datasites, *leaving)) if leaving else self._config
+        self._effects.pin(shown, dict(self._records), stopping=self._stopping)
+
+
+_FIRST = 1_000_000
+"""The priority of the embedded dashboard: what registers there finds it sooner."""

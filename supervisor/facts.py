@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datasite_worker.contract import StatusDocument
-from supervisor.record import ExitCause, OperatorRequest
+from supervisor.record import By, ExitCause, OperatorRequest
+from supervisor.spec import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSent:
+    """The launch had its turn: its time begins to count."""
+
+    name: str
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +32,17 @@ class ProcessStarted:
 
 @dataclass(frozen=True, slots=True)
 class ProcessAdopted:
-    """A process of an earlier supervisor was found alive and is ours now. ``age``: seconds since it began."""
+    """A process of an earlier supervisor was found alive and is ours now.
+
+    ``age``: seconds since it began; ``port``: the one it was launched for.
+    """
 
     name: str
     generation: int
     pid: int
     created: int
     age: float
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +90,26 @@ class DeadlineReached:
 
 @dataclass(frozen=True, slots=True)
 class OperatorAsked:
-    """Speaks of the worker, whatever its generation."""
+    """Speaks of the worker, whatever its generation. ``why`` is for people, and may be empty."""
 
     name: str
     request: OperatorRequest
+    by: By = By.OPERATOR
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesChanged:
+    """A reload brought other rules. ``told``: the running worker has settings to take up as well."""
+
+    name: str
+    rules: Rules
+    told: bool = False
 
 
 Fact = (
-    ProcessStarted
+    LaunchSent
+    | ProcessStarted
     | ProcessAdopted
     | LaunchFailed
     | ProcessExited
@@ -92,4 +117,5 @@ Fact = (
     | ProbeAnswered
     | DeadlineReached
     | OperatorAsked
+    | RulesChanged
 )

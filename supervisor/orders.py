@@ -38,4 +38,13 @@ class Probe:
     timeout: float
 
 
-Order = Launch | Terminate | Kill | Probe
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Hand the running worker the settings that it takes up without a restart."""
+
+    name: str
+    generation: int
+    pid: int
+
+
+Order = Launch | Terminate | Kill | Probe | Configure

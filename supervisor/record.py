@@ -32,6 +32,23 @@ class OperatorRequest(StrEnum):
     RESTART = "restart"
 
 
+class By(StrEnum):
+    """Who asked. Its words for people are in ``BY_WORDS``."""
+
+    FLEET = "fleet"  # the fleet as a whole comes up or goes down
+    OPERATOR = "operator"
+    RELOAD = "reload"
+    ADOPTION = "adoption"  # what was adopted is not what fleet.yaml asks for by now
+
+
+BY_WORDS = {
+    By.FLEET: "with the fleet",
+    By.OPERATOR: "by the operator",
+    By.RELOAD: "by a reload",
+    By.ADOPTION: "after adoption",
+}
+
+
 class ExitKind(StrEnum):
     """The classes of ends that policy tells apart."""
 
@@ -39,6 +56,7 @@ class ExitKind(StrEnum):
     FAILURE = "failure"  # any other exit code
     CONFIGURATION = "configuration"  # the worker named a fault that a retry cannot mend
     SIGNAL = "signal"  # killed by a signal nobody of us sent
+    OOM = "oom"  # killed by the kernel for want of memory, by the kernel's own evidence
     HUNG = "hung"  # ended by us: it did not start in time, or no longer answered
     UNKNOWN = "unknown"  # ended while no supervisor could take its status
     LAUNCH = "launch"  # no process came of the launch
@@ -50,7 +68,8 @@ class ExitCause:
 
     kind: ExitKind
     detail: str
-    code: int | None = None
+    code: int | None = None  # negative: the number of the signal
+    signal: str | None = None  # its name
 
     def __str__(self) -> str:
         return self.detail
@@ -87,6 +106,8 @@ class WorkerRecord:
     liveness: Check = Check()
     probe_pending: bool = False
     restart_asked: bool = False  # a stop under way is to be followed by a start
+    asked_by: By | None = None  # who asked for the last stop or start; None: nobody, it crashed
+    asked: str = ""  # the same as a sentence for people
     killed_for: str = ""  # why we ourselves are ending the present process, when nobody asked for it
     last_exit: ExitCause | None = None
     reason: str = ""  # why the state is what it is, for people

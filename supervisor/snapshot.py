@@ -133,6 +133,11 @@ def take(
     )
 
 
+def _reason(record: WorkerRecord) -> str:
+    held = record.state is WorkerState.STARTING and record.started_at is None
+    return f"{record.reason}; waits for its turn to start" if held else record.reason
+
+
 def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, now: float) -> WorkerSnapshot:
     said = record.status
     waiting = record.state in (WorkerState.BACKOFF, WorkerState.QUARANTINED) and record.deadline is not None
@@ -149,7 +154,7 @@ def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, 
         restarts=record.restarts,
         restarts_by_cause=dict(record.restarts_by_cause),
         last_exit=str(record.last_exit) if record.last_exit else None,
-        reason=record.reason,
+        reason=_reason(record),
         registered=said.registered if said else None,
         registration=said.registration if said else "",
         dashboard_url=spec.dashboard_url if isinstance(spec, DatasiteSpec) else "",

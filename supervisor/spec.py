@@ -52,9 +52,14 @@ class Probe:
 class ProbePolicy:
     """Start-up gates the other two; readiness failing only shows; liveness failing replaces the process."""
 
-    start_timeout: float = 120.0
+    startup: Probe = Probe(period=1.0, timeout=5.0, failure_threshold=120)
     readiness: Probe = Probe(period=10.0, timeout=5.0, failure_threshold=3)
     liveness: Probe = Probe(period=10.0, timeout=5.0, failure_threshold=6)
+
+    @property
+    def start_timeout(self) -> float:
+        """Seconds that a start may take: the kubelet's rule, threshold times period."""
+        return self.startup.period * self.startup.failure_threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,7 @@ class DatasiteSpec:
     dashboard_url: str = ""
     heartbeat_url: str = ""  # empty: the dashboard's
     heartbeat_interval: float = 30.0
+    priority: int = 0  # higher ones are started first
     dev_mode: bool = False
     reset: bool = False
     verbose: bool = False
@@ -173,6 +179,27 @@ WorkerSpec = DatasiteSpec | DashboardSpec
 
 
 @dataclass(frozen=True, slots=True)
+class StartupPolicy:
+    """How many workers start at the same time (0: from the cores), and the least time from one start to the next."""
+
+    parallel: int = 0
+    stagger: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Told of events: ``command`` gets the event as JSON on its standard input, ``webhook`` as the body of a POST.
+
+    Exactly one of the two is set. ``events`` empty: of every kind.
+    """
+
+    command: tuple[str, ...] = ()
+    webhook: str = field(default="", repr=False)  # a URL of a chat service is a secret
+    events: tuple[str, ...] = ()
+    timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class FleetConfig:
     """A whole, valid ``fleet.yaml``; every path absolute."""
 
@@ -183,12 +210,18 @@ class FleetConfig:
     datasites: tuple[DatasiteSpec, ...]
     dashboard: DashboardSpec | None = None
     shutdown_grace: float = 10.0
+    startup: StartupPolicy = StartupPolicy()
+    on_event: tuple[Hook, ...] = ()
 
     @property
     def workers(self) -> tuple[WorkerSpec, ...]:
         """Every process to keep alive, the embedded dashboard first."""
         dashboard = (self.dashboard,) if self.dashboard else ()
         return (*dashboard, *self.datasites)
+
+    def rules(self, spec: WorkerSpec) -> Rules:
+        """What policy needs to know of that worker."""
+        return Rules(spec.restart, spec.probes, self.shutdown_grace)
 
     def worker(self, name: str) -> WorkerSpec:
         """The worker of that name. Raises KeyError when there is none."""

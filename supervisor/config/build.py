@@ -23,10 +23,12 @@ from supervisor.spec import (
     DatasiteSpec,
     FleetConfig,
     GpuRequest,
+    Hook,
     Probe,
     ProbePolicy,
     Resources,
     RestartPolicy,
+    StartupPolicy,
 )
 
 _FILE_BYTES = 1024 * 1024
@@ -147,6 +149,8 @@ def _fleet(
         datasites=tuple(_datasite(keys, dashboard.url if dashboard else "", fqdn) for keys in datasites),
         dashboard=dashboard,
         shutdown_grace=top.shutdown_grace,
+        startup=StartupPolicy(**dict(top.startup)),
+        on_event=tuple(_hook(keys) for keys in top.on_event),
     )
 
 
@@ -166,6 +170,7 @@ def _datasite(keys: schema.DatasiteKeys, embedded_url: str, fqdn: Callable[[], s
         dashboard_url=keys.dashboard_url or embedded_url,
         heartbeat_url=keys.heartbeat_url or "",
         heartbeat_interval=keys.heartbeat_interval,
+        priority=keys.priority,
         dev_mode=keys.dev_mode,
         reset=keys.reset,
         verbose=keys.verbose,
@@ -181,7 +186,11 @@ def _datasite(keys: schema.DatasiteKeys, embedded_url: str, fqdn: Callable[[], s
 
 
 def _probes(keys: schema.ProbeKeys) -> ProbePolicy:
-    return ProbePolicy(keys.start_timeout, Probe(**dict(keys.readiness)), Probe(**dict(keys.liveness)))
+    return ProbePolicy(*(Probe(**dict(one)) for one in (keys.startup, keys.readiness, keys.liveness)))
+
+
+def _hook(keys: schema.HookKeys) -> Hook:
+    return Hook(tuple(keys.command), keys.webhook, tuple(keys.events), keys.timeout)
 
 
 def _gpu(keys: str | list[str] | schema.GpuKeys) -> GpuRequest:

@@ -25,6 +25,7 @@ from pydantic import (
 from supervisor.config import values
 from supervisor.config.tree import Scalar
 from supervisor.config.values import Wrong
+from supervisor.history import EventKind
 from supervisor.spec import (
     Admin,
     Capabilities,
@@ -32,11 +33,13 @@ from supervisor.spec import (
     DatasiteSpec,
     FleetConfig,
     GpuRequest,
+    Hook,
     Probe,
     ProbePolicy,
     Resources,
     RestartMode,
     RestartPolicy,
+    StartupPolicy,
 )
 
 MOST_DATASITES = 1000
@@ -72,6 +75,8 @@ Port = Annotated[int, BeforeValidator(values.whole(1, 65535, "a port")), _any(_n
 Version = Annotated[int, BeforeValidator(values.whole(1, 1, "the version of this file")), WithJsonSchema({"const": 1})]
 Count = Annotated[int, BeforeValidator(values.whole(1, 1000)), _any(_numbers("integer", 1, 1000))]
 Once = Annotated[int, BeforeValidator(values.whole(1, 1)), _any({"const": 1})]
+Limit = Annotated[int, BeforeValidator(values.whole(1, 100_000)), _any(_numbers("integer", 1, 100_000))]
+Priority = Annotated[int, BeforeValidator(values.whole(-1000, 1000)), _any(_numbers("integer", -1000, 1000))]
 Tally = Annotated[int, BeforeValidator(values.whole(0, 1000)), _any(_numbers("integer", 0, 1000))]
 Amount = Annotated[float, BeforeValidator(values.number(0, math.inf)), _any(_numbers("number", 0))]
 Share = Annotated[float, BeforeValidator(values.number(0, 1)), _any(_numbers("number", 0, 1))]
@@ -145,6 +150,7 @@ class Keys(BaseModel):
 _ADMIN, _RESTART, _PROBES, _GPU = Admin(), RestartPolicy(), ProbePolicy(), GpuRequest()
 _RESOURCES, _CAPABILITIES, _DASHBOARD = Resources(), Capabilities(), DashboardSpec()
 _DATASITE = DatasiteSpec("", 0)
+_STARTUP, _HOOK = StartupPolicy(), Hook()
 _GRACE: Any = next(field.default for field in fields(FleetConfig) if field.name == "shutdown_grace")
 
 
@@ -194,6 +200,18 @@ def _probe(probe: Probe, key: str) -> Any:
     return _set(probe, key, said[key])
 
 
+class StartupProbeKeys(Keys):
+    """Whether the datasite has started; until then the other two wait. Failing replaces the process."""
+
+    period: PositiveDuration = _probe(_PROBES.startup, "period")
+    timeout: PositiveDuration = _probe(_PROBES.startup, "timeout")
+    failure_threshold: Limit = Field(
+        default=_PROBES.startup.failure_threshold,
+        description="A start may take this many periods; one that takes longer has failed.",
+    )
+    success_threshold: Once = _probe(_PROBES.startup, "success_threshold")
+
+
 class ReadinessKeys(Keys):
     """Whether the datasite is shown as ready. Failing changes nothing else."""
 
@@ -215,7 +233,9 @@ class LivenessKeys(Keys):
 class ProbeKeys(Keys):
     """The checks of a datasite's own HTTP."""
 
-    start_timeout: PositiveDuration = _set(_PROBES, "start_timeout", "A start that takes longer has failed.")
+    startup: StartupProbeKeys = Field(
+        default_factory=StartupProbeKeys, description="Whether the datasite has started; gates the other two."
+    )
     readiness: ReadinessKeys = Field(
         default_factory=ReadinessKeys, description="Whether the datasite is shown as ready, no more."
     )
@@ -309,6 +329,7 @@ class SharedKeys(Keys):
     )
     heartbeat_url: Url | None = Field(default=None, description="Where heartbeats go, if elsewhere than dashboard_url.")
     heartbeat_interval: PositiveDuration = _set(_DATASITE, "heartbeat_interval", "Time from one heartbeat to the next.")
+    priority: Priority = _set(_DATASITE, "priority", "Higher ones are started first.")
     dev_mode: Flag = _set(_DATASITE, "dev_mode", "PySyft's development mode. Not for production.")
     reset: Flag = _set(_DATASITE, "reset", "Remove this datasite's data at fleet up, after asking.")
     verbose: Flag = _set(_DATASITE, "verbose", "Log on the console too.")
@@ -356,6 +377,39 @@ Dashboard = Annotated[
 ]
 
 
+class StartupKeys(Keys):
+    """How the datasites of the fleet are started."""
+
+    parallel: Tally = _set(_STARTUP, "parallel", "How many start at the same time; 0: twice the cores, at least 4.")
+    stagger: Duration = _set(_STARTUP, "stagger", "Least time from one start to the next.")
+
+
+def _known_events(names: list[str]) -> list[str]:
+    known = [kind.value for kind in EventKind]
+    if unknown := [name for name in names if name not in known]:
+        raise Wrong(f"expected kinds of events, not {', '.join(unknown)}; there are {', '.join(known)}")
+    return names
+
+
+class HookKeys(Keys):
+    """Something that is told of events. Either command or webhook."""
+
+    command: list[Text] = Field(
+        default=[], description="Program and arguments, without a shell; gets the event as JSON on standard input."
+    )
+    webhook: Url = Field(default=_HOOK.webhook, repr=False, description="A URL; gets the event as JSON by POST.")
+    events: Annotated[list[Text], AfterValidator(_known_events)] = Field(
+        default=[], description="Kinds of events to be told of. Absent: all."
+    )
+    timeout: PositiveDuration = _set(_HOOK, "timeout", "A hook that takes longer is ended.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if bool(self.command) == bool(self.webhook):
+            raise Wrong("expected either command or webhook", key="command")
+        return self
+
+
 class FleetKeys(Keys):
     """What stands at the top, apart from the datasites."""
 
@@ -369,6 +423,8 @@ class FleetKeys(Keys):
         default=None, description="embedded, or absent: then every datasite names a dashboard_url."
     )
     shutdown_grace: Duration = Field(default=_GRACE, description="Time from SIGTERM to SIGKILL at a stop.")
+    startup: StartupKeys = Field(default_factory=StartupKeys, description="How the datasites are started.")
+    on_event: list[HookKeys] = Field(default=[], max_length=32, description="Commands and webhooks told of events.")
 
 
 class FleetFile(FleetKeys):

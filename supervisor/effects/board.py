@@ -7,26 +7,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from supervisor.record import WorkerRecord
+from supervisor.spec import FleetConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
     """One consistent state of the fleet; never changed after it was pinned."""
 
+    config: FleetConfig
     revision: int = 0
     stopping: bool = False
     records: Mapping[str, WorkerRecord] = field(default_factory=dict)
 
 
 class Board:
-    def __init__(self) -> None:
+    def __init__(self, config: FleetConfig) -> None:
         self._changed = threading.Condition()
-        self._pinned = Pinned()
+        self._pinned = Pinned(config)
         self._closed = False
 
-    def pin(self, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None:
+    def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None:
         with self._changed:
-            self._pinned = Pinned(self._pinned.revision + 1, stopping, dict(records))
+            self._pinned = Pinned(config, self._pinned.revision + 1, stopping, records)
             self._changed.notify_all()
 
     def read(self) -> Pinned:

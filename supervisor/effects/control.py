@@ -5,6 +5,7 @@ It reads the board and posts; it decides nothing.
 GET  /v1/status[?after=REVISION&timeout=SECONDS]     the snapshot, at once or when something changed
 POST /v1/workers/NAME/start|stop|restart             202; 404 unknown name; 409 while the fleet goes down
 POST /v1/down                                        202
+POST /v1/reload[?dry_run=1]                          202 (200) with the plan; 422 and the problems of a broken file
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import difflib
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,10 @@ from supervisor.effects.board import Board, Pinned
 from supervisor.effects.service import ServiceThread
 from supervisor.effects.unix_path import short_path
 from supervisor.facts import OperatorAsked
+from supervisor.policy import reconcile
 from supervisor.record import OperatorRequest
 from supervisor.snapshot import FleetSnapshot
+from supervisor.spec import FleetConfig
 
 _LONGEST_POLL = 30.0
 _CLOSING = 1.0
@@ -38,13 +42,31 @@ class FleetAsked:
     """The operator wants the whole fleet down."""
 
 
-class ControlServer:
-    """``picture`` makes a snapshot of what is pinned; ``post`` hands a request to the engine."""
+@dataclass(frozen=True, slots=True)
+class ReloadAsked:
+    """A valid fleet.yaml is to be taken up."""
 
-    def __init__(self, board: Board, picture: Callable[[Pinned], FleetSnapshot], post: Callable[[Any], None]) -> None:
+    config: FleetConfig
+
+
+class ReloadFailed(Exception):
+    """The fleet.yaml cannot be used; the message says where and why."""
+
+
+Load = Callable[[], FleetConfig]
+"""Reads the fleet.yaml anew. Raises ReloadFailed."""
+
+
+class ControlServer:
+    """``picture`` makes a snapshot of what is pinned; ``post`` hands a request to the engine; ``load`` reads anew."""
+
+    def __init__(
+        self, board: Board, picture: Callable[[Pinned], FleetSnapshot], post: Callable[[Any], None], load: Load
+    ) -> None:
         self._board = board
         self._picture = picture
         self._post = post
+        self._load = load
         self._server: uvicorn.Server | None = None
         self._path: Path | None = None
         self._serving: Future[None] | None = None
@@ -71,6 +93,7 @@ class ControlServer:
                 Route("/v1/status", self._status),
                 Route("/v1/workers/{name}/{request}", self._ask, methods=["POST"]),
                 Route("/v1/down", self._down, methods=["POST"]),
+                Route("/v1/reload", self._reload, methods=["POST"]),
             ]
         )
 
@@ -102,6 +125,23 @@ class ControlServer:
     async def _down(self, _request: Request) -> JSONResponse:
         self._post(FleetAsked())
         return JSONResponse({"request": "down"}, status_code=202)
+
+    async def _reload(self, request: Request) -> JSONResponse:
+        pinned, dry_run = self._board.read(), request.query_params.get("dry_run", "0") == "1"
+        if pinned.stopping:
+            return _refusal(409, "the fleet is going down")
+        try:
+            config = await anyio.to_thread.run_sync(self._load)
+        except ReloadFailed as error:
+            return _refusal(422, str(error))
+        plan = reconcile.plan(pinned.config, config)
+        if plan.refused:
+            return _refusal(
+                409, f"{', '.join(plan.refused)} cannot change in a running fleet: fleet down, then fleet up"
+            )
+        if not dry_run:
+            self._post(ReloadAsked(config))
+        return JSONResponse(plan.to_dict(), status_code=200 if dry_run else 202)
 
 
 def _refusal(code: int, error: str, **more: Any) -> JSONResponse:

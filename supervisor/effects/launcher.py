@@ -17,7 +17,7 @@ from multiprocessing.context import ForkServerProcess
 
 from central.dashboard import entry as dashboard_entry
 from datasite_worker import entry as datasite_entry
-from datasite_worker.contract import LaunchOrder
+from datasite_worker.contract import DashboardOrder, LaunchOrder
 from supervisor.effects.processes import cause_of_code, reap, start_ticks
 from supervisor.facts import Fact, LaunchFailed, ProcessStarted
 from supervisor.policy.launching import AnyLaunchOrder
@@ -33,7 +33,7 @@ class Launcher:
 
     def __init__(self, tell: Callable[[Fact], None]) -> None:
         self._tell = tell
-        self._orders: queue.SimpleQueue[AnyLaunchOrder | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[AnyLaunchOrder | Callable[[], object] | None] = queue.SimpleQueue()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
         self._processes: dict[int, ForkServerProcess] = {}
@@ -41,13 +41,22 @@ class Launcher:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
         self._thread.start()
+        self.warm()
+
+    def warm(self) -> None:
+        """Have a forkserver that has loaded PySyft, so that the next crash does not wait for it."""
+        self._orders.put(forkserver.ensure_running)
 
     def launch(self, order: AnyLaunchOrder) -> None:
         self._orders.put(order)
 
     def _run(self) -> None:
         while (order := self._orders.get()) is not None:
-            self._tell(self._start(order))
+            if isinstance(order, LaunchOrder | DashboardOrder):
+                self._tell(self._start(order))
+            else:
+                with self._lock, contextlib.suppress(OSError):
+                    order()
 
     def _start(self, order: AnyLaunchOrder) -> Fact:
         run = datasite_entry.run if isinstance(order, LaunchOrder) else dashboard_entry.run

@@ -1,48 +1,61 @@
-"""The real world behind ``engine.Effects``: every outside thing wired to the engine, none of them deciding."""
+"""The real effects of the engine: one object that joins the others, none of them deciding."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from supervisor.effects import clock
+from datasite_worker.contract import settings_file
+from supervisor.effects import clock, evidence, leash
 from supervisor.effects.board import Board, Pinned
-from supervisor.effects.control import ControlServer
+from supervisor.effects.control import ControlServer, Load, ReloadAsked, ReloadFailed
 from supervisor.effects.gauges import Gauges
-from supervisor.effects.inbox import Exited, Inbox
+from supervisor.effects.hooks import Hooks
+from supervisor.effects.inbox import Exited, Inbox, Signalled
 from supervisor.effects.launcher import Launcher
 from supervisor.effects.prober import Prober
 from supervisor.effects.processes import is_same, reap_strays, signal_group, sweep_group
+from supervisor.effects.recorder import Recorder
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.service import ServiceThread
-from supervisor.facts import ProcessAdopted, ProcessStarted
-from supervisor.orders import Probe
-from supervisor.policy.launching import control_socket, fingerprint, launch_order, pulse_socket
+from supervisor.facts import Fact, ProcessAdopted, ProcessStarted
+from supervisor.history import FLEET, Event, EventKind
+from supervisor.orders import Configure, Probe
+from supervisor.policy import launching
+from supervisor.policy.lifecycle import Step
+from supervisor.policy.reconcile import fingerprint
 from supervisor.record import ExitCause, WorkerRecord
 from supervisor.snapshot import FleetSnapshot, SupervisorFacts, take
-from supervisor.spec import FleetConfig, WorkerSpec
+from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
 
 
 class Machine:
-    """Made in the main thread of the supervisor, which must have the state folder's lock."""
+    """Made in the main thread of the supervisor, which must have the state folder's lock.
 
-    def __init__(self, config: FleetConfig, run_files: RunFiles, version: str) -> None:
+    ``load`` reads the fleet.yaml anew, for a reload; ``recorder`` stays its maker's to close.
+    """
+
+    def __init__(self, config: FleetConfig, run_files: RunFiles, recorder: Recorder, load: Load, version: str) -> None:
         self._config = config
         self._run_files = run_files
+        self._recorder = recorder
+        self._load = load
         self._version = version
         self._started_at = clock.monotonic()
-        self._watched: set[int] = set()
+        self._watched: dict[int, int] = {}  # pid to start time
+        self._evidence = evidence.Evidence()
         self._gauges = Gauges()
-        self._board = Board()
-        self._inbox = Inbox(pulse_socket(config))
-        self._inbox.catch(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+        self._board = Board(config)
+        self._inbox = Inbox(launching.pulse_socket(config))
+        self._inbox.catch(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
         self._service = ServiceThread()
+        self._hooks = Hooks(config.on_event)
         self._prober = Prober(self._service, self._inbox.post)
         self._launcher = Launcher(self._inbox.post)
-        self._control = ControlServer(self._board, self.picture, self._inbox.post)
-        self._control.open(control_socket(config), self._service)
+        self._control = ControlServer(self._board, self.picture, self._inbox.post, load)
+        self._control.open(launching.control_socket(config), self._service)
 
     def close(self) -> None:
         self._board.close()
@@ -50,16 +63,25 @@ class Machine:
         self._service.close()
         self._launcher.close()
         self._inbox.close()
+        self._hooks.close()
 
     # --- what the engine asks ---
+
+    @property
+    def cores(self) -> int:
+        return len(os.sched_getaffinity(0))
 
     def now(self) -> float:
         return clock.monotonic()
 
     def wait(self, timeout: float | None) -> list[Any]:
         messages = self._inbox.wait(timeout)
-        if any(getattr(message, "number", None) == signal.SIGCHLD for message in messages):
-            reap_strays(self._watched | self._launcher.helpers())
+        signals = {message.number for message in messages if isinstance(message, Signalled)}
+        if signal.SIGCHLD in signals:
+            reap_strays(self._watched.keys() | self._launcher.helpers())
+            self._launcher.warm()  # if it was the forkserver that died; otherwise nothing happens
+        if signal.SIGHUP in signals:
+            self._service.call(self._reload)
         return messages
 
     def launch(self, spec: WorkerSpec, generation: int) -> None:
@@ -74,7 +96,18 @@ class Machine:
     def probe(self, order: Probe, spec: WorkerSpec) -> None:
         self._prober.probe(order, spec)
 
-    def watch(self, started: ProcessStarted | ProcessAdopted) -> bool:
+    def configure(self, order: Configure, spec: WorkerSpec) -> None:
+        """Leave the settings where the worker reads them, and tell it so."""
+        if not isinstance(spec, DatasiteSpec):
+            return
+        path = settings_file(launching.worker_dir(self._config, spec.name))
+        part = path.with_suffix(".part")
+        part.write_bytes(launching.live_settings(spec, order.generation).to_json())
+        part.replace(path)
+        if order.pid in self._watched:  # not yet collected, so the pid is still its own
+            os.kill(order.pid, signal.SIGHUP)
+
+    def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool:
         """Watch the process from now on; False when it is gone already."""
         try:
             pidfd = os.pidfd_open(started.pid)
@@ -83,23 +116,41 @@ class Machine:
         if not is_same(started.pid, started.created):
             os.close(pidfd)
             return False
-        self._watched.add(started.pid)
+        self._watched[started.pid] = started.created
         self._inbox.watch(started.name, started.generation, started.pid, pidfd)
-        spec = self._config.worker(started.name)
-        print_of = fingerprint(self._order(spec, started.generation))
-        run = RunFile(started.name, started.generation, started.pid, started.created, boot_id(), print_of)
-        self._run_files.write(run)
+        if isinstance(started, ProcessStarted):
+            identity = (started.name, started.generation, started.pid, started.created)
+            self._run_files.write(RunFile(*identity, boot_id(), fingerprint(spec), spec.port))
         return True
 
     def collect(self, exited: Exited) -> ExitCause:
-        """The cause of an end; and what the dead left in its process group goes too."""
-        self._watched.discard(exited.pid)
+        """The cause of an end; and what the dead left behind goes too, with all that it holds."""
+        created = self._watched.pop(exited.pid, 0)
         sweep_group(exited.pid)
+        leash.sweep(launching.leash(self._config, exited.name), created)
         self._run_files.remove(exited.name)
-        return self._launcher.exit_cause(exited.pid)
+        folder = launching.worker_dir(self._config, exited.name)
+        return self._evidence.explain(self._launcher.exit_cause(exited.pid), exited.pid, folder / "work")
 
-    def pin(self, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None:
-        self._board.pin(records, stopping=stopping)
+    def use(self, config: FleetConfig) -> None:
+        self._config = config
+        self._hooks.use(config.on_event)
+        for spec in config.datasites:
+            launching.datasite_dir(config, spec.name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def note(self, fact: Fact, made: Step, now: float) -> None:
+        self._recorder.fact(fact, made, now)
+
+    def tell(self, events: Iterable[Event]) -> None:
+        at = clock.wall()
+        for event in events:
+            self._recorder.event(event, at)
+            self._hooks.tell(event.to_dict(at))
+
+    def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None:
+        self._board.pin(config, records, stopping=stopping)
+        if not stopping:  # a fleet that goes down in order leaves nothing to remember
+            self._recorder.ledger(records, running=True)
 
     # --- what others ask ---
 
@@ -107,7 +158,14 @@ class Machine:
         now = clock.monotonic()
         pids = {name: record.pid for name, record in pinned.records.items() if record.pid is not None}
         about = SupervisorFacts(os.getpid(), self._version, self._started_at, pinned.stopping, pinned.revision)
-        return take(self._config, pinned.records, self._gauges.read(pids, now), about, now, clock.wall())
+        return take(pinned.config, pinned.records, self._gauges.read(pids, now), about, now, clock.wall())
+
+    def _reload(self) -> None:
+        """In a thread: a fleet.yaml, or a secret that it names, may lie on a slow disk."""
+        try:
+            self._inbox.post(ReloadAsked(self._load()))
+        except ReloadFailed as error:
+            self._inbox.post(Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {error}", warning=True))
 
     def _order(self, spec: WorkerSpec, generation: int) -> Any:
-        return launch_order(self._config, spec, generation, len(os.sched_getaffinity(0)))
+        return launching.launch_order(self._config, spec, generation, self.cores)

@@ -78,7 +78,7 @@ def cause_of_code(code: int | None) -> ExitCause:
     if code is None:
         return ExitCause(ExitKind.UNKNOWN, "ended; no supervisor was there to take its exit status")
     if code < 0:
-        return ExitCause(ExitKind.SIGNAL, _signal_name(-code), code)
+        return ExitCause(ExitKind.SIGNAL, _signal_name(-code), code, _signal_name(-code))
     if code == 0:
         return ExitCause(ExitKind.CLEAN, "exit code 0", code)
     return ExitCause(ExitKind.FAILURE, f"exit code {code}", code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 
@@ -18,6 +18,7 @@ class RunFile:
     created: int
     boot: str
     fingerprint: str
+    port: int = 0
 
 
 class RunFiles:
@@ -52,8 +53,10 @@ class RunFiles:
 
 def _read(path: Path) -> RunFile | None:
     try:
-        return RunFile(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        values = json.loads(path.read_text())
+        known = {field.name for field in fields(RunFile)}
+        return RunFile(**{key: value for key, value in values.items() if key in known})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 

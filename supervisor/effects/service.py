@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -21,6 +21,10 @@ class ServiceThread:
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in a thread of the pool; nobody waits for it."""
+        self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, work)
 
     def close(self, patience: float = 2.0) -> None:
         """End what still runs, and the loop. ``patience``: seconds."""

@@ -19,7 +19,7 @@ from supervisor.faces.client import ControlClient, ControlError
 from supervisor.faces.faults import Exit, Fault
 from supervisor.faces.screen import Screen
 from supervisor.faces.words import clean, size
-from supervisor.record import WorkerState
+from supervisor.record import Wanted, WorkerState
 from supervisor.spec import FleetConfig
 
 if TYPE_CHECKING:
@@ -189,8 +189,8 @@ def _settled(snapshot: FleetSnapshot) -> bool:
     """Whether waiting longer can change nothing: ready, or at rest until somebody acts."""
     from supervisor.faces.table import workers
 
-    final = (WorkerState.READY, WorkerState.QUARANTINED, WorkerState.DOWN)
-    return all(worker.state in final for worker in workers(snapshot))
+    final = (WorkerState.READY, WorkerState.QUARANTINED)
+    return all(worker.state in final or worker.wanted == Wanted.DOWN for worker in workers(snapshot))
 
 
 def _progress(snapshot: FleetSnapshot) -> str:
@@ -223,7 +223,10 @@ def _report(config: FleetConfig, screen: Screen, took: float) -> None:
     for worker in everyone:
         if worker.ready:
             screen.say(f"{clean(worker.name)} ready (pid {worker.pid}) {clean(worker.url)}")
-    missing = [worker for worker in everyone if not worker.ready]
+    missing = [worker for worker in everyone if not worker.ready and worker.wanted == Wanted.UP]
+    for worker in everyone:
+        if worker.wanted == Wanted.DOWN:
+            screen.say(f"{clean(worker.name)} down: {clean(worker.reason)}; fleet start {clean(worker.name)}")
     if missing:
         reasons = "\n".join(f"  {line}" for line in why(snapshot)[: len(missing)])
         raise Fault(

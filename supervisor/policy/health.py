@@ -5,17 +5,20 @@ One HTTP answer serves readiness and liveness alike; each keeps its own period, 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from supervisor.record import Check
 from supervisor.spec import Probe, ProbePolicy
-
-STARTUP_PERIOD = 1.0
-"""Seconds between probes of a starting worker. Its pulse usually brings the first good one at once; this is for
-a pulse that was lost, so it need not be quick."""
 
 
 def scheduled(probe: Probe, now: float) -> Check:
     """A clean slate, first due one period from now."""
     return Check(due=now + probe.period)
+
+
+def no_later(check: Check, probe: Probe, now: float) -> Check:
+    """``check`` due at most one period of ``probe`` from now."""
+    return replace(check, due=min(check.due, now + probe.period))
 
 
 def answered(check: Check, probe: Probe, ok: bool, now: float) -> Check:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from datasite_worker.contract import DashboardOrder, LaunchOrder
-from supervisor.spec import DASHBOARD_NAME, DatasiteSpec, FleetConfig, WorkerSpec
+from datasite_worker.contract import LEASH, DashboardOrder, LaunchOrder, LiveSettings
+from supervisor.spec import DASHBOARD_NAME, Capabilities, DatasiteSpec, FleetConfig, WorkerSpec
 
 AnyLaunchOrder = LaunchOrder | DashboardOrder
 
@@ -15,6 +15,16 @@ AnyLaunchOrder = LaunchOrder | DashboardOrder
 def datasite_dir(config: FleetConfig, name: str) -> Path:
     """Where a datasite keeps its identity, database and secrets."""
     return config.state_dir / "datasites" / name
+
+
+def worker_dir(config: FleetConfig, name: str) -> Path:
+    """Where any worker keeps what is its own."""
+    return config.state_dir / DASHBOARD_NAME if name == DASHBOARD_NAME else datasite_dir(config, name)
+
+
+def leash(config: FleetConfig, name: str) -> Path:
+    """The file that every process of that worker has open, or names in its environment."""
+    return worker_dir(config, name) / LEASH
 
 
 def worker_log(config: FleetConfig, name: str) -> Path:
@@ -40,7 +50,7 @@ def threads_per_line(spec: DatasiteSpec, lines: int, cores: int) -> int:
 def launch_order(config: FleetConfig, spec: WorkerSpec, generation: int, cores: int) -> AnyLaunchOrder:
     if isinstance(spec, DatasiteSpec):
         return _datasite_order(config, spec, generation, cores)
-    folder = config.state_dir / DASHBOARD_NAME
+    folder = worker_dir(config, spec.name)
     return DashboardOrder(
         name=spec.name,
         generation=generation,
@@ -72,16 +82,17 @@ def _datasite_order(config: FleetConfig, spec: DatasiteSpec, generation: int, co
         admin_email=spec.admin.email,
         admin_name=spec.admin.name,
         admin_password=spec.admin.password,
-        capabilities={key: list(v) if isinstance(v, tuple) else v for key, v in asdict(spec.capabilities).items()},
+        capabilities=_told(spec.capabilities),
         threads=threads_per_line(spec, len(config.datasites), cores),
         environment=dict(spec.environment),
         cuda_visible_devices="" if spec.gpu.mode == "none" else None,
     )
 
 
-def fingerprint(order: AnyLaunchOrder) -> str:
-    """Tells whether a running process still is what the configuration asks for. No secret can be read from it."""
-    plain = replace(order, generation=0)
-    if isinstance(plain, LaunchOrder):
-        plain = replace(plain, admin_password=None)
-    return hashlib.sha256(repr(sorted(asdict(plain).items())).encode()).hexdigest()
+def live_settings(spec: DatasiteSpec, generation: int) -> LiveSettings:
+    """What the running worker of ``generation`` takes up without a restart."""
+    return LiveSettings(generation, spec.heartbeat_interval, _told(spec.capabilities))
+
+
+def _told(capabilities: Capabilities) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(capabilities).items()}

@@ -15,17 +15,28 @@ from supervisor.facts import (
     DeadlineReached,
     Fact,
     LaunchFailed,
+    LaunchSent,
     OperatorAsked,
     ProbeAnswered,
     ProcessAdopted,
     ProcessExited,
     ProcessStarted,
     PulseReceived,
+    RulesChanged,
 )
-from supervisor.orders import Kill, Launch, Order, Probe, Terminate
+from supervisor.orders import Configure, Kill, Launch, Order, Probe, Terminate
 from supervisor.policy import health
 from supervisor.policy.restart import backoff_delay, is_crash_loop, remember_crash, wants_restart
-from supervisor.record import Check, ExitCause, ExitKind, OperatorRequest, Wanted, WorkerRecord, WorkerState
+from supervisor.record import (
+    BY_WORDS,
+    Check,
+    ExitCause,
+    ExitKind,
+    OperatorRequest,
+    Wanted,
+    WorkerRecord,
+    WorkerState,
+)
 
 DOWN = WorkerState.DOWN
 STARTING = WorkerState.STARTING
@@ -35,6 +46,8 @@ STOPPING = WorkerState.STOPPING
 BACKOFF = WorkerState.BACKOFF
 QUARANTINED = WorkerState.QUARANTINED
 
+ADOPTED = "adopted"
+"""Why an adopted worker is starting: it has still to answer."""
 KILL_AGAIN_AFTER = 5.0
 """Seconds between SIGKILLs of a process that does not go (it sleeps in the kernel, on a dead disk say)."""
 
@@ -53,7 +66,7 @@ def step(record: WorkerRecord, fact: Fact, now: float) -> Step:
 
     A fact of an older generation speaks of a process that is gone, and changes nothing.
     """
-    if not isinstance(fact, OperatorAsked | ProcessAdopted) and fact.generation != record.generation:
+    if not isinstance(fact, OperatorAsked | ProcessAdopted | RulesChanged) and fact.generation != record.generation:
         return Step(record)
     return TABLE[record.state, type(fact)](record, fact, now)
 
@@ -75,6 +88,7 @@ def _enter(record: WorkerRecord, state: WorkerState, now: float, reason: str = "
 
 
 def _launch(record: WorkerRecord, now: float, reason: str = "", **changes: Any) -> Step:
+    """Its deadline is set when the launch is sent: it may have to wait for its turn."""
     generation = record.generation + 1
     fresh = _enter(
         record,
@@ -82,8 +96,7 @@ def _launch(record: WorkerRecord, now: float, reason: str = "", **changes: Any) 
         now,
         reason,
         generation=generation,
-        deadline=now + record.rules.probes.start_timeout,
-        started_at=now,
+        started_at=None,
         restart_asked=False,
         **_no_process(),
         **changes,
@@ -134,7 +147,8 @@ def _crashed(record: WorkerRecord, cause: ExitCause, now: float) -> Step:
     crashes = remember_crash(record.crashes, record.ready_since, policy, now)
     record = replace(record, last_exit=cause, crashes=crashes)
     if record.wanted is Wanted.DOWN:
-        return _rest(record, DOWN, now, "stopped by the operator")
+        return _rest(record, DOWN, now, record.asked)
+    record = replace(record, asked_by=None, asked="")
     if not wants_restart(policy.mode, cause):
         return _rest(record, DOWN, now, f"{cause}; restart mode is {policy.mode}", wanted=Wanted.DOWN)
     if cause.kind is ExitKind.CONFIGURATION:
@@ -170,8 +184,12 @@ def ignore(record: WorkerRecord, fact: Fact, now: float) -> Step:
     return Step(record)
 
 
+def launch_sent(record: WorkerRecord, fact: LaunchSent, now: float) -> Step:
+    return Step(replace(record, started_at=now, deadline=now + record.rules.probes.start_timeout))
+
+
 def note_process(record: WorkerRecord, fact: ProcessStarted, now: float) -> Step:
-    due = Check(due=now + health.STARTUP_PERIOD)
+    due = health.scheduled(record.rules.probes.startup, now)
     return Step(replace(record, pid=fact.pid, created=fact.created, readiness=due, liveness=due))
 
 
@@ -189,17 +207,17 @@ def adopt(record: WorkerRecord, fact: ProcessAdopted, now: float) -> Step:
         record,
         STARTING,
         now,
-        "adopted",
+        ADOPTED,
         wanted=Wanted.UP,
         generation=fact.generation,
         pid=fact.pid,
         created=fact.created,
         started_at=now - fact.age,
         deadline=now + record.rules.probes.start_timeout,
-        readiness=Check(due=now + health.STARTUP_PERIOD),
-        liveness=Check(due=now + health.STARTUP_PERIOD),
+        readiness=health.scheduled(record.rules.probes.startup, now),
+        liveness=health.scheduled(record.rules.probes.startup, now),
     )
-    return _probe(adopted, record.rules.probes.readiness.timeout)
+    return _probe(adopted, record.rules.probes.startup.timeout)
 
 
 def launch_failed(record: WorkerRecord, fact: LaunchFailed, now: float) -> Step:
@@ -233,15 +251,15 @@ def exited_while_stopping(record: WorkerRecord, fact: ProcessExited, now: float)
 
 def _gone_as_asked(record: WorkerRecord, now: float) -> Step:
     if record.restart_asked and record.wanted is Wanted.UP:
-        return _launch(record, now, "restarted by the operator", crashes=())
-    return _rest(record, DOWN, now, "stopped by the operator", crashes=())
+        return _launch(record, now, record.asked, crashes=())
+    return _rest(record, DOWN, now, record.asked, crashes=())
 
 
 def hear_starting(record: WorkerRecord, fact: PulseReceived, now: float) -> Step:
     """A worker that says it serves is believed when it answers."""
     record = replace(record, status=fact.status)
     if fact.status.phase == Phase.SERVING and not record.probe_pending:
-        return _probe(record, record.rules.probes.readiness.timeout)
+        return _probe(record, record.rules.probes.startup.timeout)
     return Step(record)
 
 
@@ -250,7 +268,7 @@ def hear(record: WorkerRecord, fact: PulseReceived, now: float) -> Step:
 
 
 def probed_starting(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
-    due = Check(due=now + health.STARTUP_PERIOD)
+    due = health.scheduled(record.rules.probes.startup, now)
     record = replace(record, probe_pending=False, readiness=due, liveness=due)
     if fact.status is None:
         return Step(record)
@@ -297,7 +315,10 @@ def start_is_due(record: WorkerRecord, fact: DeadlineReached, now: float) -> Ste
 def probe_is_due(record: WorkerRecord, fact: DeadlineReached, now: float) -> Step:
     if record.pid is None or record.probe_pending:
         return Step(record)
-    timeout = health.probe_timeout(record.readiness, record.liveness, record.rules.probes, now)
+    probes = record.rules.probes
+    if record.state is STARTING:  # start-up gates the other two
+        return _probe(record, probes.startup.timeout) if record.readiness.due <= now else Step(record)
+    timeout = health.probe_timeout(record.readiness, record.liveness, probes, now)
     return Step(record) if timeout is None else _probe(record, timeout)
 
 
@@ -317,27 +338,58 @@ def wait_is_over(record: WorkerRecord, fact: DeadlineReached, now: float) -> Ste
 
 
 def asked_at_rest(record: WorkerRecord, fact: OperatorAsked, now: float) -> Step:
-    """Down, waiting or quarantined: there is no process to end. The operator's word wipes the slate."""
+    """Down, waiting or quarantined: there is no process to end. The asker's word wipes the slate."""
     if fact.request is OperatorRequest.STOP:
-        return _rest(record, DOWN, now, "stopped by the operator", wanted=Wanted.DOWN)
-    return _launch(record, now, f"{fact.request}ed by the operator", wanted=Wanted.UP, crashes=())
+        return _rest(record, DOWN, now, _sentence(fact), wanted=Wanted.DOWN, **_asked(fact))
+    return _launch(record, now, _sentence(fact), wanted=Wanted.UP, crashes=(), **_asked(fact))
 
 
 def asked_running(record: WorkerRecord, fact: OperatorAsked, now: float) -> Step:
     if fact.request is OperatorRequest.START:
         return Step(replace(record, wanted=Wanted.UP))
     if fact.request is OperatorRequest.STOP:
-        return _terminate(record, now, "stopped by the operator", wanted=Wanted.DOWN)
-    return _terminate(record, now, "restarted by the operator", wanted=Wanted.UP, restart_asked=True)
+        return _terminate(record, now, _sentence(fact), wanted=Wanted.DOWN, **_asked(fact))
+    return _terminate(record, now, _sentence(fact), wanted=Wanted.UP, restart_asked=True, **_asked(fact))
 
 
 def asked_stopping(record: WorkerRecord, fact: OperatorAsked, now: float) -> Step:
     """The last word holds; the stop under way goes on."""
     up = fact.request is not OperatorRequest.STOP
-    return Step(replace(record, wanted=Wanted.UP if up else Wanted.DOWN, restart_asked=up))
+    return Step(replace(record, wanted=Wanted.UP if up else Wanted.DOWN, restart_asked=up, **_asked(fact)))
+
+
+def _asked(fact: OperatorAsked) -> dict[str, Any]:
+    return {"asked_by": fact.by, "asked": _sentence(fact)}
+
+
+_PAST = {
+    OperatorRequest.START: "started",
+    OperatorRequest.STOP: "stopped",
+    OperatorRequest.RESTART: "restarted",
+}
+
+
+def _sentence(fact: OperatorAsked) -> str:
+    said = f"{_PAST[fact.request]} {BY_WORDS[fact.by]}"
+    return f"{said}: {fact.why}" if fact.why else said
+
+
+def take_rules(record: WorkerRecord, fact: RulesChanged, now: float) -> Step:
+    """Shorter periods count from now on; a deadline that is running keeps the time it was given."""
+    probes = fact.rules.probes
+    record = replace(
+        record,
+        rules=fact.rules,
+        readiness=health.no_later(record.readiness, probes.readiness, now),
+        liveness=health.no_later(record.liveness, probes.liveness, now),
+    )
+    if fact.told and record.pid is not None and record.state is not STOPPING:
+        return Step(record, (Configure(record.name, record.generation, record.pid),))
+    return Step(record)
 
 
 _AT_REST: dict[type, Handler] = {
+    LaunchSent: ignore,
     ProcessStarted: ignore,
     ProcessAdopted: adopt,
     LaunchFailed: ignore,
@@ -346,8 +398,10 @@ _AT_REST: dict[type, Handler] = {
     ProbeAnswered: ignore,
     DeadlineReached: wait_is_over,
     OperatorAsked: asked_at_rest,
+    RulesChanged: take_rules,
 }
 _RUNNING: dict[type, Handler] = {
+    LaunchSent: ignore,
     ProcessStarted: ignore,
     ProcessAdopted: ignore,
     LaunchFailed: ignore,
@@ -356,11 +410,13 @@ _RUNNING: dict[type, Handler] = {
     ProbeAnswered: probed,
     DeadlineReached: probe_is_due,
     OperatorAsked: asked_running,
+    RulesChanged: take_rules,
 }
 _ROWS: dict[WorkerState, dict[type, Handler]] = {
     DOWN: {**_AT_REST, DeadlineReached: ignore},
     STARTING: {
         **_RUNNING,
+        LaunchSent: launch_sent,
         ProcessStarted: note_process,
         LaunchFailed: launch_failed,
         PulseReceived: hear_starting,
@@ -370,6 +426,7 @@ _ROWS: dict[WorkerState, dict[type, Handler]] = {
     READY: _RUNNING,
     UNREADY: _RUNNING,
     STOPPING: {
+        LaunchSent: ignore,
         ProcessStarted: end_newborn,
         ProcessAdopted: ignore,
         LaunchFailed: launch_failed_while_stopping,
@@ -378,6 +435,7 @@ _ROWS: dict[WorkerState, dict[type, Handler]] = {
         ProbeAnswered: ignore,
         DeadlineReached: grace_is_over,
         OperatorAsked: asked_stopping,
+        RulesChanged: take_rules,
     },
     BACKOFF: _AT_REST,
     QUARANTINED: _AT_REST,

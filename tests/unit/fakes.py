@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasite_worker.contract import Phase, StatusDocument
 from supervisor.effects.inbox import Exited
 from supervisor.engine import Engine
-from supervisor.facts import OperatorAsked, ProbeAnswered, ProcessAdopted, ProcessExited, ProcessStarted
-from supervisor.orders import Probe
+from supervisor.facts import Fact, OperatorAsked, ProbeAnswered, ProcessAdopted, ProcessExited, ProcessStarted
+from supervisor.history import Event
+from supervisor.orders import Configure, Probe
+from supervisor.policy.lifecycle import Step
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerRecord
 from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
 
@@ -40,6 +42,9 @@ class FakeMachine:
         self.script = list(script)
         self.time = 0.0
         self.done: list[tuple[Any, ...]] = []
+        self.events: list[Event] = []
+        self.noted: list[tuple[Fact, Step, float]] = []
+        self.cores = 2
         self.pinned: dict[str, WorkerRecord] = {}
         self.hung: set[str] = set()
         self.stubborn: set[str] = set()
@@ -98,13 +103,25 @@ class FakeMachine:
         answer = None if spec.name in self.hung else status(spec.name, order.generation, pid)
         self._queue.append(ProbeAnswered(spec.name, order.generation, answer, "no answer" if answer is None else ""))
 
-    def watch(self, started: ProcessStarted | ProcessAdopted) -> bool:
+    def configure(self, order: Configure, spec: WorkerSpec) -> None:
+        self.done.append(("configure", order.name, order.generation))
+
+    def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool:
         return True
+
+    def use(self, config: FleetConfig) -> None:
+        self.config = config
+
+    def note(self, fact: Fact, made: Step, now: float) -> None:
+        self.noted.append((fact, made, now))
+
+    def tell(self, events: Iterable[Event]) -> None:
+        self.events += events
 
     def collect(self, exited: Exited) -> ExitCause:
         return self.causes.pop(exited.pid)
 
-    def pin(self, records: dict[str, WorkerRecord], *, stopping: bool) -> None:
+    def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None:
         self.pinned = dict(records)
 
 

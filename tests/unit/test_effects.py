@@ -247,10 +247,12 @@ def test_a_probe_believes_only_the_right_worker(service: ServiceThread, answer: 
 
 @pytest.fixture
 def control(tmp_path: Path, service: ServiceThread) -> Iterator[tuple[httpx.Client, Board, list[Any]]]:
-    config, board, posted = fleet(DatasiteSpec("alpha", 8080)), Board(), []
+    config = fleet(DatasiteSpec("alpha", 8080))
+    board, posted = Board(config), list[Any]()
     about = SupervisorFacts(1, "0", 0.0, False, 0)
-    server = ControlServer(board, lambda pinned: take(config, pinned.records, {}, about, 1.0, "now"), posted.append)
-    board.pin({"alpha": WorkerRecord("alpha", generation=4)}, stopping=False)
+    picture = lambda pinned: take(config, pinned.records, {}, about, 1.0, "now")  # noqa: E731 - what a server is given
+    server = ControlServer(board, picture, posted.append, lambda: config)
+    board.pin(config, {"alpha": WorkerRecord("alpha", generation=4)}, stopping=False)
     server.open(tmp_path / "control.sock", service)
     transport = httpx.HTTPTransport(uds=str(tmp_path / "control.sock"))
     with httpx.Client(transport=transport, base_url="http://fleet", timeout=20.0) as client:
@@ -279,7 +281,7 @@ def test_control_refuses_with_a_reason(control: tuple[httpx.Client, Board, list[
     assert (404, ["alpha"]) == (unknown.status_code, unknown.json()["near"])
     assert 404 == client.post("/v1/workers/alpha/explode").status_code
     assert 400 == client.get("/v1/status?after=x").status_code
-    board.pin({"alpha": WorkerRecord("alpha")}, stopping=True)
+    board.pin(fleet(DatasiteSpec("alpha", 8080)), {"alpha": WorkerRecord("alpha")}, stopping=True)
     assert 409 == client.post("/v1/workers/alpha/start").status_code
     assert [] == posted
 
@@ -287,7 +289,7 @@ def test_control_refuses_with_a_reason(control: tuple[httpx.Client, Board, list[
 def test_control_waits_for_news(control: tuple[httpx.Client, Board, list[Any]]) -> None:
     """A long poll is answered by the next change, not by its time-out."""
     client, board, _ = control
-    news: Callable[[], None] = lambda: board.pin({"alpha": WorkerRecord("alpha")}, stopping=False)  # noqa: E731 - a timer wants a callable
+    news: Callable[[], None] = lambda: board.pin(board.read().config, {"alpha": WorkerRecord("alpha")}, stopping=False)  # noqa: E731 - a timer wants a callable
     threading.Timer(0.1, news).start()
     answer = client.get("/v1/status?after=1&timeout=15")
     assert 200 == answer.status_code

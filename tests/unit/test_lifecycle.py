@@ -12,12 +12,14 @@ from supervisor.facts import (
     DeadlineReached,
     Fact,
     LaunchFailed,
+    LaunchSent,
     OperatorAsked,
     ProbeAnswered,
     ProcessAdopted,
     ProcessExited,
     ProcessStarted,
     PulseReceived,
+    RulesChanged,
 )
 from supervisor.orders import Kill, Launch, Probe, Terminate
 from supervisor.policy.lifecycle import TABLE, next_due, step
@@ -44,6 +46,7 @@ def record(state: WorkerState, **more: Any) -> WorkerRecord:
 
 
 FACTS: dict[type, Fact] = {
+    LaunchSent: LaunchSent("a", 3),
     ProcessStarted: ProcessStarted("a", 3, 77, 5),
     ProcessAdopted: ProcessAdopted("a", 3, 77, 5, 100.0),
     LaunchFailed: LaunchFailed("a", 3, "no memory"),
@@ -52,7 +55,12 @@ FACTS: dict[type, Fact] = {
     ProbeAnswered: ProbeAnswered("a", 3, document()),
     DeadlineReached: DeadlineReached("a", 3),
     OperatorAsked: OperatorAsked("a", OperatorRequest.STOP),
+    RulesChanged: RulesChanged("a", Rules(grace=1.0), told=True),
 }
+
+
+ASKED = (OperatorAsked, ProcessAdopted, RulesChanged)
+"""Facts that speak of the worker, not of one of its processes."""
 
 
 def test_the_table_is_total() -> None:
@@ -72,7 +80,7 @@ def test_every_step_leaves_a_record_that_makes_sense(state: WorkerState, kind: t
 
 
 @pytest.mark.parametrize("state", list(WorkerState))
-@pytest.mark.parametrize("kind", [kind for kind in get_args(Fact) if kind not in (OperatorAsked, ProcessAdopted)])
+@pytest.mark.parametrize("kind", [kind for kind in get_args(Fact) if kind not in ASKED])
 def test_an_older_generation_changes_nothing(state: WorkerState, kind: type) -> None:
     """A late word of a process that is gone is dropped."""
     before = record(state, generation=4)
@@ -171,7 +179,9 @@ def test_a_configuration_failure_is_named_and_not_retried_blindly() -> None:
 def test_a_start_has_a_deadline() -> None:
     """A process that does not become ready in time is killed, which counts as a crash."""
     started = step(record(WorkerState.DOWN), OperatorAsked("a", OperatorRequest.START), 100.0).record
-    born = step(started, ProcessStarted("a", 4, 88, 6), 100.1).record
+    assert None is started.deadline  # it may have to wait for its turn
+    sent = step(started, LaunchSent("a", 4), 100.0).record
+    born = step(sent, ProcessStarted("a", 4, 88, 6), 100.1).record
     late = step(born, DeadlineReached("a", 4), 100.0 + born.rules.probes.start_timeout)
     assert (Kill("a", 4, 88),) == late.orders
     gone = step(late.record, ProcessExited("a", 4, SIGKILLED), 221.0)

@@ -1,0 +1,188 @@
+"""Keeps what happened, in a thread of its own, so that a slow or full disk holds up no decision.
+
+events.jsonl    what people and hooks are told, one JSON object a line; ``fleet events`` reads it
+journal.jsonl   every fact with what ``step`` made of it: a recorded history that a test can replay
+ledger.json     what the next supervisor has to know should this one die: what is wanted, and the counts
+
+The first two are rotated by size. A line that a crash or a full disk has torn is skipped by every reader.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from supervisor.facts import Fact
+from supervisor.history import Event
+from supervisor.policy.lifecycle import Step
+from supervisor.record import ExitCause, ExitKind, Wanted, WorkerRecord
+from supervisor.spec import Rules
+
+EVENTS = "events.jsonl"
+JOURNAL = "journal.jsonl"
+LEDGER = "ledger.json"
+LEDGER_VERSION = 1
+_EVENT_BYTES, _EVENT_BACKUPS = 5 * 1024 * 1024, 4
+_JOURNAL_BYTES, _JOURNAL_BACKUPS = 5 * 1024 * 1024, 1
+_CLOSING = 5.0
+
+
+class Recorder:
+    """``folder`` is made if absent. Every method returns at once; ``close`` waits until all is written."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._ledger = folder / LEDGER
+        self._events = _file(folder / EVENTS, _EVENT_BYTES, _EVENT_BACKUPS)
+        self._journal = _file(folder / JOURNAL, _JOURNAL_BYTES, _JOURNAL_BACKUPS)
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._kept: str = ""
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def event(self, event: Event, at: str) -> None:
+        self._work.put(lambda: _append(self._events, event.to_dict(at)))
+
+    def fact(self, fact: Fact, made: Step, now: float) -> None:
+        self._work.put(lambda: _append(self._journal, fact_line(fact, made, now)))
+
+    def rules(self, rules: Mapping[str, Rules], now: float) -> None:
+        """A new chapter of the journal: from here on these workers, with these rules, and nothing known of them."""
+        self._work.put(lambda: _append(self._journal, rules_line(rules, now)))
+
+    def ledger(self, records: Mapping[str, WorkerRecord], *, running: bool) -> None:
+        """Keep what the next supervisor has to know; written only when it changed."""
+        self._work.put(lambda: self._keep(records, running=running))
+
+    def close(self) -> None:
+        self._work.put(None)
+        self._thread.join(_CLOSING)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            try:
+                work()
+            except OSError:
+                continue  # a full disk: what cannot be kept is lost, the fleet goes on
+        self._events.close()
+        self._journal.close()
+
+    def _keep(self, records: Mapping[str, WorkerRecord], *, running: bool) -> None:
+        text = json.dumps(ledger_document(records, running=running), indent=1)
+        if text == self._kept:
+            return
+        part = self._ledger.with_suffix(".part")
+        part.write_text(text)
+        part.replace(self._ledger)
+        self._kept = text
+
+
+def _file(path: Path, size: int, backups: int) -> RotatingFileHandler:
+    handler = RotatingFileHandler(path, maxBytes=size, backupCount=backups, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return handler
+
+
+def _append(file: RotatingFileHandler, values: Mapping[str, Any]) -> None:
+    file.handle(logging.makeLogRecord({"msg": json.dumps(values, separators=(",", ":"))}))
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines; what is torn is skipped. Raises OSError when there is no such file."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                values = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(values, dict):
+                yield values
+
+
+# --- the journal's lines ---
+
+
+def rules_line(rules: Mapping[str, Rules], now: float) -> dict[str, Any]:
+    return {"t": round(now, 4), "rules": {name: asdict(one) for name, one in rules.items()}}
+
+
+def fact_line(fact: Fact, made: Step, now: float) -> dict[str, Any]:
+    """``s``, ``g`` and ``o``: the state and generation after it, and the orders it brought."""
+    orders = [type(order).__name__ for order in made.orders]
+    return {
+        "t": round(now, 4),
+        "fact": type(fact).__name__,
+        **_slim(asdict(fact)),
+        "s": made.record.state.value,
+        "g": made.record.generation,
+        **({"o": orders} if orders else {}),
+    }
+
+
+_OF_STATUS = ("factory_name", "generation", "pid", "phase", "failure")
+
+
+def _slim(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what policy does not look at: a year of probes would be mostly that."""
+    status = values.get("status")
+    return {**values, "status": {key: status[key] for key in _OF_STATUS}} if status else values
+
+
+# --- the ledger ---
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a supervisor that did not end in order left about one worker."""
+
+    wanted: Wanted
+    reason: str
+    restarts: int
+    restarts_by_cause: dict[str, int]
+    last_exit: ExitCause | None
+
+
+def ledger_document(records: Mapping[str, WorkerRecord], *, running: bool) -> dict[str, Any]:
+    workers = {
+        name: {
+            "wanted": record.wanted.value,
+            "reason": record.asked or record.reason,
+            "restarts": record.restarts,
+            "restarts_by_cause": record.restarts_by_cause,
+            "last_exit": asdict(record.last_exit) if record.last_exit else None,
+        }
+        for name, record in records.items()
+    }
+    return {"version": LEDGER_VERSION, "running": running, "workers": workers}
+
+
+def read_ledger(folder: Path) -> dict[str, Remembered]:
+    """What the last supervisor left, by name; empty when it ended in order, or left nothing that can be read."""
+    try:
+        document = json.loads((folder / LEDGER).read_text())
+        if not document["running"]:
+            return {}
+        return {name: _remembered(values) for name, values in document["workers"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _remembered(values: dict[str, Any]) -> Remembered:
+    end = values.get("last_exit")
+    cause = ExitCause(ExitKind(end["kind"]), end["detail"], end.get("code"), end.get("signal")) if end else None
+    by_cause = dict(values.get("restarts_by_cause", {}))
+    reason = str(values.get("reason", ""))
+    return Remembered(Wanted(values["wanted"]), reason, int(values.get("restarts", 0)), by_cause, cause)
+
+
+def restored(record: WorkerRecord, past: Remembered) -> WorkerRecord:
+    """``record`` with the counts of the past, so that a new supervisor hides no crash."""
+    record = replace(record, restarts=past.restarts, restarts_by_cause=past.restarts_by_cause, last_exit=past.last_exit)
+    return replace(record, asked=past.reason, reason=past.reason) if past.wanted is Wanted.DOWN else record

@@ -1,0 +1,58 @@
+"""What is told of the fleet's life, as frozen values: one ``Event`` for each change that somebody may ask about later.
+
+``policy.chronicle`` makes them; ``effects.history`` keeps them; ``fleet events`` and hooks show them. Their JSON shape
+is a promise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+FLEET = "fleet"
+"""The name under which an event speaks of the supervisor, or of the fleet as a whole."""
+
+
+class EventKind(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    UNREADY = "unready"
+    STOPPING = "stopping"
+    EXITED = "exited"
+    DOWN = "down"
+    BACKOFF = "backoff"
+    QUARANTINED = "quarantined"
+    ADOPTED = "adopted"
+    REGISTERED = "registered"
+    UNREGISTERED = "unregistered"
+    JOBS_INTERRUPTED = "jobs_interrupted"
+    CONFIGURED = "configured"
+    RELOADED = "reloaded"
+    RELOAD_REFUSED = "reload_refused"
+    SUPERVISOR_STARTED = "supervisor_started"
+    SUPERVISOR_STOPPED = "supervisor_stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``cause``: an ``ExitKind``, a ``By``, ``probe`` or empty. ``text``: one sentence for people.
+
+    ``pid`` and ``generation`` are those of the process the event speaks of; ``exit_code`` is negative for a signal.
+    """
+
+    name: str
+    event: EventKind
+    text: str
+    state: str = ""
+    cause: str = ""
+    generation: int = 0
+    pid: int | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    restarts: int = 0
+    warning: bool = False  # somebody should look at it
+
+    def to_dict(self, at: str) -> dict[str, Any]:
+        """The event as it is kept and handed to hooks; ``at``: the wall clock's ISO 8601 text."""
+        return {"at": at, **asdict(self)}

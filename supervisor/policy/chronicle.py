@@ -1,0 +1,127 @@
+"""What is worth telling of a step: events with their cause, made of the records before and after it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from datasite_worker.contract import StatusDocument
+from supervisor.facts import Fact, LaunchFailed, ProcessAdopted, ProcessExited
+from supervisor.history import Event, EventKind
+from supervisor.policy.lifecycle import ADOPTED
+from supervisor.record import By, ExitCause, ExitKind, WorkerRecord, WorkerState
+
+PROBE = "probe"
+"""The cause of what a probe brought about."""
+NEVER = ExitCause(ExitKind.UNKNOWN, "nothing is known of its end")
+
+_WARNINGS = {EventKind.UNREADY, EventKind.BACKOFF, EventKind.QUARANTINED, EventKind.JOBS_INTERRUPTED}
+
+
+def tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> tuple[Event, ...]:
+    """The events of one step, in the order in which they happened; none when nothing worth telling happened."""
+    return tuple(_tell(before, after, fact, now)) if after is not before else ()
+
+
+def _tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> Iterator[Event]:
+    if isinstance(fact, ProcessExited) or (isinstance(fact, LaunchFailed) and before.state is WorkerState.STARTING):
+        yield _exited(before, after)
+    if isinstance(fact, ProcessAdopted):
+        text = f"adopted (pid {after.pid}), running since before this supervisor"
+        yield _event(after, EventKind.ADOPTED, text, cause=By.ADOPTION.value)
+    elif after.generation != before.generation:
+        yield _starting(before, after)
+    elif after.state is not before.state:
+        yield _changed(before, after, now)
+    yield from _heard(before.status, after)
+
+
+def _event(record: WorkerRecord, kind: EventKind, text: str, **more: Any) -> Event:
+    return Event(
+        **{
+            "name": record.name,
+            "event": kind,
+            "text": text,
+            "state": record.state.value,
+            "generation": record.generation,
+            "pid": record.pid,
+            "restarts": record.restarts,
+            "warning": kind in _WARNINGS,
+            **more,
+        }
+    )
+
+
+def _exited(before: WorkerRecord, after: WorkerRecord) -> Event:
+    """Of the process that is gone, so with its pid and generation."""
+    asked = before.asked_by if before.state is WorkerState.STOPPING and not before.killed_for else None
+    end = after.last_exit or NEVER
+    return _event(
+        after,
+        EventKind.EXITED,
+        f"ended: {end}",
+        cause=asked.value if asked else end.kind.value,
+        generation=before.generation,
+        pid=before.pid,
+        exit_code=end.code,
+        signal=end.signal,
+        warning=asked is None,
+    )
+
+
+def _starting(before: WorkerRecord, after: WorkerRecord) -> Event:
+    if after.restarts != before.restarts:
+        cause = after.last_exit.kind.value if after.last_exit else ""
+        text = f"restarting, restart {after.restarts}, {after.reason}"
+        return _event(after, EventKind.STARTING, text, cause=cause, warning=True)
+    return _event(after, EventKind.STARTING, f"starting: {after.reason}", cause=after.asked_by or "")
+
+
+def _changed(before: WorkerRecord, after: WorkerRecord, now: float) -> Event:
+    match after.state:
+        case WorkerState.READY:
+            return _event(after, EventKind.READY, _ready(before, after, now))
+        case WorkerState.UNREADY:
+            return _event(after, EventKind.UNREADY, f"not ready: {after.reason}", cause=PROBE)
+        case WorkerState.STOPPING if after.killed_for:
+            return _event(after, EventKind.STOPPING, f"killed: {after.reason}", cause=PROBE, warning=True)
+        case WorkerState.STOPPING:
+            return _event(after, EventKind.STOPPING, f"stopping: {after.reason}", cause=after.asked_by or "")
+        case WorkerState.BACKOFF:
+            return _event(after, EventKind.BACKOFF, _waiting(after, "waiting to restart", now), cause=_exit_kind(after))
+        case WorkerState.QUARANTINED:
+            return _event(after, EventKind.QUARANTINED, _waiting(after, "quarantined", now), cause=_exit_kind(after))
+    return _event(after, EventKind.DOWN, f"down: {after.reason}", cause=after.asked_by or _exit_kind(after))
+
+
+def _ready(before: WorkerRecord, after: WorkerRecord, now: float) -> str:
+    if before.state is not WorkerState.STARTING or after.started_at is None:
+        return "ready again"
+    if before.reason == ADOPTED:
+        return f"answers (pid {after.pid})"
+    return f"ready in {now - after.started_at:.2f} s (pid {after.pid})"
+
+
+def _waiting(record: WorkerRecord, what: str, now: float) -> str:
+    again = "" if record.deadline is None else f"; next attempt in {record.deadline - now:.1f} s"
+    return f"{what}: {record.reason}{again}"
+
+
+def _exit_kind(record: WorkerRecord) -> str:
+    return record.last_exit.kind.value if record.last_exit else ""
+
+
+def _heard(old: StatusDocument | None, after: WorkerRecord) -> Iterator[Event]:
+    """What the worker said of itself that was not so before."""
+    new = after.status
+    if new is None or new == old:
+        return
+    same = old is not None and old.generation == new.generation
+    if new.interrupted_jobs and not (same and old is not None and old.interrupted_jobs):
+        jobs = f"jobs were running when it ended and are marked interrupted: {', '.join(new.interrupted_jobs)}"
+        yield _event(after, EventKind.JOBS_INTERRUPTED, jobs)
+    known = old.registered if same and old is not None else None
+    if new.registered and not known:
+        yield _event(after, EventKind.REGISTERED, new.registration or "registered")
+    elif known and not new.registered:
+        yield _event(after, EventKind.UNREGISTERED, f"no longer registered: {new.registration or new.heartbeat_error}")
