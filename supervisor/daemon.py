@@ -22,6 +22,7 @@ from supervisor.effects.launcher import scrub_environment
 from supervisor.effects.machine import Machine
 from supervisor.effects.recorder import Recorder, Remembered, read_ledger, restored
 from supervisor.effects.run_files import RunFile, RunFiles
+from supervisor.effects.sdnotify import Notifier
 from supervisor.engine import Engine
 from supervisor.facts import OperatorAsked, ProcessAdopted
 from supervisor.history import FLEET, Event, EventKind
@@ -109,7 +110,9 @@ def _run(config: FleetConfig, reset: tuple[str, ...], environ: Mapping[str, str]
     _wipe(config, reset)
     recorder = Recorder(history_dir(config))
     recorder.rules({spec.name: config.rules(spec) for spec in config.workers}, clock.monotonic())
-    machine = Machine(config, run_files, recorder, lambda: _load_again(config.path, environ), version("datasite-fleet"))
+    load_again = lambda: _load_again(config.path, environ)  # noqa: E731 - what a reload calls
+    notifier = Notifier.from_environ(environ)
+    machine = Machine(config, run_files, recorder, notifier, load_again, version("datasite-fleet"))
     engine = Engine(config, machine, _restored(config, past))
     engine.run([_about(EventKind.SUPERVISOR_STARTED, config), *_first_messages(config, kept, past)])
     machine.tell([_about(EventKind.SUPERVISOR_STOPPED, config)])

@@ -9,6 +9,7 @@ from typing import Any
 
 from datasite_worker.contract import settings_file
 from supervisor.effects import clock, evidence, leash
+from supervisor.effects.announcer import Announcer
 from supervisor.effects.board import Board, Pinned
 from supervisor.effects.control import ControlServer, Load, ReloadAsked, ReloadFailed
 from supervisor.effects.gauges import Gauges
@@ -19,12 +20,14 @@ from supervisor.effects.prober import Prober
 from supervisor.effects.processes import is_same, reap_strays, signal_group, sweep_group
 from supervisor.effects.recorder import Recorder
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
+from supervisor.effects.sdnotify import Notifier
 from supervisor.effects.service import ServiceThread
 from supervisor.facts import Fact, ProcessAdopted, ProcessStarted
 from supervisor.history import FLEET, Event, EventKind
 from supervisor.orders import Configure, Probe
 from supervisor.policy import launching
 from supervisor.policy.lifecycle import Step
+from supervisor.policy.readiness import start_limit
 from supervisor.policy.reconcile import fingerprint
 from supervisor.record import ExitCause, WorkerRecord
 from supervisor.snapshot import FleetSnapshot, SupervisorFacts, take
@@ -34,10 +37,13 @@ from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
 class Machine:
     """Made in the main thread of the supervisor, which must have the state folder's lock.
 
-    ``load`` reads the fleet.yaml anew, for a reload; ``recorder`` stays its maker's to close.
+    ``notifier`` speaks to the service manager, if there is one; ``load`` reads the fleet.yaml anew, for a reload;
+    ``recorder`` stays its maker's to close.
     """
 
-    def __init__(self, config: FleetConfig, run_files: RunFiles, recorder: Recorder, load: Load, version: str) -> None:
+    def __init__(
+        self, config: FleetConfig, run_files: RunFiles, recorder: Recorder, notifier: Notifier, load: Load, version: str
+    ) -> None:
         self._config = config
         self._run_files = run_files
         self._recorder = recorder
@@ -52,6 +58,7 @@ class Machine:
         self._inbox.catch(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
         self._service = ServiceThread()
         self._hooks = Hooks(config.on_event)
+        self._announcer = Announcer(notifier, self._started_at, start_limit(config))
         self._prober = Prober(self._service, self._inbox.post)
         self._launcher = Launcher(self._inbox.post)
         self._control = ControlServer(self._board, self.picture, self._inbox.post, load)
@@ -64,6 +71,7 @@ class Machine:
         self._launcher.close()
         self._inbox.close()
         self._hooks.close()
+        self._announcer.close()
 
     # --- what the engine asks ---
 
@@ -75,12 +83,15 @@ class Machine:
         return clock.monotonic()
 
     def wait(self, timeout: float | None) -> list[Any]:
-        messages = self._inbox.wait(timeout)
+        self._announcer.feed(self.now())
+        messages = self._inbox.wait(self._announcer.patience(timeout, self.now()))
+        self._announcer.look(self._board.read().records, self.now())
         signals = {message.number for message in messages if isinstance(message, Signalled)}
         if signal.SIGCHLD in signals:
             reap_strays(self._watched.keys() | self._launcher.helpers())
             self._launcher.warm()  # if it was the forkserver that died; otherwise nothing happens
         if signal.SIGHUP in signals:
+            self._announcer.reloading(self.now())
             self._service.call(self._reload)
         return messages
 
@@ -146,10 +157,14 @@ class Machine:
         for event in events:
             self._recorder.event(event, at)
             self._hooks.tell(event.to_dict(at))
+            if event.event in (EventKind.RELOADED, EventKind.RELOAD_REFUSED):
+                self._announcer.reloaded(self._board.read().records, self.now())
 
     def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None:
         self._board.pin(config, records, stopping=stopping)
-        if not stopping:  # a fleet that goes down in order leaves nothing to remember
+        if stopping:
+            self._announcer.stopping()
+        else:  # a fleet that goes down in order leaves nothing to remember
             self._recorder.ledger(records, running=True)
 
     # --- what others ask ---
