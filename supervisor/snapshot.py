@@ -6,7 +6,7 @@ A snapshot carries only facts that were true when it was taken; what is not know
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from supervisor.record import WorkerRecord, WorkerState
@@ -41,6 +41,9 @@ class WorkerSnapshot:
     since_s: float  # how long the state has held
     next_attempt_s: float | None  # until the next start, while in backoff or quarantined
     log: str
+    active_experiments: list[str] = field(default_factory=list)  # user code that runs now
+    last_training_completion: str | None = None
+    interrupted_jobs: list[str] = field(default_factory=list)  # cut off by the end of the process before this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,4 +169,7 @@ def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, 
         since_s=round(now - record.since, 3),
         next_attempt_s=round(max(0.0, (record.deadline or now) - now), 3) if waiting else None,
         log=log,
+        active_experiments=list(said.active_experiments) if said else [],
+        last_training_completion=said.last_training_completion if said else None,
+        interrupted_jobs=list(said.interrupted_jobs) if said else [],
     )

@@ -28,38 +28,42 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that was passed on. ``before``: the worker as it was; ``generation``: its process's, then."""
+    """A request that was passed on. ``before``: the worker as it was, None when there was none; ``generation``: its
+    process's, then."""
 
     request: OperatorRequest
-    before: WorkerSnapshot
+    name: str
+    before: WorkerSnapshot | None
     generation: int
 
-    @property
-    def name(self) -> str:
-        return self.before.name
 
-
-def judge(asked: Asked, now: WorkerSnapshot) -> Verdict:
+def judge(asked: Asked, now: WorkerSnapshot | None) -> Verdict:
     """Whether what was asked came about, cannot come about by itself any more, or is still under way."""
+    if now is None:
+        return Verdict.DONE if asked.request is OperatorRequest.STOP else Verdict.WAITING
     if asked.request is OperatorRequest.STOP:
         return Verdict.DONE if now.state == WorkerState.DOWN and now.wanted == Wanted.DOWN else Verdict.WAITING
     renewed = now.generation > asked.generation
     if now.ready and now.wanted == Wanted.UP and (renewed or asked.request is OperatorRequest.START):
         return Verdict.DONE
     # At rest in the state it was in before only says that the request has not been taken up yet.
-    if now.state in _AT_REST and (renewed or now.state != asked.before.state):
+    if now.state in _AT_REST and (renewed or asked.before is None or now.state != asked.before.state):
         return Verdict.FAILED
     return Verdict.WAITING
 
 
 def was_so_already(asked: Asked, now: WorkerSnapshot) -> bool:
     """Whether the request found nothing to do."""
+    if asked.before is None:
+        return False
     same_process = now.generation == asked.before.generation
     return same_process and now.state == asked.before.state and now.wanted == asked.before.wanted
 
 
-def good_news(asked: Asked, now: WorkerSnapshot, took: float) -> str:
+def good_news(asked: Asked, now: WorkerSnapshot | None, took: float) -> str:
     """``detroit_line_beta ready in 0.41 s (pid 123)``."""
+    if now is None:
+        return f"{clean(asked.name)} stopped and removed in {took:.2f} s"
     what = "stopped" if asked.request is OperatorRequest.STOP else "ready"
     pid = "" if now.pid is None else f" (pid {now.pid})"
     if was_so_already(asked, now):
@@ -67,8 +71,10 @@ def good_news(asked: Asked, now: WorkerSnapshot, took: float) -> str:
     return f"{clean(now.name)} {what} in {took:.2f} s{pid}"
 
 
-def bad_news(asked: Asked, now: WorkerSnapshot, took: float) -> str:
+def bad_news(asked: Asked, now: WorkerSnapshot | None, took: float) -> str:
     """Why it did not come about, and what to do next."""
+    if now is None:
+        return f"{clean(asked.name)} not there after {took:.1f} s\n  next step: fleet events fleet"
     reason = clean(now.reason or now.last_exit or "no reason known")
     verb = {OperatorRequest.STOP: "stopped", OperatorRequest.START: "ready", OperatorRequest.RESTART: "ready"}
     still = f"is {clean(now.state)} after {took:.1f} s" if judge(asked, now) is Verdict.WAITING else clean(now.state)
@@ -85,13 +91,18 @@ def ask(client: ControlClient, names: Iterable[str] | None, request: OperatorReq
 
     An unknown name raises Fault before anything is asked.
     """
-    snapshot = client.status()
+    wanted, known = choose(client.status(), names)
+    return [Asked(request, name, known[name], client.ask(name, request)) for name in wanted]
+
+
+def choose(snapshot: FleetSnapshot, names: Iterable[str] | None) -> tuple[list[str], dict[str, WorkerSnapshot]]:
+    """The named workers, each once (None: every datasite), and all that there are. Raises Fault for an unknown name."""
     known = by_name(snapshot)
     wanted = list(dict.fromkeys(names or (datasite.name for datasite in snapshot.datasites)))
     for name in wanted:
         if name not in known:
             raise unknown_name(name, known)
-    return [Asked(request, known[name], client.ask(name, request)) for name in wanted]
+    return wanted, known
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +134,7 @@ def _settle(
     """Tell of what is settled by now; what still is to be waited for, and whether something failed."""
     seen, waiting, failed = by_name(snapshot), [], False
     for one in open_ones:
-        now = seen[one.name]
+        now = seen.get(one.name)
         verdict = judge(one, now)
         if verdict is Verdict.DONE:
             telling.good(good_news(one, now, took))

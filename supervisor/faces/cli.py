@@ -62,11 +62,13 @@ def fleet(
 _COMMANDS: tuple[Callable[..., None], ...] = (
     running.up,
     running.down,
+    running.reload,
     looking.status,
     asking.start,
     asking.stop,
     asking.restart,
     looking.logs,
+    looking.events,
     looking.credentials,
     files.validate,
     files.init,

@@ -22,6 +22,9 @@ ANSWER_TIMEOUT = 5.0
 """Seconds within which a living supervisor answers; a long poll may take its own timeout more."""
 
 
+_RELOAD_TIMEOUT = 30.0
+
+
 class ControlError(Exception):
     """The supervisor did not do what it was asked."""
 
@@ -36,6 +39,10 @@ class NoAnswer(ControlError):
 
 class Refused(ControlError):
     """The supervisor will not do it; its text says why."""
+
+
+class Broken(ControlError):
+    """The fleet.yaml cannot be taken up; its text says where it is broken."""
 
 
 class UnknownWorker(ControlError):
@@ -88,6 +95,12 @@ class ControlClient:
         answer = self._call("POST", f"/v1/workers/{quote(name, safe='')}/{request.value}", name=name)
         return int(answer.get("generation", 0))
 
+    def reload(self, *, dry_run: bool) -> dict[str, Any]:
+        """The plan of a reload, as ``policy.reconcile.Plan``. Raises Broken when the new file cannot be taken up."""
+        patience = _RELOAD_TIMEOUT - self._patience  # a secret that the file names may lie on a slow disk
+        made = self._call("POST", "/v1/reload", params={"dry_run": int(dry_run)}, extra=max(0.0, patience))
+        return dict(made)
+
     def down(self) -> None:
         self._call("POST", "/v1/down")
 
@@ -139,4 +152,6 @@ def _body(response: httpx.Response, name: str) -> Any:
     said = body if isinstance(body, dict) else {}
     if response.status_code == httpx.codes.NOT_FOUND and "near" in said:
         raise UnknownWorker(name, tuple(said["near"]))
+    if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+        raise Broken(str(said.get("error", "")))
     raise Refused(str(said.get("error", f"the supervisor answered HTTP {response.status_code}")))

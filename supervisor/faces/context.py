@@ -107,5 +107,7 @@ def line_faults(place: Place, but: type[Exception] | tuple[()] = ()) -> Iterator
         raise unknown_name(error.name, place.names, error.near) from error
     except client.NotRunning as error:
         raise Fault(str(error), Exit.NOT_RUNNING, next_step=f"fleet up {place.path}") from error
+    except client.Broken as error:
+        raise Fault(f"{error}\nnothing was changed; the fleet goes on as it was", Exit.WRONG_USE) from error
     except client.ControlError as error:
         raise Fault(str(error), next_step=f"fleet logs fleet; the supervisor's log is in {place.log_dir}") from error

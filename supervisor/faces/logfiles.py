@@ -42,7 +42,12 @@ def _tail(file: BinaryIO, count: int) -> list[bytes]:
     return text.splitlines(keepends=True)[-count:] if count else []
 
 
-def follow(path: Path, pause: Pause = lambda: time.sleep(_PAUSE), begin: int | None = None) -> Iterator[str]:
+def rest() -> None:
+    """Between two looks at a file in which nothing is new."""
+    time.sleep(_PAUSE)
+
+
+def follow(path: Path, pause: Pause = rest, begin: int | None = None) -> Iterator[str]:
     """What is appended from ``begin`` (default: the end) on. Endless; ``pause`` is called when there is nothing new.
 
     A file that is not there yet is waited for; one that is rotated away is read to its end, then its successor.

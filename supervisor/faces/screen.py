@@ -54,6 +54,30 @@ class Screen:
             task = shown.add_task(doing)
             yield lambda details: shown.update(task, description=f"{doing} {details}"[: self.console.width - 20])
 
+    @contextmanager
+    def bar(self, doing: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        """A progress bar; what it yields takes how many of ``total`` are done, and the details.
+
+        Elsewhere than on a terminal each new detail is one line on standard error.
+        """
+        if not self.live:
+            said = [""]
+            yield lambda _done, details: _once(details, said)
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        text = TextColumn("{task.description}", markup=False)
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), text)
+        with Progress(*columns, console=self.console, transient=True) as shown:
+            task = shown.add_task(doing, total=total)
+            yield lambda done, details: shown.update(task, completed=done, description=details or doing)
+
+
+def _once(details: str, said: list[str]) -> None:
+    if "training" in details and details.split(" (", maxsplit=1)[0] != said[0]:
+        click.echo(f"waiting: {details}", err=True)
+        said[0] = details.split(" (", maxsplit=1)[0]
+
 
 def _ignore(_: str) -> None:
     """There is nobody to show it to."""

@@ -70,6 +70,12 @@ def _last_exit(worker: WorkerSnapshot, _: str) -> str:
     return clean(worker.last_exit) if worker.last_exit else NOTHING
 
 
+def _restarts(worker: WorkerSnapshot) -> str:
+    """``3 (2 signal, 1 hung)``."""
+    causes = ", ".join(f"{count} {clean(cause)}" for cause, count in sorted(worker.restarts_by_cause.items()))
+    return f"{worker.restarts} ({causes})" if causes else str(worker.restarts)
+
+
 def _number(value: float | None, pattern: str) -> str:
     return NOTHING if value is None else pattern.format(value)
 
@@ -82,7 +88,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("port", "port", 90, lambda w, _: str(w.port), right=True),
     Column("device", "dev", 20, lambda w, _: clean(w.device) if w.device else NOTHING),
     Column("up-time", "up", 70, lambda w, _: NOTHING if w.uptime_s is None else duration(w.uptime_s), right=True),
-    Column("restarts", "rst", 80, lambda w, _: str(w.restarts), right=True),
+    Column("restarts", "rst", 80, lambda w, _: _restarts(w), right=True),
     Column("last exit", "exit", 50, _last_exit),
     Column("ready", "rdy", 10, lambda w, _: "yes" if w.ready else "no"),
     Column("registered", "reg", 55, _registered),
@@ -147,6 +153,8 @@ class _Layout:
         text = column.read(worker, taken_at)
         if column.title == "state":
             return f"{_LOOKS.get(worker.state, ('?', ''))[0]} {text}"
+        if column.title == "restarts" and self.short:
+            return str(worker.restarts)
         if column.title == "last exit" and len(text) > self.exit_width:
             return f"{text[: self.exit_width - 1]}…"
         return text

@@ -32,7 +32,9 @@ _FLEET_LIVE = ("name", "shutdown_grace", "startup", "on_event")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a reload would do, by name in the order of the file; with ``restart`` and ``live`` go the changed keys.
+    """What a reload would do, by name in the order of the file.
+
+    With ``restart`` go the changed keys that cannot be taken up live, with ``live`` those that can.
 
     ``fleet``: changed keys of the fleet as a whole. ``refused``: changed keys that a running fleet cannot take up;
     then nothing at all is done.
@@ -60,7 +62,8 @@ def plan(old: FleetConfig, new: FleetConfig) -> Plan:
     before = {spec.name: spec for spec in old.workers}
     after = {spec.name: spec for spec in new.workers}
     changes = {name: changed_keys(before[name], spec) for name, spec in after.items() if name in before}
-    restart = {name: keys for name, keys in changes.items() if not all(map(is_live, keys))}
+    because = {name: tuple(key for key in keys if not is_live(key)) for name, keys in changes.items()}
+    restart = {name: keys for name, keys in because.items() if keys}
     return Plan(
         add=tuple(name for name in after if name not in before),
         remove=tuple(name for name in before if name not in after),

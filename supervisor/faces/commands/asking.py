@@ -60,6 +60,23 @@ def stop(
 
 
 All = Annotated[bool, typer.Option("--all", help="All datasites (the embedded dashboard goes on).")]
+Rolling = Annotated[
+    bool, typer.Option("--rolling", help="One after another, each when those before it are ready again.")
+]
+MaxUnavailable = Annotated[
+    int,
+    typer.Option("--max-unavailable", min=1, metavar="N", help="With --rolling: so many at once.", show_default=True),
+]
+WaitTraining = Annotated[
+    float,
+    typer.Option(
+        "--wait-training",
+        min=0.0,
+        metavar="SECONDS",
+        help="With --rolling: how long a line that trains is waited for.",
+        show_default=True,
+    ),
+]
 
 
 def restart(
@@ -67,22 +84,53 @@ def restart(
     names: Names = None,
     file: FleetFile = None,
     every: All = False,
+    rolling: Rolling = False,
+    max_unavailable: MaxUnavailable = 1,
+    wait_training: WaitTraining = 300.0,
     no_wait: NoWait = False,
     timeout: Timeout = 150.0,
 ) -> None:
     """Stop datasites in order and start them again. Their data stays.
 
-    Returns when they are ready again, or with what keeps them from it; waits up to --timeout (150 s).
+    Returns when they are ready again, or with what keeps them from it; waits up to --timeout (150 s; with --rolling
+    for each). A rolling restart stops at the first datasite that does not come back, and waits for trainings.
 
     \b
     Examples:
       fleet restart detroit_line_beta
       fleet restart --all
+      fleet restart --all --rolling --wait-training 600
     """
     if every and names:
         raise Fault("either --all or names, not both", Exit.WRONG_USE)
     place = place_of(context, file)
-    _request(context, OperatorRequest.RESTART, names, place, None if no_wait else timeout, every=every)
+    if not rolling:
+        _request(context, OperatorRequest.RESTART, names, place, None if no_wait else timeout, every=every)
+        return
+    if no_wait:
+        raise Fault("a rolling restart waits by its nature: --no-wait does not go with --rolling", Exit.WRONG_USE)
+    _roll(context, place, names, every=every, limits=(max_unavailable, wait_training, timeout))
+
+
+def _roll(
+    context: typer.Context, place: Place, names: list[str] | None, *, every: bool, limits: tuple[int, float, float]
+) -> None:
+    from supervisor.faces import rolling
+
+    if not names and not every:
+        raise _which(OperatorRequest.RESTART, place)
+    screen = screen_of(context)
+    with talking_to(place) as client:
+        chosen = rolling.chosen(client, names)
+        with screen.bar("rolling restart", len(chosen)) as advance:
+            progress = rolling.Progress(screen.say, lambda line: click.echo(line, err=True), advance)
+            done = rolling.roll(client, chosen, rolling.Limits(*limits), progress)
+    if not done:
+        raise typer.Exit(Exit.NOT_DONE)
+
+
+def _which(request: OperatorRequest, place: Place) -> Fault:
+    return Fault(f"{request} which datasites? There are: {', '.join(map(clean, place.names))}", Exit.WRONG_USE)
 
 
 def _request(
@@ -95,7 +143,7 @@ def _request(
     every: bool = False,
 ) -> None:
     if not names and not every:
-        raise Fault(f"{request} which datasites? There are: {', '.join(map(clean, place.names))}", Exit.WRONG_USE)
+        raise _which(request, place)
     if not _ask_and_follow(place, request, names, timeout, screen_of(context)):
         raise typer.Exit(Exit.NOT_DONE)
 

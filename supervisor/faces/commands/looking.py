@@ -119,6 +119,46 @@ def _write(text: str) -> None:
     click.echo(clean_log(text) if sys.stdout.isatty() else text, nl=False)
 
 
+EventsName = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="A datasite, dashboard, or fleet: the fleet as a whole.", show_default=False),
+]
+
+
+def events(
+    context: typer.Context,
+    name: EventsName = None,
+    follow: Follow = False,
+    lines: Lines = 20,
+    as_json: Json = False,
+    file: LongFleetFile = None,
+) -> None:
+    """Show what happened, with its cause: starts, ends, probes that failed, reloads, quarantines.
+
+    Works with and without a supervisor. With --json, one object a line. Here -f follows; name the fleet.yaml with
+    --file, or with -f before the command.
+
+    \b
+    Examples:
+      fleet events
+      fleet events detroit_line_beta -n 100
+      fleet events -f --json
+    """
+    from supervisor.faces import chronicle
+
+    place = place_of(context, file)
+    known = [*place.names, SUPERVISOR_LOG]
+    # A line that is no longer in fleet.yaml has a history too.
+    if name is not None and name not in known and not chronicle.last(place.state_dir, name, 1):
+        raise unknown_name(name, known)
+    show = json.dumps if as_json else chronicle.in_words
+    for event in chronicle.last(place.state_dir, name, lines):
+        click.echo(show(event))
+    if follow:
+        for event in chronicle.follow(place.state_dir, name):
+            click.echo(show(event))
+
+
 Name = Annotated[str | None, typer.Argument(metavar="NAME", help="A datasite.", show_default=False)]
 
 

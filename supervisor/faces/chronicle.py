@@ -1,0 +1,77 @@
+"""``fleet events``: what happened, from the history that the supervisor keeps. Reads files, needs no supervisor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from supervisor.faces import logfiles
+from supervisor.faces.words import clean
+
+FOLDER = "history"
+FILE = "events.jsonl"
+_ROTATED = 4
+
+Event = dict[str, Any]
+
+
+def last(state_dir: Path, name: str | None, count: int) -> list[Event]:
+    """The last ``count`` events, oldest first; of every worker when ``name`` is None."""
+    found: list[Event] = []
+    for path in _files(state_dir):
+        found = [event for event in _read(path) if _is_about(event, name)] + found
+        if len(found) >= count:
+            break
+    return found[-count:] if count else []
+
+
+def follow(state_dir: Path, name: str | None, pause: logfiles.Pause = logfiles.rest) -> Iterator[Event]:
+    """Events as they happen, from now on. Endless."""
+    path = state_dir / FOLDER / FILE
+    rest = ""
+    for text in logfiles.follow(path, pause):
+        *lines, rest = (rest + text).split("\n")
+        yield from (event for event in _parsed(lines) if _is_about(event, name))
+
+
+def in_words(event: Event) -> str:
+    """``2026-03-01 12:00:00  detroit_line_beta  exited       ended: SIGKILL``, in this machine's time."""
+    name, kind, text = (clean(str(event.get(key, ""))) for key in ("name", "event", "text"))
+    return f"{_moment(str(event.get('at', '')))}  {name:<20}  {kind:<18}  {text}"
+
+
+def _moment(at: str) -> str:
+    try:
+        return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return clean(at)[:19]
+
+
+def _files(state_dir: Path) -> Iterator[Path]:
+    """The newest first."""
+    newest = state_dir / FOLDER / FILE
+    for path in (newest, *(newest.with_name(f"{FILE}.{number}") for number in range(1, _ROTATED + 1))):
+        if path.is_file():
+            yield path
+
+
+def _read(path: Path) -> list[Event]:
+    return list(_parsed(path.read_text(encoding="utf-8", errors="replace").split("\n")))
+
+
+def _parsed(lines: list[str]) -> Iterator[Event]:
+    """What a crash or a full disk has torn is passed over."""
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event
+
+
+def _is_about(event: Event, name: str | None) -> bool:
+    return name is None or event.get("name") == name

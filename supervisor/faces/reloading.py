@@ -1,0 +1,53 @@
+"""``fleet reload``: asks the supervisor to take up the fleet.yaml, shows the plan, waits until it came about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supervisor.faces.asking import Asked, by_name
+from supervisor.faces.client import ControlClient
+from supervisor.faces.words import clean
+from supervisor.record import OperatorRequest, Wanted
+from supervisor.snapshot import FleetSnapshot
+
+Plan = dict[str, Any]
+"""The document of ``policy.reconcile.Plan``."""
+
+
+def in_words(plan: Plan) -> str:
+    """One line for each worker that something happens to, and one for all others."""
+    lines = [f"  add      {clean(name)}" for name in plan["add"]]
+    lines += [f"  remove   {clean(name)}" for name in plan["remove"]]
+    lines += [f"  restart  {clean(name)}: {_keys(keys)} changed" for name, keys in plan["restart"].items()]
+    lines += [f"  live     {clean(name)}: {_keys(keys)}, no restart" for name, keys in plan["live"].items()]
+    lines += [f"  fleet    {_keys(plan['fleet'])}, no restart"] if plan["fleet"] else []
+    if plan["unchanged"]:
+        lines.append(f"  unchanged: {', '.join(map(clean, plan['unchanged']))}")
+    return "\n".join(lines)
+
+
+def is_empty(plan: Plan) -> bool:
+    return not any(plan[key] for key in ("add", "remove", "restart", "live", "fleet"))
+
+
+def reload(client: ControlClient) -> tuple[Plan, list[Asked]]:
+    """Take the file up; the plan, and what is to be waited for."""
+    before = client.status()
+    plan = client.reload(dry_run=False)
+    return plan, _asked(plan, before)
+
+
+def _asked(plan: Plan, before: FleetSnapshot) -> list[Asked]:
+    known = by_name(before)
+    adds = [Asked(OperatorRequest.START, name, None, 0) for name in plan["add"]]
+    removes = [Asked(OperatorRequest.STOP, name, known[name], 0) for name in plan["remove"] if name in known]
+    restarts = [
+        Asked(OperatorRequest.RESTART, name, known[name], known[name].generation)
+        for name in plan["restart"]
+        if name in known and known[name].wanted == Wanted.UP
+    ]
+    return [*removes, *restarts, *adds]
+
+
+def _keys(keys: list[str]) -> str:
+    return ", ".join(map(clean, keys))

@@ -1,0 +1,119 @@
+"""``fleet restart --rolling``: one line after another, each gated on the readiness of those before it.
+
+``choose`` decides, and is pure; ``roll`` asks, waits and shows. The supervisor knows nothing of it: when this command
+is interrupted, what was asked for happens and the rest stays as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from supervisor.faces.asking import Asked, Verdict, bad_news, by_name, good_news, judge
+from supervisor.faces.asking import choose as named
+from supervisor.faces.client import ControlClient
+from supervisor.faces.words import clean, duration
+from supervisor.record import OperatorRequest, Wanted
+from supervisor.snapshot import WorkerSnapshot
+
+_LONGEST_POLL = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``max_unavailable``: how many lines are restarted at once. Times are seconds."""
+
+    max_unavailable: int
+    wait_training: float
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What may be restarted now, and what its turn waits for, by name."""
+
+    go: tuple[str, ...] = ()
+    waiting_for: Mapping[str, str] = field(default_factory=dict)
+
+
+def choose(
+    pending: Sequence[str], under_way: Sequence[str], seen: Mapping[str, WorkerSnapshot], limits: Limits, waited: float
+) -> Choice:
+    """``waited``: seconds for which a slot was free and nothing could be restarted for the sake of a training."""
+    free = limits.max_unavailable - len(under_way)
+    go: list[str] = []
+    waiting: dict[str, str] = {}
+    for name in pending:
+        if free <= len(go):
+            break
+        training = seen[name].active_experiments if name in seen else []
+        if training and waited < limits.wait_training:
+            left = duration(limits.wait_training - waited)
+            waiting[name] = f"training {', '.join(map(clean, training))} (at most {left} more)"
+        else:
+            go.append(name)
+    return Choice(tuple(go), waiting)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where news go. ``advance`` gets how many are done, and what is waited for."""
+
+    good: Callable[[str], None]
+    bad: Callable[[str], None]
+    advance: Callable[[int, str], None]
+
+
+def chosen(client: ControlClient, names: list[str] | None) -> list[str]:
+    """The lines to restart; None: every datasite that is wanted up. Raises Fault for an unknown name."""
+    wanted, known = named(client.status(), names)
+    return [name for name in wanted if names or known[name].wanted == Wanted.UP]
+
+
+def roll(client: ControlClient, names: Sequence[str], limits: Limits, progress: Progress) -> bool:
+    """Restart ``names`` in order; False when one did not come back: then those after it were left alone."""
+    pending, under_way = list(names), dict[str, tuple[Asked, float]]()
+    began_waiting = time.monotonic()
+    revision: int | None = None
+    while pending or under_way:
+        snapshot = client.status(after=revision, timeout=_LONGEST_POLL if revision is not None else 0.0)
+        revision, seen, now = snapshot.revision, by_name(snapshot), time.monotonic()
+        if not _settle(under_way, seen, limits.timeout, progress):
+            _report_left(pending, progress)
+            return False
+        choice = choose(pending, list(under_way), seen, limits, now - began_waiting)
+        for name in choice.go:
+            pending.remove(name)
+            generation = client.ask(name, OperatorRequest.RESTART)
+            under_way[name] = (Asked(OperatorRequest.RESTART, name, seen.get(name), generation), now)
+        if choice.go or not choice.waiting_for:
+            began_waiting = now
+        progress.advance(len(names) - len(pending) - len(under_way), _what(choice, under_way))
+    return True
+
+
+def _settle(
+    under_way: dict[str, tuple[Asked, float]], seen: Mapping[str, WorkerSnapshot], timeout: float, progress: Progress
+) -> bool:
+    """Take out what has come back; False when one has not."""
+    for name, (asked, since) in list(under_way.items()):
+        took = time.monotonic() - since
+        verdict = judge(asked, seen.get(name))
+        if verdict is Verdict.DONE:
+            progress.good(good_news(asked, seen.get(name), took))
+            del under_way[name]
+        elif verdict is Verdict.FAILED or took > timeout:
+            progress.bad(bad_news(asked, seen.get(name), took))
+            return False
+    return True
+
+
+def _report_left(pending: Sequence[str], progress: Progress) -> None:
+    if pending:
+        progress.bad(f"the rolling restart stops here; not restarted: {', '.join(map(clean, pending))}")
+
+
+def _what(choice: Choice, under_way: Mapping[str, object]) -> str:
+    waits = [f"{clean(name)} {why}" for name, why in choice.waiting_for.items()]
+    return "; ".join([*(f"restarting {clean(name)}" for name in under_way), *waits])
