@@ -1,0 +1,1 @@
+"""What ``scripts/bench`` runs. ``figures`` is pure; ``world`` and ``plant`` touch processes; ``benches`` measure."""
