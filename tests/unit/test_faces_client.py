@@ -133,7 +133,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 
 def asked(request: OperatorRequest, **before: object) -> Asked:
     was = at_rest(**before) if before.get("state", "ready") in ("down", "backoff", "quarantined") else worker(**before)
-    return Asked(request, was, was.generation)
+    return Asked(request, was.name, was, was.generation)
 
 
 @pytest.mark.parametrize(
