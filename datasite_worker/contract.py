@@ -79,6 +79,7 @@ class DashboardOrder:
     log_dir: str
     state_dir: str
     pulse_address: str = ""
+    cgroup: str = ""  # as a datasite's
 
 
 @dataclass(frozen=True, slots=True)

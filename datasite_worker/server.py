@@ -46,6 +46,17 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
     def init_queue_manager(self, queue_config: Any) -> None:
         self.interrupted = jobs.settle(self)
         super().init_queue_manager(queue_config)
+        self._consume()
+
+    def _consume(self) -> None:
+        """PySyft starts the consumers of its default pool only when it makes the pool, on a first start; without this,
+        no job queued after a restart would ever run."""
+        pool = self.get_default_worker_pool().unwrap()
+        at_work = {one.syft_worker_id for several in self.queue_manager.consumers.values() for one in several}
+        (producer,) = self.queue_manager.producers.values()
+        for worker in pool.worker_list:
+            if worker.object_uid not in at_work:
+                self.add_consumer_for_service(pool.name, worker.object_uid, producer.address)
 
 
 def make_server(name: str, who: Identity, state: Path, *, dev_mode: bool, auto_approval: bool) -> SettledDatasite:
