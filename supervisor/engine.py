@@ -28,7 +28,7 @@ from supervisor.facts import (
     RulesChanged,
 )
 from supervisor.history import FLEET, Event, EventKind
-from supervisor.orders import Configure, Kill, Launch, Order, Probe, Terminate
+from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Order, Probe, Terminate
 from supervisor.policy import admission, chronicle, reconcile
 from supervisor.policy.lifecycle import Step, next_due, step
 from supervisor.record import By, ExitCause, OperatorRequest, Wanted, WorkerRecord, WorkerState
@@ -49,6 +49,7 @@ class Effects(Protocol):
     def kill(self, pid: int) -> None: ...
     def probe(self, order: Probe, spec: WorkerSpec) -> None: ...
     def configure(self, order: Configure, spec: WorkerSpec) -> None: ...
+    def abandon_launches(self) -> None: ...
     def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool: ...
     def collect(self, exited: Exited) -> ExitCause: ...
     def use(self, config: FleetConfig) -> None: ...
@@ -257,6 +258,8 @@ class Engine:
                 self._effects.probe(order, spec)
             case Configure():
                 self._effects.configure(order, spec)
+            case AbandonLaunch():
+                self._effects.abandon_launches()
 
     # --- whose turn it is to start ---
 

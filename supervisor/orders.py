@@ -39,6 +39,14 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class AbandonLaunch:
+    """No process has come of the launch for too long: whatever makes processes hangs, and is to be replaced."""
+
+    name: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """Hand the running worker the settings that it takes up without a restart."""
 
@@ -47,4 +55,4 @@ class Configure:
     pid: int
 
 
-Order = Launch | Terminate | Kill | Probe | Configure
+Order = Launch | Terminate | Kill | Probe | Configure | AbandonLaunch

@@ -21,9 +21,10 @@ Tell = Callable[[StatusDocument], None]
 
 def run(order: DashboardOrder) -> None:
     """Serve the dashboard until SIGTERM or SIGINT. Always ends in SystemExit, with an ``ExitCode``."""
-    from datasite_worker.process import become
+    from datasite_worker.process import become, join_cgroup
     from datasite_worker.pulse import send
 
+    join_cgroup(order.cgroup)
     become(TITLE, Path(order.state_dir), Path(order.log_dir) / f"{order.name}.log")
     raise SystemExit(_guarded(order, lambda status: send(order.pulse_address, status)))
 

@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable
 from multiprocessing import forkserver, resource_tracker
@@ -55,8 +56,15 @@ class Launcher:
             if isinstance(order, LaunchOrder | DashboardOrder):
                 self._tell(self._start(order))
             else:
-                with self._lock, contextlib.suppress(OSError):
+                with self._lock, contextlib.suppress(OSError, ValueError):
                     order()
+
+    def abandon(self) -> None:
+        """End a forkserver that does not answer: the launch under way fails, and the next one gets a new forkserver."""
+        pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _start(self, order: AnyLaunchOrder) -> Fact:
         run = datasite_entry.run if isinstance(order, LaunchOrder) else dashboard_entry.run
@@ -64,7 +72,7 @@ class Launcher:
         try:
             with self._lock:
                 process.start()
-        except (OSError, EOFError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, this thread has to go on launching the others
             return LaunchFailed(order.name, order.generation, f"{type(error).__name__}: {error}")
         pid = process.pid or 0
         self._processes[pid] = process

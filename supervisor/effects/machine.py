@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from datasite_worker.contract import settings_file
 from supervisor.effects import clock, evidence, leash
 from supervisor.effects.announcer import Announcer
 from supervisor.effects.board import Board, Pinned
+from supervisor.effects.cgroups import Cgroups
 from supervisor.effects.control import ControlServer, Load, ReloadAsked, ReloadFailed
 from supervisor.effects.gauges import Gauges
 from supervisor.effects.hooks import Hooks
@@ -33,6 +36,8 @@ from supervisor.record import ExitCause, WorkerRecord
 from supervisor.snapshot import FleetSnapshot, SupervisorFacts, take
 from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
 
+log = logging.getLogger("fleet")
+
 
 class Machine:
     """Made in the main thread of the supervisor, which must have the state folder's lock.
@@ -52,6 +57,7 @@ class Machine:
         self._started_at = clock.monotonic()
         self._watched: dict[int, int] = {}  # pid to start time
         self._evidence = evidence.Evidence()
+        self._cgroups = Cgroups.find()
         self._gauges = Gauges()
         self._board = Board(config)
         self._inbox = Inbox(launching.pulse_socket(config))
@@ -96,7 +102,8 @@ class Machine:
         return messages
 
     def launch(self, spec: WorkerSpec, generation: int) -> None:
-        self._launcher.launch(self._order(spec, generation))
+        order = launching.launch_order(self._config, spec, generation, self.cores)
+        self._launcher.launch(replace(order, cgroup=self._cgroups.make(spec.name)))
 
     def terminate(self, pid: int) -> None:
         signal_group(pid, signal.SIGTERM)
@@ -107,14 +114,21 @@ class Machine:
     def probe(self, order: Probe, spec: WorkerSpec) -> None:
         self._prober.probe(order, spec)
 
+    def abandon_launches(self) -> None:
+        self._launcher.abandon()
+
     def configure(self, order: Configure, spec: WorkerSpec) -> None:
         """Leave the settings where the worker reads them, and tell it so."""
         if not isinstance(spec, DatasiteSpec):
             return
         path = settings_file(launching.worker_dir(self._config, spec.name))
         part = path.with_suffix(".part")
-        part.write_bytes(launching.live_settings(spec, order.generation).to_json())
-        part.replace(path)
+        try:
+            part.write_bytes(launching.live_settings(spec, order.generation).to_json())
+            part.replace(path)
+        except OSError as error:
+            log.error("%s: its new settings cannot be written (%s); a restart takes them up", spec.name, error)
+            return
         if order.pid in self._watched:  # not yet collected, so the pid is still its own
             os.kill(order.pid, signal.SIGHUP)
 
@@ -139,15 +153,17 @@ class Machine:
         created = self._watched.pop(exited.pid, 0)
         sweep_group(exited.pid)
         leash.sweep(launching.leash(self._config, exited.name), created)
+        self._cgroups.end(exited.name)
         self._run_files.remove(exited.name)
         folder = launching.worker_dir(self._config, exited.name)
         return self._evidence.explain(self._launcher.exit_cause(exited.pid), exited.pid, folder / "work")
 
     def use(self, config: FleetConfig) -> None:
+        known = {spec.name for spec in self._config.workers}
+        added = {spec.name: config.rules(spec) for spec in config.workers if spec.name not in known}
+        self._recorder.added(added, self.now())
         self._config = config
         self._hooks.use(config.on_event)
-        for spec in config.datasites:
-            launching.datasite_dir(config, spec.name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def note(self, fact: Fact, made: Step, now: float) -> None:
         self._recorder.fact(fact, made, now)
@@ -162,6 +178,7 @@ class Machine:
 
     def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None:
         self._board.pin(config, records, stopping=stopping)
+        self._run_files.retry()
         if stopping:
             self._announcer.stopping()
         else:  # a fleet that goes down in order leaves nothing to remember
@@ -181,6 +198,3 @@ class Machine:
             self._inbox.post(ReloadAsked(self._load()))
         except ReloadFailed as error:
             self._inbox.post(Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {error}", warning=True))
-
-    def _order(self, spec: WorkerSpec, generation: int) -> Any:
-        return launching.launch_order(self._config, spec, generation, self.cores)

@@ -1,7 +1,8 @@
 """Keeps what happened, in a thread of its own, so that a slow or full disk holds up no decision.
 
 events.jsonl    what people and hooks are told, one JSON object a line; ``fleet events`` reads it
-journal.jsonl   every fact with what ``step`` made of it: a recorded history that a test can replay
+journal.jsonl   every fact with what ``step`` made of it: a recorded history that a test can replay, with exact times,
+                as a deadline that has just passed must have passed in the replay too
 ledger.json     what the next supervisor has to know should this one die: what is wanted, and the counts
 
 The first two are rotated by size. A line that a crash or a full disk has torn is skipped by every reader.
@@ -55,7 +56,12 @@ class Recorder:
 
     def rules(self, rules: Mapping[str, Rules], now: float) -> None:
         """A new chapter of the journal: from here on these workers, with these rules, and nothing known of them."""
-        self._work.put(lambda: _append(self._journal, rules_line(rules, now)))
+        self._work.put(lambda: _append(self._journal, rules_line("rules", rules, now)))
+
+    def added(self, rules: Mapping[str, Rules], now: float) -> None:
+        """These workers joined the chapter: a reload brought them."""
+        if rules:
+            self._work.put(lambda: _append(self._journal, rules_line("added", rules, now)))
 
     def ledger(self, records: Mapping[str, WorkerRecord], *, running: bool) -> None:
         """Keep what the next supervisor has to know; written only when it changed."""
@@ -109,15 +115,15 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 # --- the journal's lines ---
 
 
-def rules_line(rules: Mapping[str, Rules], now: float) -> dict[str, Any]:
-    return {"t": round(now, 4), "rules": {name: asdict(one) for name, one in rules.items()}}
+def rules_line(kind: str, rules: Mapping[str, Rules], now: float) -> dict[str, Any]:
+    return {"t": now, kind: {name: asdict(one) for name, one in rules.items()}}
 
 
 def fact_line(fact: Fact, made: Step, now: float) -> dict[str, Any]:
     """``s``, ``g`` and ``o``: the state and generation after it, and the orders it brought."""
     orders = [type(order).__name__ for order in made.orders]
     return {
-        "t": round(now, 4),
+        "t": now,
         "fact": type(fact).__name__,
         **_slim(asdict(fact)),
         "s": made.record.state.value,

@@ -24,16 +24,28 @@ class RunFile:
 class RunFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._unwritten: dict[str, RunFile] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def write(self, run: RunFile) -> None:
-        """Atomically: a reader sees the old file or the new one, never a part."""
+        """Atomically: a reader sees the old file or the new one, never a part. On a full disk it is kept for later."""
         path = self._path(run.name)
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(run)))
-        part.replace(path)
+        try:
+            part.write_text(json.dumps(asdict(run)))
+            part.replace(path)
+        except OSError:
+            self._unwritten[run.name] = run
+        else:
+            self._unwritten.pop(run.name, None)
+
+    def retry(self) -> None:
+        """Write what could not be written before."""
+        for run in list(self._unwritten.values()):
+            self.write(run)
 
     def remove(self, name: str) -> None:
+        self._unwritten.pop(name, None)
         self._path(name).unlink(missing_ok=True)
 
     def read_all(self) -> list[RunFile]:

@@ -204,7 +204,7 @@ EnvironmentFile=-{environment_file(plan.config.name, user_unit=plan.user is None
 # PrivateTmp is removed when the supervisor crashes.
 CacheDirectory={folder} {folder}/scratch
 CacheDirectoryMode=0700
-Environment=TMPDIR=%C/{folder}/scratch XDG_CACHE_HOME=%C/{folder}
+Environment=TMPDIR=%C/{folder}/scratch XDG_CACHE_HOME=%C/{folder} MPLCONFIGDIR=%C/{folder}/matplotlib
 Environment=CUDA_CACHE_PATH=%C/{folder}/nv TRITON_CACHE_DIR=%C/{folder}/triton
 """
 

@@ -71,8 +71,9 @@ def _last_exit(worker: WorkerSnapshot, _: str) -> str:
 
 
 def _restarts(worker: WorkerSnapshot) -> str:
-    """``3 (2 signal, 1 hung)``."""
-    causes = ", ".join(f"{count} {clean(cause)}" for cause, count in sorted(worker.restarts_by_cause.items()))
+    """``2 (signal)``, ``3 (1 hung, 2 signal)``."""
+    by_cause = sorted(worker.restarts_by_cause.items())
+    causes = ", ".join(clean(cause) if len(by_cause) == 1 else f"{count} {clean(cause)}" for cause, count in by_cause)
     return f"{worker.restarts} ({causes})" if causes else str(worker.restarts)
 
 

@@ -24,7 +24,7 @@ from supervisor.facts import (
     PulseReceived,
     RulesChanged,
 )
-from supervisor.orders import Configure, Kill, Launch, Order, Probe, Terminate
+from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Order, Probe, Terminate
 from supervisor.policy import health
 from supervisor.policy.restart import backoff_delay, is_crash_loop, remember_crash, wants_restart
 from supervisor.record import (
@@ -133,7 +133,7 @@ def _kill(record: WorkerRecord, now: float, why: str) -> Step:
     """End a process that does not do its work; what follows is decided when it has gone."""
     stopping = _enter(record, STOPPING, now, why, deadline=now + KILL_AGAIN_AFTER, killed_for=why)
     if record.pid is None:
-        return Step(stopping)
+        return Step(stopping, (AbandonLaunch(record.name, record.generation),))
     return Step(stopping, (Kill(record.name, record.generation, record.pid),))
 
 
@@ -327,8 +327,13 @@ def grace_is_over(record: WorkerRecord, fact: DeadlineReached, now: float) -> St
         return Step(record)
     record = replace(record, deadline=now + KILL_AGAIN_AFTER)
     if record.pid is None:
-        return Step(record)
+        return Step(record, (AbandonLaunch(record.name, record.generation),) if _launch_hangs(record, now) else ())
     return Step(record, (Kill(record.name, record.generation, record.pid),))
+
+
+def _launch_hangs(record: WorkerRecord, now: float) -> bool:
+    """A launch may wait long for the imports of its forkserver, but not longer than a start may take."""
+    return record.started_at is not None and now - record.started_at >= record.rules.probes.start_timeout
 
 
 def wait_is_over(record: WorkerRecord, fact: DeadlineReached, now: float) -> Step:

@@ -106,6 +106,9 @@ class FakeMachine:
     def configure(self, order: Configure, spec: WorkerSpec) -> None:
         self.done.append(("configure", order.name, order.generation))
 
+    def abandon_launches(self) -> None:
+        self.done.append(("abandon",))
+
     def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool:
         return True
 
