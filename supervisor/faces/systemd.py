@@ -16,8 +16,8 @@ from supervisor.spec import FleetConfig
 
 NOTIFY_RELOAD = 253
 """The first systemd with Type=notify-reload."""
-SUBGROUP = 254
-"""The first systemd with DelegateSubgroup= and RestartSteps=."""
+RESTART_STEPS = 254
+"""The first systemd with RestartSteps=."""
 
 _WATCHDOG = 30
 _MARGIN = 30
@@ -57,8 +57,8 @@ def environment_file(name: str, *, user_unit: bool) -> str:
 
 def unit_text(plan: UnitPlan) -> str:
     """The whole file. Directives that this plan has no use for are empty lines in the blocks below, and left out."""
-    service = (_start, _reload, _restart, _stop, _surroundings, _limits, _hardening)
-    blocks = [_header(plan), _unit(plan), *(block(plan) for block in service), _install(plan)]
+    life = (_start(plan), _reload(plan), _restart(plan), _stop(plan))
+    blocks = (_header(plan), _unit(plan), *life, _surroundings(plan), _LIMITS, _hardening(plan), _install(plan))
     return "\n".join(re.sub(r"\n{2,}", "\n", block.strip() + "\n") for block in blocks if block.strip())
 
 
@@ -154,7 +154,7 @@ TimeoutAbortSec=10
 Environment=PYTHONFAULTHANDLER=1
 Restart=always
 RestartSec=1
-{_SLOWER_AND_SLOWER if plan.systemd >= SUBGROUP else ""}
+{_SLOWER_AND_SLOWER if plan.systemd >= RESTART_STEPS else ""}
 # Not when it was asked down (0), fleet.yaml has an error (2), or another supervisor runs this fleet (5).
 RestartPreventExitStatus=0 2 5
 """
@@ -209,11 +209,9 @@ Environment=CUDA_CACHE_PATH=%C/{folder}/nv TRITON_CACHE_DIR=%C/{folder}/triton
 """
 
 
-def _limits(plan: UnitPlan) -> str:
-    return f"""
+_LIMITS = """
 # Limits of single lines are control groups of their own, below this unit's.
 Delegate=yes
-{"DelegateSubgroup=supervisor" if plan.systemd >= SUBGROUP else ""}
 # A line that the kernel kills for want of memory is the supervisor's affair, not the end of the unit.
 OOMPolicy=continue
 TasksMax=infinity

@@ -57,20 +57,12 @@ def directives(text: str) -> dict[str, list[str]]:
     [
         (252, {"Type": ["notify"], "ExecReload": ["kill -HUP $MAINPID"]}),
         (253, {"Type": ["notify-reload"], "ReloadSignal": ["SIGHUP"]}),
-        (
-            254,
-            {
-                "Type": ["notify-reload"],
-                "ReloadSignal": ["SIGHUP"],
-                "DelegateSubgroup": ["supervisor"],
-                "RestartMaxDelaySec": ["30"],
-            },
-        ),
+        (254, {"Type": ["notify-reload"], "ReloadSignal": ["SIGHUP"], "RestartMaxDelaySec": ["30"]}),
     ],
 )
 def test_the_unit_is_made_for_the_systemd_that_reads_it(version: int, expected: dict[str, list[str]]) -> None:
-    """Type=notify-reload from 253 on, an own group for the supervisor and slower restarts from 254 on."""
-    versioned = ("Type", "ExecReload", "ReloadSignal", "DelegateSubgroup", "RestartMaxDelaySec")
+    """Type=notify-reload from 253 on, slower and slower restarts from 254 on."""
+    versioned = ("Type", "ExecReload", "ReloadSignal", "RestartMaxDelaySec")
     found = directives(unit_text(plan(systemd=version)))
     assert expected == {name: found[name] for name in versioned if name in found}
 
