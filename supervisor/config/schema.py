@@ -68,6 +68,7 @@ Name = Annotated[str, BeforeValidator(values.name), _any(_NAME)]
 Host = Annotated[str, BeforeValidator(values.host), WithJsonSchema(_LINE)]
 ReachableHost = Annotated[str, BeforeValidator(values.reachable_host), WithJsonSchema(_LINE)]
 Url = Annotated[str, BeforeValidator(values.url), _any({"type": "string", "pattern": "^https?://"})]
+Webhook = Annotated[str, BeforeValidator(values.webhook), _any({"type": "string", "pattern": "^https?://"})]
 Email = Annotated[str, BeforeValidator(values.email), _any({"type": "string", "format": "email"})]
 Password = Annotated[str, BeforeValidator(values.password), _any({"type": "string", "minLength": 8, "maxLength": 72})]
 Flag = Annotated[bool, BeforeValidator(values.boolean), _any({"type": "boolean"})]
@@ -397,7 +398,7 @@ class HookKeys(Keys):
     command: list[Text] = Field(
         default=[], description="Program and arguments, without a shell; gets the event as JSON on standard input."
     )
-    webhook: Url = Field(default=_HOOK.webhook, repr=False, description="A URL; gets the event as JSON by POST.")
+    webhook: Webhook = Field(default=_HOOK.webhook, repr=False, description="A URL; gets the event as JSON by POST.")
     events: Annotated[list[Text], AfterValidator(_known_events)] = Field(
         default=[], description="Kinds of events to be told of. Absent: all."
     )

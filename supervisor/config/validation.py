@@ -105,6 +105,8 @@ def _message(model: type[Keys], error: ErrorDetails) -> str:
         return _unknown_key(owner, key)
     if error["type"] == "missing":
         return f"is missing. {owner.model_fields[key].description}"
+    if error["type"] == "too_long":
+        return f"expected at most {error['ctx']['max_length']} entries, not {error['ctx']['actual_length']}"
     return _PLAIN.get(error["type"], error["msg"])
 
 

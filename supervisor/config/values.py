@@ -308,6 +308,17 @@ def url(value: Any) -> str:
     return read.rstrip("/")
 
 
+def webhook(value: Any) -> str:
+    """A URL as it is written: with the query and the final slash that chat services put into theirs."""
+    expected = "a URL such as https://hooks.example.com/alerts?key=…"
+    read = text(value, expected)
+    if complaint := _url_complaint(read.partition("?")[0]) or ("#" in read and "it ends before the #"):
+        raise Wrong(f"expected {expected}; {complaint}", value)
+    if any(sign.isspace() for sign in read):
+        raise Wrong(f"expected {expected}; it may hold no spaces", value)
+    return read
+
+
 def _url_complaint(written: str) -> str:
     try:
         parts = urlsplit(written)

@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -23,11 +24,13 @@ from supervisor.spec import (
     DatasiteSpec,
     FleetConfig,
     GpuRequest,
+    Hook,
     Probe,
     ProbePolicy,
     Resources,
     RestartMode,
     RestartPolicy,
+    StartupPolicy,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -133,7 +136,7 @@ def test_every_setting_of_a_datasite_arrives(read: Read) -> None:
         read,
         """
         hostname: 10.1.2.3, advertise: line.example.com, dashboard_url: "http://[::1]:5000/base/",
-        heartbeat_url: "http://central:8888", heartbeat_interval: 1m30s, dev_mode: true, reset: on, verbose: yes,
+        heartbeat_url: "http://central:8888", heartbeat_interval: 1m30s, priority: -7, dev_mode: true, reset: on, verbose: yes,
         association_request_auto_approval: false,
         admin: {email: a@b.example.com, name: A B, password: tr0ub4dor&3},
         restart: {mode: on-failure, backoff: 1, backoff_max: 2m, jitter: 0, stable_after: 0, max_crashes: 0,
@@ -155,6 +158,7 @@ def test_every_setting_of_a_datasite_arrives(read: Read) -> None:
         dashboard_url="http://[::1]:5000/base",
         heartbeat_url="http://central:8888",
         heartbeat_interval=90.0,
+        priority=-7,
         dev_mode=True,
         reset=True,
         verbose=True,
@@ -229,6 +233,25 @@ def test_the_dashboard_in_full(read: Read) -> None:
     fleet = read("version: 1\ndashboard: {port: 5001}\ndatasites: [{name: a, port: 8080}]")
     assert DashboardSpec(port=5001) == fleet.dashboard
     assert "http://127.0.0.1:5001" == fleet.datasites[0].dashboard_url
+
+
+def test_start_order_and_hooks_arrive(read: Read, tmp_path: Path) -> None:
+    """What the fleet as a whole is told: how many start at once, who is told of events, with secrets filled in."""
+    (tmp_path / "url").write_text("https://hooks.example.com/T1/?key=s3cret&token=t\n")
+    fleet = read(
+        HEAD
+        + """\
+  - {name: a, port: 8080}
+startup: {parallel: 3, stagger: 250ms}
+on_event:
+  - {command: [/usr/local/bin/page, --line, a b], events: [quarantined, unready], timeout: 500ms}
+  - {webhook: "${file:url}"}
+"""
+    )
+    assert StartupPolicy(3, 0.25) == fleet.startup
+    pager = Hook(("/usr/local/bin/page", "--line", "a b"), "", ("quarantined", "unready"), 0.5)
+    assert (pager, Hook((), "https://hooks.example.com/T1/?key=s3cret&token=t")) == fleet.on_event
+    assert "s3cret" not in repr(fleet)
 
 
 @pytest.mark.parametrize("dashboard", ["", "dashboard:", "dashboard: null"])
@@ -461,6 +484,15 @@ SINGLE = [
     ("restart: {max_crashes: -1}", 35, "restart.max_crashes", r"0\.\.1000"),
     ("probes: {liveness: {period: 0}}", 40, "probes.liveness.period", "more than 0"),
     ("probes: {liveness: {success_threshold: 2}}", 51, "probes.liveness.success_threshold", "whole number, 1, not 2"),
+    ("priority: 1001", 22, "priority", r"a whole number, -1000\.\.1000, not 1001"),
+    ("priority: high", 22, "priority", r"-1000\.\.1000, not 'high'"),
+    ("startup: {parallel: 1}", 12, "startup", "startup belongs at the top or under probes"),
+    ("on_event: []", 12, "on_event", "on_event belongs at the top"),
+    ("probes: {startup: 3}", 30, "probes.startup", "expected a mapping"),
+    ("probes: {startup: {period: 0}}", 39, "probes.startup.period", "a time of more than 0, at most 7d"),
+    ("probes: {startup: {failure_threshold: 0}}", 50, "probes.startup.failure_threshold", r"1\.\.100000, not 0"),
+    ("probes: {startup: {success_threshold: 2}}", 50, "probes.startup.success_threshold", "whole number, 1, not 2"),
+    ("probes: {startup: {perid: 1}}", 31, "probes.startup.perid", r"did you mean period\?"),
     ("probes: {timeout: 3}", 21, "probes.timeout", "under probes.readiness or under probes.liveness"),
     ("gpu: off", 17, "gpu", "YAML reads off as false: write none"),
     ("gpu: all", 17, "gpu", "expected auto, none or a GPU's index .* or UUID .*, not 'all'"),
@@ -554,6 +586,43 @@ TOP = [
     (HEAD + "  - {name: a, port: 1}\nstate_dir: ~/x", 5, 12, "state_dir", r"write \$\{env:HOME\}"),
     (HEAD + "  - {name: a, port: 1}\nlog_dir: ''", 5, 10, "log_dir", "not an empty text"),
     (HEAD + "  - {name: a, port: 1}\nshutdown_grace: -1", 5, 17, "shutdown_grace", "0 or more"),
+    (HEAD + "  - {name: a, port: 1}\nstartup: 3", 5, 10, "startup", "expected a mapping"),
+    (HEAD + "  - {name: a, port: 1}\nstartup: {parallel: -1}", 5, 21, "startup.parallel", r"0\.\.1000, not -1"),
+    (HEAD + "  - {name: a, port: 1}\nstartup: {stagger: x}", 5, 20, "startup.stagger", "a time of 0 or more, .*500ms"),
+    (HEAD + "  - {name: a, port: 1}\nstartup: {paralel: 3}", 5, 11, "startup.paralel", r"did you mean parallel\?"),
+    (HEAD + "  - {name: a, port: 1}\non_event: x", 5, 11, "on_event", "expected a list: each entry begins with -"),
+    (HEAD + "  - {name: a, port: 1}\non_event: [{}]", 5, 12, "on_event[0].command", "either command or webhook"),
+    (
+        HEAD + "  - {name: a, port: 1}\non_event: [{command: [a], webhook: http://c}]",
+        5,
+        22,
+        "on_event[0].command",
+        "either command or webhook",
+    ),
+    (HEAD + "  - {name: a, port: 1}\non_event: [{command: a}]", 5, 22, "on_event[0].command", "expected a list"),
+    (HEAD + "  - {name: a, port: 1}\non_event: [{comand: [a]}]", 5, 13, "on_event[0].comand", r"mean command\?"),
+    (HEAD + "  - {name: a, port: 1}\non_event: [{webhook: c}]", 5, 22, "on_event[0].webhook", "begin with http://"),
+    (
+        HEAD + "  - {name: a, port: 1}\non_event: [{command: [a], events: [crashed]}]",
+        5,
+        35,
+        "on_event[0].events",
+        "kinds of events, not crashed; there are starting, ready, .*quarantined",
+    ),
+    (
+        HEAD + "  - {name: a, port: 1}\non_event: [{command: [a], timeout: 0}]",
+        5,
+        36,
+        "on_event[0].timeout",
+        "a time of more than 0",
+    ),
+    (
+        HEAD + "  - {name: a, port: 1}\non_event: [" + "{command: [a]}, " * 33 + "]",
+        5,
+        11,
+        "on_event",
+        "at most 32 entries",
+    ),
     (HEAD + "  - {name: a, port: 1}\ndefaults: 3", 5, 11, "defaults", "expected a mapping"),
     (HEAD + "  - {name: a, port: 1}\ndefaults: {port: 3}", 5, 12, "defaults.port", "port belongs .* to a datasite"),
     (HEAD + "  - {name: a, port: 1}\nhostname: x", 5, 1, "hostname", "under dashboard or to a datasite"),
@@ -821,12 +890,34 @@ def test_the_schema_knows_the_defaults() -> None:
     assert [30.0, 600.0] == [found[key] for key in ("heartbeat_interval", "quarantine_retry")]
 
 
+def test_the_schema_takes_what_is_shipped() -> None:
+    """An editor with `fleet schema` marks nothing in the starter, nor in the sample fleet.yaml."""
+    checker = jsonschema.Draft202012Validator(config.json_schema())
+    told = [[error.message for error in checker.iter_errors(yaml.safe_load(text))] for text in SHIPPED.values()]
+    assert [[], []] == told
+
+
+def test_the_schema_takes_every_key_the_starter_shows() -> None:
+    """Its comments taken away, the starter still is what the schema allows: start order, hooks, probes."""
+    shown = re.sub(r"^( *)# (?=(  )*([a-zA-Z_]+:|- \{))", r"\1", config.starter(), flags=re.MULTILINE)
+    shown = re.sub(r"^#   - \{", "  - {", shown, flags=re.MULTILINE)
+    shown = shown.replace("dashboard: embedded  ", "# dashboard: embedded  ")
+    told = yaml.safe_load(shown)
+    assert {"startup", "on_event"} <= set(told)
+    assert {"probes", "priority", "restart"} <= set(told["defaults"])
+    assert [] == [error.message for error in jsonschema.Draft202012Validator(config.json_schema()).iter_errors(told)]
+
+
 REFUSED = [
     "{name: A, port: 1}",
     "{name: a, port: 0}",
     "{name: a}",
     "{name: a, port: 1, nope: 1}",
     "{name: a, port: '1'}",
+    "{name: a, port: 1, priority: 1001}",
+    "{name: a, port: 1, probes: {startup: {success_threshold: 2}}}",
+    "{name: a, port: 1}\nstartup: {parallel: -1}",
+    "{name: a, port: 1}\non_event: [{command: a}]",
 ]
 TAKEN = [
     "{name: a, port: 1}",
@@ -835,6 +926,9 @@ TAKEN = [
     "{name: a, port: 1, gpu: none}",
     "{name: a, port: 1, gpu: [0, GPU-8a56a4bc]}",
     "{name: a, port: 1, gpu: {count: 2, memory: 8GiB}}",
+    "{name: a, port: 1, priority: -3, probes: {startup: {period: 2s, failure_threshold: 600}}}",
+    "{name: a, port: 1}\nstartup: {parallel: 3, stagger: 250ms}",
+    "{name: a, port: 1}\non_event: [{command: [a], events: [exited]}, {webhook: 'http://c/?k=v', timeout: 2}]",
 ]
 VALUES = {"NAME": "a", "PORT": "1", "DEV": "no", "BEAT": "3"}
 
@@ -844,7 +938,6 @@ VALUES = {"NAME": "a", "PORT": "1", "DEV": "no", "BEAT": "3"}
 )
 def test_schema_and_fleet_agree(read: Read, written: str, sound: bool) -> None:
     """What an editor marks is refused, and what it passes loads."""
-    jsonschema = pytest.importorskip("jsonschema")
     checker = jsonschema.Draft202012Validator(config.json_schema())
     checker.check_schema(checker.schema)
     assert sound == checker.is_valid(yaml.safe_load(f"{HEAD}  - {written}"))
