@@ -1,0 +1,211 @@
+"""What a new fleet.yaml changes: who comes, who goes, who restarts because of which key, and who never notices."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.policy.reconcile import (
+    LIVE,
+    LIVE_GROUPS,
+    TOLD,
+    Plan,
+    changed_keys,
+    fingerprint,
+    in_words,
+    is_live,
+    is_told,
+    plan,
+)
+from supervisor.spec import (
+    Admin,
+    Capabilities,
+    DashboardSpec,
+    DatasiteSpec,
+    FleetConfig,
+    GpuRequest,
+    Hook,
+    Probe,
+    ProbePolicy,
+    Resources,
+    RestartMode,
+    RestartPolicy,
+    StartupPolicy,
+)
+from tests.unit.fakes import fleet
+
+ALPHA = DatasiteSpec("alpha", 8080)
+BETA = DatasiteSpec("beta", 8081)
+GAMMA = DatasiteSpec("gamma", 8082)
+
+RESTARTS = {
+    "port",
+    "hostname",
+    "advertise",
+    "dashboard_url",
+    "heartbeat_url",
+    "dev_mode",
+    "verbose",
+    "association_request_auto_approval",
+    "admin.email",
+    "admin.name",
+    "gpu.mode",
+    "gpu.devices",
+    "gpu.count",
+    "gpu.memory_bytes",
+    "gpu.exclusive",
+    "resources.threads",
+    "environment.TZ",
+}
+"""Every key of a datasite that a running one cannot take up. A new key has to be put here or into ``reconcile.LIVE``."""
+
+OTHERWISE: dict[type, Any] = {bool: lambda old: not old, int: lambda old: old + 1, float: lambda old: old + 1.5}
+OTHERWISE |= {str: lambda old: f"{old}x", tuple: lambda old: (*old, "x"), type(None): lambda old: "another password"}
+OTHERWISE |= {RestartMode: lambda old: RestartMode.NEVER}
+
+
+def varied(value: Any) -> list[tuple[str, Any]]:
+    """``value`` with each of its keys changed, one at a time, under the dotted name of that key."""
+    found: list[tuple[str, Any]] = []
+    for field in fields(value):
+        old = getattr(value, field.name)
+        if field.name == "environment":
+            found.append(("environment.TZ", replace(value, environment=(("TZ", "UTC"),))))
+        elif is_dataclass(old):
+            found += [(f"{field.name}.{key}", replace(value, **{field.name: new})) for key, new in varied(old)]
+        elif not (isinstance(value, DatasiteSpec) and field.name == "name"):
+            found.append((field.name, replace(value, **{field.name: OTHERWISE[type(old)](old)})))
+    return found
+
+
+VARIED = varied(ALPHA)
+
+
+def test_every_key_of_a_datasite_is_either_live_or_restarts() -> None:
+    """A key that somebody adds to the spec has to be thought of here: can a running datasite take it up?"""
+    every = {key for key, _ in VARIED}
+    assert RESTARTS == {key for key in every if not is_live(key)}
+    named_live = {key for key in every if is_live(key) and key.split(".")[0] not in LIVE_GROUPS}
+    assert {key for key in LIVE if key not in LIVE_GROUPS} == named_live
+    assert set(LIVE_GROUPS) == {key.split(".")[0] for key in every} & set(LIVE_GROUPS)
+
+
+@pytest.mark.parametrize(("key", "changed"), VARIED, ids=[key for key, _ in VARIED])
+def test_one_changed_key_is_found_by_its_name(key: str, changed: DatasiteSpec) -> None:
+    """And it restarts that line, or is taken up live, and the other lines stay untouched."""
+    made = plan(fleet(ALPHA, BETA), fleet(changed, BETA))
+    because, live = ({}, {"alpha": (key,)}) if is_live(key) else ({"alpha": (key,)}, {})
+    assert Plan((), (), because, live, ("beta",), (), ()) == made
+
+
+@pytest.mark.parametrize(("key", "changed"), VARIED, ids=[key for key, _ in VARIED])
+def test_a_fingerprint_changes_with_what_restarts_and_with_nothing_else(key: str, changed: DatasiteSpec) -> None:
+    """An adopted process is restarted after an upgrade only for what it cannot take up live."""
+    assert is_live(key) == (fingerprint(ALPHA) == fingerprint(changed))
+
+
+def test_a_fingerprint_holds_no_secret() -> None:
+    """It lies in a run file: neither password nor environment can be read from it, nor guessed by the password."""
+    told = replace(ALPHA, admin=Admin(password="hunter22-hunter22"), environment=(("TOKEN", "s3cret-value"),))
+    assert 64 == len(fingerprint(told))
+    assert not {"hunter22", "s3cret", "TOKEN"} & {
+        word for word in ("hunter22", "s3cret", "TOKEN") if word in fingerprint(told)
+    }
+    assert fingerprint(told) == fingerprint(replace(told, admin=Admin(password="another-one")))
+
+
+def test_a_dashboard_has_its_fingerprint_too() -> None:
+    """Its port restarts it, its probes do not."""
+    board = DashboardSpec()
+    assert fingerprint(board) != fingerprint(replace(board, port=5001))
+    assert fingerprint(board) == fingerprint(replace(board, restart=RestartPolicy(RestartMode.NEVER)))
+
+
+def test_who_comes_who_goes_and_in_which_order() -> None:
+    """Names are told in the order of the file; the embedded dashboard is a worker like any other."""
+    made = plan(fleet(ALPHA, BETA), fleet(GAMMA, ALPHA, dashboard=DashboardSpec()))
+    assert (("dashboard", "gamma"), ("beta",), ("alpha",)) == (made.add, made.remove, made.unchanged)
+    assert (False, {}, {}) == (made.empty, made.restart, made.live)
+
+
+def test_live_and_restarting_keys_together_restart() -> None:
+    """What restarts takes the live keys up anyway; only the keys that are to blame are told."""
+    changed = replace(ALPHA, port=8090, heartbeat_interval=5.0, environment=(("TZ", "UTC"), ("LANG", "C")))
+    made = plan(fleet(ALPHA), fleet(changed))
+    assert ({"alpha": ("environment.LANG", "environment.TZ", "port")}, {}) == (made.restart, made.live)
+
+
+def test_the_same_file_changes_nothing() -> None:
+    """A reload without a difference is empty, and says so."""
+    made = plan(fleet(ALPHA, BETA), fleet(ALPHA, BETA))
+    assert (True, ("alpha", "beta"), "nothing changed") == (made.empty, made.unchanged, in_words(made))
+
+
+FLEET_WIDE: dict[str, Any] = {
+    "name": "other",
+    "shutdown_grace": 3.0,
+    "startup": StartupPolicy(2),
+    "on_event": (Hook(("true",)),),
+    "state_dir": Path("/elsewhere"),
+    "log_dir": Path("/elsewhere"),
+}
+
+
+@pytest.mark.parametrize("key", ["name", "shutdown_grace", "startup", "on_event"])
+def test_keys_of_the_fleet_are_taken_up(key: str) -> None:
+    """They need no restart of anybody."""
+    made = plan(fleet(ALPHA), replace(fleet(ALPHA), **{key: FLEET_WIDE[key]}))
+    assert ((key,), (), ("alpha",), f"{key} taken up") == (made.fleet, made.refused, made.unchanged, in_words(made))
+
+
+@pytest.mark.parametrize("key", ["state_dir", "log_dir"])
+def test_folders_of_a_running_fleet_stay_where_they_are(key: str) -> None:
+    """Moving them is refused, by name."""
+    assert (key,) == plan(fleet(ALPHA), replace(fleet(ALPHA), **{key: FLEET_WIDE[key]})).refused
+
+
+def test_every_key_of_the_fleet_is_thought_of() -> None:
+    """Each is a worker's, taken up, refused, or where the file lies."""
+    assert {field.name for field in fields(FleetConfig)} == {*FLEET_WIDE, "path", "datasites", "dashboard"}
+
+
+def test_only_what_a_worker_acts_on_is_handed_to_it() -> None:
+    """Heartbeats and capabilities are the datasite's own; probes and restarts are the supervisor's."""
+    assert {"heartbeat_interval", "capabilities"} == TOLD
+    assert [True, True, False, False] == [
+        is_told(key) for key in ("heartbeat_interval", "capabilities.data_types", "probes.liveness.period", "priority")
+    ]
+
+
+def test_a_plan_in_words_names_keys_and_no_values() -> None:
+    """One line; a value may be a secret."""
+    old = fleet(ALPHA, BETA, GAMMA)
+    new = fleet(
+        replace(ALPHA, environment=(("TOKEN", "s3cret"),), admin=Admin(password="hunter22x")),
+        replace(BETA, probes=ProbePolicy(liveness=Probe(1.0, 1.0, 2))),
+        DatasiteSpec("delta", 8083),
+        shutdown_grace=1.0,
+    )
+    expected = "delta added; gamma removed; alpha restarts (environment.TOKEN); beta takes up"
+    expected += " probes.liveness.failure_threshold, probes.liveness.period, probes.liveness.timeout;"
+    assert f"{expected} shutdown_grace taken up" == in_words(plan(old, new))
+    assert ("admin.password", "environment.TOKEN") == changed_keys(old.datasites[0], new.datasites[0])
+
+
+def test_the_document_of_a_plan_is_what_json_holds() -> None:
+    """The stable shape of `fleet reload --json`."""
+    document = plan(fleet(ALPHA), fleet(replace(ALPHA, verbose=True), BETA)).to_dict()
+    expected = {"add": ("beta",), "remove": (), "restart": {"alpha": ("verbose",)}, "live": {}, "unchanged": ()}
+    assert {**expected, "fleet": (), "refused": ()} == document
+
+
+def test_specs_of_every_kind_were_varied() -> None:
+    """The enumeration above really goes down into every part of a spec."""
+    parts = {"admin": Admin, "restart": RestartPolicy, "gpu": GpuRequest, "resources": Resources}
+    parts["capabilities"] = Capabilities
+    for under, kind in parts.items():
+        expected = {f"{under}.{field.name}" for field in fields(kind)}
+        assert expected == {key for key, _ in VARIED if key.startswith(f"{under}.")}
