@@ -1,8 +1,22 @@
 #!/bin/bash
-# Becomes a booted systemd on this host's own files, none of which it can change. Called by host.py as the first process
-# of fresh pid, mount, ipc, uts and cgroup namespaces; everything it mounts goes with it. $@: folders to keep visible.
+# Becomes a booted systemd on this host's own files, none of which it can change, or on those of $SYSTEMD_ROOT. Called by
+# host.py as the first process of fresh pid, mount, ipc, uts and cgroup namespaces; everything it mounts goes with it.
+# $@: folders to keep visible.
 set -eu
 mount --make-rprivate /
+
+if [ -n "${SYSTEMD_ROOT:-}" ]; then
+    mount --bind "$SYSTEMD_ROOT" "$SYSTEMD_ROOT"
+    cd "$SYSTEMD_ROOT"
+    for folder in /dev /proc /sys "$@"; do
+        [ "$folder" = /usr ] && continue # its Python is not the host's
+        mkdir -p ".$folder"
+        mount --rbind "$folder" ".$folder"
+    done
+    pivot_root . mnt
+    cd /
+    umount -l /mnt
+fi
 
 # Read-only are the host's files; fresh and our own is what systemd and a fleet write.
 mount --rbind /dev /dev

@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BOOT = Path(__file__).with_name("boot.sh")
 NAMESPACES = ["--cgroup", "--pid", "--ipc", "--uts", "--mount", "--mount-proc", "--fork", "--kill-child=KILL"]
 BOOT_CEILING = 60.0
+OTHER_ROOT = os.environ.get("FLEET_SYSTEMD_ROOT", "")
+"""A folder with another distribution's files, to boot its systemd; empty: this machine's."""
 _SYSTEMDS = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 _TOOLS = ("unshare", "nsenter", "setpriv", "mountpoint", "systemctl")
 
@@ -32,10 +34,11 @@ class Host:
         self._group = _cgroup_root() / f"fleet-test-{os.getpid()}"
         self._group.mkdir()
         join = f'echo $$ > "{self._group}/cgroup.procs" && exec "$@"'
-        unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES, "bash", str(BOOT), str(ROOT), sys.prefix]
+        kept = dict.fromkeys(map(str, (ROOT, sys.prefix, Path(sys.base_prefix).resolve())))
+        unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES, "bash", str(BOOT), *kept]
         self._outer = subprocess.Popen(
             ["sh", "-c", join, "sh", *unshare],
-            env={**os.environ, "SYSTEMD": str(_systemd())},
+            env={**os.environ, "SYSTEMD": _systemd(), "SYSTEMD_ROOT": OTHER_ROOT},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -111,7 +114,7 @@ def obstacle() -> str:
         return "booting a systemd in namespaces needs root"
     if missing := [tool for tool in _TOOLS if shutil.which(tool) is None]:
         return f"not installed: {', '.join(missing)}"
-    if _systemd() is None:
+    if not _systemd():
         return "systemd is not installed"
     return _forbidden()
 
@@ -137,8 +140,9 @@ def eventually(what: Callable[[], Any], ceiling: float) -> Any:
     return answer
 
 
-def _systemd() -> Path | None:
-    return next((path for path in map(Path, _SYSTEMDS) if os.access(path, os.X_OK)), None)
+def _systemd() -> str:
+    """The program, as its own root names it; empty when there is none."""
+    return next((path for path in _SYSTEMDS if os.access(f"{OTHER_ROOT}{path}", os.X_OK)), "")
 
 
 def _cgroup_root() -> Path:

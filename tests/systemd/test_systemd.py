@@ -53,7 +53,7 @@ class Service:
     def write_file(self, start_timeout: int = 120) -> None:
         (self.folder / "fleet.yaml").write_text(
             f"version: 1\nname: test\nshutdown_grace: 5s\ndashboard: {{mode: embedded, port: {self.board}}}\n"
-            f"defaults: {{heartbeat_interval: 1s, probes: {{start_timeout: {start_timeout}s}},\n"
+            f"defaults: {{heartbeat_interval: 1s, probes: {{startup: {{failure_threshold: {start_timeout}}}}},\n"
             "  admin: {email: admin@plant.org, password: '${credential:admin_password}'}}\n"
             "datasites:\n"
             f"  - {{name: alpha, port: {self.alpha}}}\n"
