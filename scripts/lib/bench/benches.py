@@ -271,7 +271,7 @@ def idle(plan: Plan) -> Section:
     )
     size = Figure(f"supervisor, {plan.lines} lines: memory (PSS)", "MiB", (held,), Target(45.0) if many else None)
     others = Figure("one datasite: CPU", "%", tuple(theirs / plan.lines for _, theirs in looks))
-    notes = (f"percent of one core, from the scheduler's nanoseconds, {window:g} s a round; nobody looks at the fleet",)
+    notes = (f"percent of one core, from its CPU clock (nanoseconds), {window:g} s a round; nobody looks at the fleet",)
     return Section("idle", "what an idle fleet costs", (cpu, size, others), notes)
 
 
