@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -251,30 +250,37 @@ def process(*arguments: str, **more: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "supervisor", *arguments], env=environment, **more)
 
 
-def on_a_terminal(*arguments: str, until: str = "", then: int | None = None, **more: Any) -> tuple[str, int]:
-    """What the command writes to a terminal, and its exit code; when ``until`` was seen, signal ``then`` is sent."""
+Cue = tuple[str, Callable[[subprocess.Popen[bytes]], object]]
+"""A text to wait for, and what is done once it was seen."""
+
+
+def interrupt(child: subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGINT)
+
+
+def on_a_terminal(*arguments: str, cues: tuple[Cue, ...] = (), **more: Any) -> tuple[str, int]:
+    """What the command writes to a terminal, and its exit code; the cues are followed one after the other."""
     ours, theirs = pty.openpty()
     child = process(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, **more)
     os.close(theirs)
     try:
-        return _read_all(ours, child, until, then), child.wait(CEILING)
+        return _read_all(ours, child, cues), child.wait(CEILING)
     finally:
         os.close(ours)
         child.kill()
         child.wait()
 
 
-def _read_all(ours: int, child: subprocess.Popen[bytes], until: str, then: int | None) -> str:
-    text, give_up = "", time.monotonic() + CEILING
+def _read_all(ours: int, child: subprocess.Popen[bytes], cues: tuple[Cue, ...]) -> str:
+    text, left, give_up = "", list(cues), time.monotonic() + CEILING
     while time.monotonic() < give_up and select.select([ours], [], [], CEILING)[0]:
         try:
             piece = os.read(ours, 65536)
         except OSError:  # the other end is closed
             break
         text += piece.decode("utf-8", "replace")
-        if then is not None and until in text:
-            child.send_signal(then)
-            then = None
+        if left and left[0][0] in text:
+            left.pop(0)[1](child)
     return text
 
 
@@ -295,10 +301,8 @@ def test_status_on_a_terminal_is_coloured(plant: Path) -> None:
 def test_status_watch_redraws_until_interrupted(plant: Path) -> None:
     """A change shows by itself; Ctrl-C ends it with 130 and no traceback."""
     with listening(plant / ".fleet", worker("line_a")) as fake:
-        change = threading.Timer(1.0, fake.change, ("line_a",), {"state": "unready", "ready": False, "reason": "slow"})
-        change.start()
-        text, code = on_a_terminal("status", "--watch", until="unready: slow", then=signal.SIGINT)
-        change.join()
+        slow: Cue = ("● ready", lambda _: fake.change("line_a", state="unready", ready=False, reason="slow"))
+        text, code = on_a_terminal("status", "--watch", cues=(slow, ("unready: slow", interrupt)))
     assert 130 == code
     assert "● ready" in text
     assert "Traceback" not in text
@@ -335,10 +339,8 @@ def test_logs_follow_until_interrupted(plant: Path) -> None:
     (plant / "logs").mkdir()
     log = plant / "logs" / "line_a.log"
     log.write_text("first\n")
-    change = threading.Timer(1.0, lambda: log.write_text("first\nsecond \x1b[2J\n"))
-    change.start()
-    text, code = on_a_terminal("logs", "line_a", "-f", until="second", then=signal.SIGINT)
-    change.join()
+    more: Cue = ("first", lambda _: log.write_text("first\nsecond \x1b[2J\n"))
+    text, code = on_a_terminal("logs", "line_a", "-f", cues=(more, ("second", interrupt)))
     assert (130, ["first", "second �[2J"]) == (code, text.replace("^C", "").split("\r\n")[:2])
 
 
@@ -395,7 +397,7 @@ main()
     )
     os.close(theirs)
     try:
-        text = _read_all(ours, child, "Ctrl-C stops the fleet", signal.SIGINT)
+        text = _read_all(ours, child, (("Ctrl-C stops the fleet", interrupt),))
         assert 0 == child.wait(CEILING)
     finally:
         os.close(ours)
