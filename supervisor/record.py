@@ -108,6 +108,7 @@ class WorkerRecord:
     restart_asked: bool = False  # a stop under way is to be followed by a start
     asked_by: By | None = None  # who asked for the last stop or start; None: nobody, it crashed
     asked: str = ""  # the same as a sentence for people
+    settings_due: bool = False  # settings changed since it was launched; it hears of them once it is ready
     killed_for: str = ""  # why we ourselves are ending the present process, when nobody asked for it
     last_exit: ExitCause | None = None
     reason: str = ""  # why the state is what it is, for people

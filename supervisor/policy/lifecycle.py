@@ -110,6 +110,7 @@ def _no_process() -> dict[str, Any]:
         "created": None,
         "ready_since": None,
         "status": None,
+        "settings_due": False,
         "killed_for": "",
         "probe_pending": False,
         "readiness": Check(),
@@ -272,7 +273,8 @@ def probed_starting(record: WorkerRecord, fact: ProbeAnswered, now: float) -> St
     record = replace(record, probe_pending=False, readiness=due, liveness=due)
     if fact.status is None:
         return Step(record)
-    return Step(_become_ready(replace(record, status=fact.status), now))
+    ready = _become_ready(replace(record, status=fact.status, settings_due=False), now)
+    return _configure(ready) if record.settings_due else Step(ready)
 
 
 def _become_ready(record: WorkerRecord, now: float) -> WorkerRecord:
@@ -382,15 +384,24 @@ def _sentence(fact: OperatorAsked) -> str:
 def take_rules(record: WorkerRecord, fact: RulesChanged, now: float) -> Step:
     """Shorter periods count from now on; a deadline that is running keeps the time it was given."""
     probes = fact.rules.probes
+    gated = record.state is STARTING
     record = replace(
         record,
         rules=fact.rules,
-        readiness=health.no_later(record.readiness, probes.readiness, now),
-        liveness=health.no_later(record.liveness, probes.liveness, now),
+        readiness=health.no_later(record.readiness, probes.startup if gated else probes.readiness, now),
+        liveness=health.no_later(record.liveness, probes.startup if gated else probes.liveness, now),
     )
-    if fact.told and record.pid is not None and record.state is not STOPPING:
-        return Step(record, (Configure(record.name, record.generation, record.pid),))
-    return Step(record)
+    if not fact.told:
+        return Step(record)
+    if gated:  # a newborn cannot listen yet; one that still waits for its turn is launched with the new ones
+        return Step(replace(record, settings_due=record.started_at is not None))
+    return _configure(record) if record.state in (READY, UNREADY) else Step(record)
+
+
+def _configure(record: WorkerRecord) -> Step:
+    if record.pid is None:
+        return Step(record)
+    return Step(record, (Configure(record.name, record.generation, record.pid),))
 
 
 _AT_REST: dict[type, Handler] = {

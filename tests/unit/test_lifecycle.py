@@ -21,11 +21,12 @@ from supervisor.facts import (
     PulseReceived,
     RulesChanged,
 )
-from supervisor.orders import Kill, Launch, Probe, Terminate
+from supervisor.orders import Configure, Kill, Launch, Terminate
+from supervisor.orders import Probe as AskProbe
 from supervisor.policy.lifecycle import TABLE, next_due, step
 from supervisor.policy.restart import backoff_delay, is_crash_loop, remember_crash, spread, wants_restart
-from supervisor.record import Check, ExitCause, ExitKind, OperatorRequest, Wanted, WorkerRecord, WorkerState
-from supervisor.spec import RestartMode, RestartPolicy, Rules
+from supervisor.record import By, Check, ExitCause, ExitKind, OperatorRequest, Wanted, WorkerRecord, WorkerState
+from supervisor.spec import Probe, ProbePolicy, RestartMode, RestartPolicy, Rules
 
 SIGKILLED = ExitCause(ExitKind.SIGNAL, "SIGKILL", -9)
 ENDED = ExitCause(ExitKind.CLEAN, "exit code 0", 0)
@@ -193,7 +194,7 @@ def test_a_start_has_a_deadline() -> None:
 def test_ready_is_an_answer_not_a_claim() -> None:
     """A pulse that says it serves is followed by a probe, and only its answer makes the line ready."""
     heard = step(record(WorkerState.STARTING, pid=77), FACTS[PulseReceived], 100.0)
-    assert (WorkerState.STARTING, (Probe("a", 3, 5.0),)) == (heard.record.state, heard.orders)
+    assert (WorkerState.STARTING, (AskProbe("a", 3, 5.0),)) == (heard.record.state, heard.orders)
     assert WorkerState.READY == step(heard.record, FACTS[ProbeAnswered], 100.1).record.state
     refused = step(heard.record, ProbeAnswered("a", 3, None, "refused"), 100.1)
     assert (WorkerState.STARTING, 101.1) == (refused.record.state, next_due(refused.record))
@@ -251,6 +252,125 @@ def test_a_stop_during_the_launch_meets_the_newborn() -> None:
 def test_adoption_is_no_restart() -> None:
     """An adopted line is ready when it answers, with no restart and its own up-time."""
     adopted = step(WorkerRecord("a"), FACTS[ProcessAdopted], 100.0)
-    assert (Probe("a", 3, 5.0),) == adopted.orders
+    assert (AskProbe("a", 3, 5.0),) == adopted.orders
     ready = step(adopted.record, FACTS[ProbeAnswered], 100.1).record
     assert (WorkerState.READY, 0, 0.0, 3) == (ready.state, ready.restarts, ready.started_at, ready.generation)
+
+
+def test_a_launch_that_waits_for_its_turn_has_no_deadline() -> None:
+    """Its time begins to count when it is sent; one of an earlier start does not count for this one."""
+    held = step(record(WorkerState.DOWN), OperatorAsked("a", OperatorRequest.START), 100.0).record
+    assert (None, None, None) == (held.started_at, held.deadline, next_due(held))
+    probes = replace(ProbePolicy(), startup=Probe(2.0, 1.0, 30))
+    sent = step(replace(held, rules=Rules(probes=probes)), LaunchSent("a", 4), 500.0).record
+    assert (500.0, 560.0, 560.0) == (sent.started_at, sent.deadline, next_due(sent))
+    assert sent == step(sent, LaunchSent("a", 3), 501.0).record
+
+
+def test_startup_gates_the_other_probes() -> None:
+    """Until the first answer only the start-up probe asks, in its own period; failures count for nothing else."""
+    probes = ProbePolicy(Probe(2.0, 1.5, 30), Probe(0.1, 0.2, 1), Probe(0.1, 0.3, 1))
+    born = step(record(WorkerState.STARTING, rules=Rules(probes=probes), deadline=160.0), FACTS[ProcessStarted], 100.0)
+    assert 102.0 == next_due(born.record)
+    assert () == step(born.record, DeadlineReached("a", 3), 101.0).orders
+    asked = step(born.record, DeadlineReached("a", 3), 102.0)
+    assert (AskProbe("a", 3, 1.5),) == asked.orders
+    failed = step(asked.record, ProbeAnswered("a", 3, None, "refused"), 102.5).record
+    assert (WorkerState.STARTING, 104.5, 0, 0) == (
+        failed.state,
+        next_due(failed),
+        failed.readiness.failures,
+        failed.liveness.failures,
+    )
+    ready = step(replace(failed, probe_pending=True), FACTS[ProbeAnswered], 103.0).record
+    assert (WorkerState.READY, 103.1) == (ready.state, next_due(ready))
+
+
+def test_one_probe_at_a_time() -> None:
+    """While an answer is out nothing more is asked, however late it comes."""
+    waiting = record(WorkerState.READY, readiness=Check(), liveness=Check(), probe_pending=True)
+    assert (None, ()) == (next_due(waiting), step(waiting, DeadlineReached("a", 3), 100.0).orders)
+
+
+LIVE = Rules(RestartPolicy(max_crashes=1), ProbePolicy(Probe(0.5, 1.0, 9), Probe(2.0, 1.0, 1), Probe(3.0, 1.0, 1)), 1.0)
+
+
+@pytest.mark.parametrize("state", list(WorkerState))
+@pytest.mark.parametrize("told", [True, False])
+def test_new_rules_are_taken_in_every_state_and_told_only_to_what_runs(state: WorkerState, told: bool) -> None:
+    """The state stays, and what is due by its deadline; Configure goes to a running worker that has to know."""
+    process = {"pid": 77} if state in (WorkerState.STARTING, WorkerState.STOPPING) else {}
+    made = step(record(state, deadline=150.0, **process), RulesChanged("a", LIVE, told), 100.0)
+    assert ((Configure("a", 3, 77),) if told and state in NEEDS_PROCESS else ()) == made.orders
+    assert (state, LIVE, 150.0) == (made.record.state, made.record.rules, made.record.deadline)
+
+
+@pytest.mark.parametrize(
+    ("state", "due"), [(WorkerState.READY, 102.0), (WorkerState.UNREADY, 102.0), (WorkerState.STARTING, 100.5)]
+)
+def test_shorter_periods_count_from_now_on(state: WorkerState, due: float) -> None:
+    """A probe due in an hour by the old rules is due within one new period; the start-up probe's while it starts."""
+    before = record(state, pid=77, readiness=Check(3700.0), liveness=Check(3700.0))
+    assert due == next_due(step(before, RulesChanged("a", LIVE), 100.0).record)
+
+
+def test_longer_periods_put_nothing_off() -> None:
+    """What is due soon by the old rules stays due."""
+    before = record(WorkerState.READY, readiness=Check(100.2), liveness=Check(100.2))
+    assert 100.2 == next_due(step(before, RulesChanged("a", LIVE), 100.0).record)
+
+
+@pytest.mark.parametrize("pid", [None, 77])
+def test_settings_that_change_during_a_start_are_told_when_it_is_ready(pid: int | None) -> None:
+    """It was launched with the old ones, and cannot listen before it serves; it hears of the new ones once."""
+    sent = record(WorkerState.STARTING, started_at=99.0, pid=pid)
+    changed = step(sent, RulesChanged("a", LIVE, told=True), 100.0)
+    assert () == changed.orders
+    born = step(changed.record, FACTS[ProcessStarted], 100.1)
+    assert () == born.orders
+    ready = step(born.record, FACTS[ProbeAnswered], 101.0)
+    assert (WorkerState.READY, (Configure("a", 3, 77),)) == (ready.record.state, ready.orders)
+    assert () == step(ready.record, FACTS[ProbeAnswered], 102.0).orders
+
+
+def test_settings_that_change_before_a_launch_are_launched_with() -> None:
+    """Neither one that waits for its turn nor the successor of one that died is told anything."""
+    held = step(record(WorkerState.STARTING), RulesChanged("a", LIVE, told=True), 100.0).record
+    sent = step(held, LaunchSent("a", 3), 100.0).record
+    assert () == step(step(sent, FACTS[ProcessStarted], 100.1).record, FACTS[ProbeAnswered], 101.0).orders
+    due = record(WorkerState.STARTING, started_at=99.0, pid=77, settings_due=True)
+    assert False is step(due, FACTS[ProcessExited], 100.0).record.settings_due
+
+
+@pytest.mark.parametrize(
+    ("request_", "by", "why", "sentence"),
+    [
+        (OperatorRequest.STOP, By.OPERATOR, "", "stopped by the operator"),
+        (OperatorRequest.START, By.FLEET, "", "started with the fleet"),
+        (OperatorRequest.RESTART, By.RELOAD, "port changed", "restarted by a reload: port changed"),
+        (OperatorRequest.RESTART, By.ADOPTION, "its spec changed", "restarted after adoption: its spec changed"),
+    ],
+)
+@pytest.mark.parametrize("state", [WorkerState.DOWN, WorkerState.BACKOFF, WorkerState.QUARANTINED])
+def test_who_asked_and_why_is_the_reason(
+    state: WorkerState, request_: OperatorRequest, by: By, why: str, sentence: str
+) -> None:
+    """Whoever asks, an operator reads who it was."""
+    made = step(record(state), OperatorAsked("a", request_, by, why), 100.0).record
+    assert (by, sentence, sentence) == (made.asked_by, made.asked, made.reason)
+
+
+def test_a_crash_is_nobodys_wish() -> None:
+    """What was asked before no longer explains anything."""
+    asked = record(WorkerState.READY, asked_by=By.OPERATOR, asked="started by the operator")
+    crashed = step(asked, FACTS[ProcessExited], 100.0).record
+    assert (None, "", "after SIGKILL") == (crashed.asked_by, crashed.asked, crashed.reason)
+
+
+def test_the_reason_of_a_stop_is_kept_when_it_is_down() -> None:
+    """`fleet status` says who stopped it, long after."""
+    asked = OperatorAsked("a", OperatorRequest.STOP, By.RELOAD, "no longer in fleet.yaml")
+    stopping = step(record(WorkerState.READY), asked, 100.0).record
+    down = step(stopping, ProcessExited("a", 3, ENDED), 101.0).record
+    sentence = "stopped by a reload: no longer in fleet.yaml"
+    assert (WorkerState.DOWN, By.RELOAD, sentence, sentence) == (down.state, down.asked_by, down.asked, down.reason)
