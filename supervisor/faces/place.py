@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from supervisor.spec import DASHBOARD_NAME
+from supervisor.spec import DASHBOARD_NAME, DashboardSpec, DatasiteSpec, FleetConfig
 
 NAME = "fleet"
 STATE_DIR = ".fleet"
@@ -36,6 +36,17 @@ class Place:
     def names(self) -> list[str]:
         """Every supervised name."""
         return [*self.ports, *([DASHBOARD_NAME] if self.dashboard else [])]
+
+    def unjudged(self) -> FleetConfig:
+        """Enough of a fleet to end what is left of it: its names and folders; all else is the defaults."""
+        return FleetConfig(
+            name=self.fleet,
+            path=self.path,
+            state_dir=self.state_dir,
+            log_dir=self.log_dir,
+            datasites=tuple(DatasiteSpec(name, port or 0) for name, port in self.ports.items()),
+            dashboard=DashboardSpec() if self.dashboard else None,
+        )
 
 
 def locate(path: Path, environ: Mapping[str, str]) -> Place:

@@ -372,6 +372,24 @@ def test_the_file_is_checked_as_the_service_will_see_it(
     ]
 
 
+def test_down_needs_no_secret(install: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stop over which the supervisor died, systemd has taken the credentials away; its lines end all the same."""
+    (tmp_path / "fleet.yaml").write_text(FLEET_YAML.replace("8080", "8080, admin: {password: '${credential:x}'}"))
+    (tmp_path / ".fleet").mkdir()
+    seen: list[FleetConfig] = []
+
+    def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
+        seen.append(config)
+        return ("line_a",)
+
+    monkeypatch.setattr("supervisor.daemon.stop_orphans", stop_orphans)
+    result = CliRunner(mix_stderr=False).invoke(app, ["down"], catch_exceptions=False)
+    assert (0, "line_a stopped; its supervisor was gone\n") == (result.exit_code, result.stdout), result.stderr
+    assert [(tmp_path / ".fleet", ["dashboard", "line_a"])] == [
+        (config.state_dir, [spec.name for spec in config.workers]) for config in seen
+    ]
+
+
 def test_a_credential_outside_of_a_service_is_explained(tmp_path: Path) -> None:
     """`fleet validate` by hand has no credentials, and says what they are."""
     path = tmp_path / "fleet.yaml"

@@ -16,6 +16,8 @@ from supervisor.faces.screen import Screen
 if TYPE_CHECKING:
     from supervisor.faces.asking import Asked
     from supervisor.faces.client import ControlClient
+    from supervisor.faces.place import Place
+    from supervisor.spec import FleetConfig
 
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; return when all is ready.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to what reset: true removes.")]
@@ -108,6 +110,14 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
+def _as_known(place: Place) -> FleetConfig:
+    """The fleet as far as it can be known: an error in the file, or a secret that is not there now, ends no `down`."""
+    try:
+        return load_config(place.path)
+    except Fault:
+        return place.unjudged()
+
+
 def down(
     context: typer.Context,
     path: FleetFileArgument = None,
@@ -131,5 +141,5 @@ def down(
         with talking_to(place) as client:
             bringing.bring_down(client, None if no_wait else timeout, screen)
     except Fault as fault:
-        if fault.exit_code != Exit.NOT_RUNNING or not bringing.stop_leftovers(load_config(place.path), screen):
+        if fault.exit_code != Exit.NOT_RUNNING or not bringing.stop_leftovers(_as_known(place), screen):
             raise
