@@ -202,6 +202,7 @@ class Engine:
             self._renew(name, plan, now)
         for name in plan.add:
             self._records.setdefault(name, WorkerRecord(name, config.rules(self._specs[name])))
+            self._renew(name, plan, now)  # one that was still on its way out may be back with other rules
             self._apply(OperatorAsked(name, OperatorRequest.START, By.RELOAD, "new in fleet.yaml"), now)
         self._tell((Event(FLEET, EventKind.RELOADED, f"reloaded: {reconcile.in_words(plan)}", cause=By.RELOAD.value),))
         self._pin()

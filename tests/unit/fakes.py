@@ -128,10 +128,22 @@ class FakeMachine:
         self.pinned = dict(records)
 
 
-def play(config: FleetConfig, script: list[Callable[[FakeMachine], list[Any]]]) -> FakeMachine:
-    """Start every line and play the script through the real engine, until the script or the fleet ends."""
+Script = list[Callable[[FakeMachine], list[Any]]]
+
+
+def play(
+    config: FleetConfig,
+    script: Script,
+    remembered: Mapping[str, WorkerRecord] | None = None,
+    first: Iterable[Any] | None = None,
+) -> FakeMachine:
+    """Start every line and play the script through the real engine, until the script or the fleet ends.
+
+    ``first``: what the engine is told instead of to start every line.
+    """
     machine = FakeMachine(script)
-    engine = Engine(config, machine)
+    engine = Engine(config, machine, remembered)
+    everyone = [OperatorAsked(spec.name, OperatorRequest.START) for spec in config.workers]
     with contextlib.suppress(EndOfScript):
-        engine.run([OperatorAsked(spec.name, OperatorRequest.START) for spec in config.workers])
+        engine.run(everyone if first is None else first)
     return machine
