@@ -10,8 +10,10 @@ The first two are rotated by size. A line that a crash or a full disk has torn i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -90,8 +92,37 @@ class Recorder:
         self._kept = text
 
 
+class _Lines(RotatingFileHandler):
+    """Whole lines: one that a crash or a full disk has torn is ended before the next, which it would take with it."""
+
+    def _open(self) -> Any:
+        _end_last_line(Path(self.baseFilename))
+        return super()._open()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's own name and shape
+        """What could not be written is lost, and nothing of it is kept to be written later."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        stream, self.stream = self.stream, None  # type: ignore[assignment]  # as FileHandler.close has it
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+    def close(self) -> None:
+        self._let_go()
+        super().close()
+
+
+def _end_last_line(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("rb+") as file:  # an empty file cannot be sought from its end
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+
+
 def _file(path: Path, size: int, backups: int) -> RotatingFileHandler:
-    handler = RotatingFileHandler(path, maxBytes=size, backupCount=backups, encoding="utf-8", delay=True)
+    handler = _Lines(path, maxBytes=size, backupCount=backups, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(message)s"))
     return handler
 
@@ -175,12 +206,21 @@ def read_ledger(folder: Path) -> dict[str, Remembered]:
         document = json.loads((folder / LEDGER).read_text())
         if not document["running"]:
             return {}
-        return {name: _remembered(values) for name, values in document["workers"].items()}
+        read = {name: _remembered(values) for name, values in document["workers"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+    return {name: past for name, past in read.items() if past is not None}
 
 
-def _remembered(values: dict[str, Any]) -> Remembered:
+def _remembered(values: Any) -> Remembered | None:
+    """One worker's part; None when another version wrote it in words that this one does not know."""
+    try:
+        return _understood(values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _understood(values: dict[str, Any]) -> Remembered:
     end = values.get("last_exit")
     cause = ExitCause(ExitKind(end["kind"]), end["detail"], end.get("code"), end.get("signal")) if end else None
     by_cause = dict(values.get("restarts_by_cause", {}))

@@ -1,89 +1,295 @@
-"""What is kept of a fleet's life: the journal's lines, and the ledger for the next supervisor."""
+"""What happened is kept: events, journal and ledger, in real files, whatever a crash or a full disk does to them."""
 
 from __future__ import annotations
 
+import ctypes
 import json
-import threading
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from supervisor.effects import recorder
-from supervisor.effects.recorder import JOURNAL, LEDGER, Recorder, read_ledger, read_lines, restored
-from supervisor.facts import DeadlineReached
-from supervisor.policy.lifecycle import Step
-from supervisor.record import ExitCause, ExitKind, Wanted, WorkerRecord, WorkerState
-from supervisor.spec import Rules
-
-KILLED = ExitCause(ExitKind.SIGNAL, "SIGKILL", -9, "SIGKILL")
-CRASHED = WorkerRecord(
-    "alpha", wanted=Wanted.UP, restarts=3, restarts_by_cause={"signal": 2, "hung": 1}, last_exit=KILLED
+from supervisor.effects import recorder as module
+from supervisor.effects.recorder import (
+    EVENTS,
+    JOURNAL,
+    LEDGER,
+    Recorder,
+    Remembered,
+    read_ledger,
+    read_lines,
+    restored,
 )
+from supervisor.facts import OperatorAsked, ProbeAnswered, ProcessExited
+from supervisor.history import Event, EventKind
+from supervisor.policy.lifecycle import step
+from supervisor.record import ExitCause, ExitKind, OperatorRequest, Wanted, WorkerRecord, WorkerState
+from supervisor.spec import Rules
+from tests.unit.fakes import status
+
+AT = "2026-03-01T12:00:00+00:00"
+KILLED = ExitCause(ExitKind.SIGNAL, "SIGKILL", -9, "SIGKILL")
 
 
-def test_times_are_kept_to_the_last_digit(tmp_path: Path) -> None:
-    """A replay has to see the same order of a deadline and the moment it was reached."""
-    moment = 12345.678901234567
-    made = Step(WorkerRecord("alpha", state=WorkerState.BACKOFF, generation=2))
-    keeper = Recorder(tmp_path)
-    keeper.fact(DeadlineReached("alpha", 2), made, moment)
-    keeper.close()
-    assert [{"t": moment, "fact": "DeadlineReached", "name": "alpha", "generation": 2, "s": "backoff", "g": 2}] == list(
-        read_lines(tmp_path / JOURNAL)
+def event(text: str = "ended: SIGKILL", **more: Any) -> Event:
+    return Event("alpha", EventKind.EXITED, text, **more)
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    made = Recorder(tmp_path / "history")
+    yield made
+    made.close()
+
+
+def test_events_are_lines_of_json(recorder: Recorder, tmp_path: Path) -> None:
+    """In the order in which they were told, whole, and for nobody else to read."""
+    told = [event(f"number {at} é\nline two", pid=at, exit_code=-9) for at in range(3)]
+    for one in told:
+        recorder.event(one, AT)
+    recorder.close()
+    assert [one.to_dict(AT) for one in told] == list(read_lines(tmp_path / "history" / EVENTS))
+    assert 0o700 == (tmp_path / "history").stat().st_mode & 0o777
+
+
+def test_the_journal_tells_what_step_made_of_each_fact(recorder: Recorder, tmp_path: Path) -> None:
+    """Time, kind of fact, the state and generation after it, and the orders."""
+    recorder.rules({"alpha": Rules(grace=7.0)}, 99.0)
+    record = WorkerRecord("alpha")
+    for fact in (OperatorAsked("alpha", OperatorRequest.START), ProcessExited("alpha", 1, KILLED)):
+        made = step(record, fact, 100.0)
+        recorder.fact(fact, made, 100.0)
+        record = made.record
+    recorder.close()
+    chapter, asked, exited = read_lines(tmp_path / "history" / JOURNAL)
+    assert 7.0 == chapter["rules"]["alpha"]["grace"]
+    assert ("OperatorAsked", "alpha", "start", 100.0) == (
+        asked["fact"],
+        asked["name"],
+        asked["request"],
+        asked["t"],
     )
+    assert (WorkerState.STARTING, 1, ["Launch"]) == (asked["s"], asked["g"], asked["o"])
+    assert ("ProcessExited", "SIGKILL", 2) == (exited["fact"], exited["cause"]["detail"], exited["g"])
 
 
-def test_what_a_reload_brings_is_told_and_nothing_is_told_of_nothing(tmp_path: Path) -> None:
-    """One line for all that joined; none when nobody did."""
-    keeper = Recorder(tmp_path)
-    keeper.added({}, 1.0)
-    keeper.added({"beta": Rules(grace=3.0)}, 2.0)
-    keeper.close()
-    (line,) = read_lines(tmp_path / JOURNAL)
-    assert (2.0, 3.0) == (line["t"], line["added"]["beta"]["grace"])
+def test_a_years_probes_are_slim(recorder: Recorder, tmp_path: Path) -> None:
+    """Of a status only what policy looks at is kept."""
+    fact = ProbeAnswered("alpha", 1, status("alpha", 1, 77, registration="x" * 5000, active_experiments=["y" * 5000]))
+    recorder.fact(fact, step(WorkerRecord("alpha", generation=1), fact, 1.0), 1.0)
+    recorder.close()
+    (line,) = read_lines(tmp_path / "history" / JOURNAL)
+    assert (1, 77) == (line["status"]["generation"], line["status"]["pid"])
+    assert (tmp_path / "history" / JOURNAL).stat().st_size < 500
 
 
-def test_torn_lines_are_passed_over(tmp_path: Path) -> None:
-    """A crash, or a full disk, may have torn any of them."""
-    path = tmp_path / JOURNAL
-    path.write_text('{"t":1}\n{"t":2,"fa\n[3]\n\n{"t":4}\n{"t":')
-    assert [{"t": 1}, {"t": 4}] == list(read_lines(path))
+def test_files_are_rotated_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet that runs for months keeps its disk; the newest lines are never those that go."""
+    monkeypatch.setattr(module, "_EVENT_BYTES", 2000)
+    recorder = Recorder(tmp_path)
+    for at in range(100):
+        recorder.event(event(f"number {at}"), AT)
+    recorder.close()
+    files = sorted(path.name for path in tmp_path.glob(f"{EVENTS}*"))
+    assert [EVENTS, *(f"{EVENTS}.{number}" for number in range(1, 5))] == files
+    assert all(path.stat().st_size <= 2000 for path in tmp_path.glob(f"{EVENTS}*"))
+    told = [line["text"] for name in reversed(files) for line in read_lines(tmp_path / name)]
+    assert [f"number {at}" for at in range(100 - len(told), 100)] == told
 
 
-def test_the_next_supervisor_knows_the_counts(tmp_path: Path) -> None:
-    """No crash is hidden by the death of the supervisor that counted it."""
-    keeper = Recorder(tmp_path)
-    keeper.ledger({"alpha": CRASHED}, running=True)
-    keeper.close()
-    known = restored(WorkerRecord("alpha"), read_ledger(tmp_path)["alpha"])
-    assert (3, {"signal": 2, "hung": 1}, KILLED) == (known.restarts, known.restarts_by_cause, known.last_exit)
+def test_torn_lines_are_skipped_and_the_next_supervisor_goes_on(tmp_path: Path) -> None:
+    """A line that a crash cut off, garbage in the middle, and what is no object: all other lines are read."""
+    whole = json.dumps(event("first").to_dict(AT))
+    garbage = [whole.encode(), b"\xff\x00garbage", b"[1, 2]", b"7", b"", whole.encode(), whole.encode()[:40]]
+    (tmp_path / EVENTS).write_bytes(b"\n".join(garbage))
+    assert ["first", "first"] == [line["text"] for line in read_lines(tmp_path / EVENTS)]
+    recorder = Recorder(tmp_path)
+    recorder.event(event("after the crash"), AT)
+    recorder.event(event("second"), AT)
+    recorder.close()
+    told = [line["text"] for line in read_lines(tmp_path / EVENTS)]
+    assert ["first", "first", "after the crash", "second"] == told
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"running": true}', "[]", '{"running": true, "workers": {"alpha": {}}}'])
-def test_a_ledger_that_cannot_be_read_is_no_obstacle(tmp_path: Path, text: str) -> None:
-    """The fleet starts, with nothing remembered."""
+def test_no_file_is_an_error_that_says_so(tmp_path: Path) -> None:
+    """A reader knows the difference between nothing and no history."""
+    with pytest.raises(FileNotFoundError):
+        list(read_lines(tmp_path / EVENTS))
+
+
+# --- the ledger ---
+
+RECORDS = {
+    "alpha": WorkerRecord("alpha", wanted=Wanted.UP, restarts=3, restarts_by_cause={"signal": 3}, last_exit=KILLED),
+    "beta": WorkerRecord("beta", wanted=Wanted.DOWN, reason="stopped", asked="stopped by the operator"),
+}
+REMEMBERED = {
+    "alpha": Remembered(Wanted.UP, "", 3, {"signal": 3}, KILLED),
+    "beta": Remembered(Wanted.DOWN, "stopped by the operator", 0, {}, None),
+}
+
+
+def test_the_next_supervisor_reads_what_the_last_one_left(recorder: Recorder, tmp_path: Path) -> None:
+    """What is wanted, the counts by cause, and how each ended last."""
+    recorder.ledger(RECORDS, running=True)
+    recorder.close()
+    assert REMEMBERED == read_ledger(tmp_path / "history")
+    assert [LEDGER] == [path.name for path in (tmp_path / "history").glob("ledger*")]
+
+
+def test_a_fleet_that_went_down_in_order_leaves_nothing_to_remember(recorder: Recorder, tmp_path: Path) -> None:
+    """The next `fleet up` starts everything."""
+    recorder.ledger(RECORDS, running=True)
+    recorder.ledger(RECORDS, running=False)
+    recorder.close()
+    assert {} == read_ledger(tmp_path / "history")
+
+
+def test_the_ledger_is_written_only_when_it_changed(recorder: Recorder, tmp_path: Path) -> None:
+    """A probe a second must not be a write a second."""
+    recorder.ledger(RECORDS, running=True)
+    recorder.close()
+    before = (tmp_path / "history" / LEDGER).stat().st_ino
+    again = Recorder(tmp_path / "history")
+    again.ledger(RECORDS, running=True)  # a new recorder does not know what the file holds
+    again.ledger(dict(RECORDS), running=True)
+    again.close()
+    after = (tmp_path / "history" / LEDGER).stat().st_ino
+    changed = Recorder(tmp_path / "history")
+    changed.close()
+    assert (False, after) == (before == after, (tmp_path / "history" / LEDGER).stat().st_ino)
+
+
+def test_a_reader_never_sees_half_a_ledger(tmp_path: Path) -> None:
+    """It is replaced whole, hundreds of times, under the eyes of a reader."""
+    recorder = Recorder(tmp_path)
+    recorder.ledger(RECORDS, running=True)
+    for at in range(300):
+        recorder.ledger({**RECORDS, "gamma": WorkerRecord("gamma", restarts=at, wanted=Wanted.UP)}, running=True)
+    seen = 0
+    while seen < 299:
+        read = read_ledger(tmp_path)
+        assert read in ({}, REMEMBERED) or {"alpha", "beta", "gamma"} == set(read)
+        seen = read["gamma"].restarts if "gamma" in read else seen
+    recorder.close()
+    assert 299 == seen
+
+
+LEDGER_NOW: dict[str, Any] = {"version": 1, "running": True}
+WORKER = {"wanted": "down", "reason": "stopped", "restarts": 2, "restarts_by_cause": {"oom": 2}, "last_exit": None}
+
+
+@pytest.mark.parametrize(
+    ("worker", "expected"),
+    [
+        (WORKER, Remembered(Wanted.DOWN, "stopped", 2, {"oom": 2}, None)),
+        # an older version knew less
+        ({"wanted": "up"}, Remembered(Wanted.UP, "", 0, {}, None)),
+        (
+            {"wanted": "up", "last_exit": {"kind": "clean", "detail": "exit code 0"}},
+            Remembered(Wanted.UP, "", 0, {}, ExitCause(ExitKind.CLEAN, "exit code 0")),
+        ),
+        # a newer one knows more
+        ({**WORKER, "mood": "fine"}, Remembered(Wanted.DOWN, "stopped", 2, {"oom": 2}, None)),
+    ],
+)
+def test_ledgers_of_other_versions_are_read(tmp_path: Path, worker: dict[str, Any], expected: Remembered) -> None:
+    """An upgrade, and going back from one, loses nothing that both know."""
+    document = {**LEDGER_NOW, "workers": {"alpha": worker}, "version": 99 if "mood" in worker else 1, "new": [1]}
+    (tmp_path / LEDGER).write_text(json.dumps(document))
+    assert {"alpha": expected} == read_ledger(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"running": true}', '{"running": true, "workers": 3}'])
+def test_a_ledger_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    """A supervisor starts as if for the first time, and says nothing of it to nobody."""
+    assert {} == read_ledger(tmp_path)
     (tmp_path / LEDGER).write_text(text)
     assert {} == read_ledger(tmp_path)
 
 
-def test_a_full_disk_stops_nobody_and_what_comes_later_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger of a full disk is lost; the next one that differs is written."""
-    keeper = Recorder(tmp_path)
-    full = threading.Event()
-    full.set()
-    real = Path.write_text
+@pytest.mark.parametrize(
+    "worker", [{"wanted": "sideways"}, {"wanted": "up", "last_exit": {"kind": "moonlight", "detail": ""}}, {}, 3, None]
+)
+def test_one_bad_entry_takes_no_other_with_it(tmp_path: Path, worker: Any) -> None:
+    """An entry in words of another version, an unknown kind of end say, is passed over; the others are remembered."""
+    (tmp_path / LEDGER).write_text(json.dumps({**LEDGER_NOW, "workers": {"alpha": worker, "beta": WORKER}}))
+    assert {"beta": Remembered(Wanted.DOWN, "stopped", 2, {"oom": 2}, None)} == read_ledger(tmp_path)
 
-    def write_text(path: Path, text: str) -> int:
-        if full.is_set():
-            raise OSError(28, "No space left on device")
-        return real(path, text)
 
-    monkeypatch.setattr(recorder.Path, "write_text", write_text)
-    keeper.ledger({"alpha": CRASHED}, running=True)
-    keeper.rules({"alpha": Rules()}, 1.0)
-    while not (tmp_path / JOURNAL).exists():
-        threading.Event().wait(0.01)
-    full.clear()
-    keeper.ledger({"alpha": CRASHED}, running=True)
-    keeper.close()
-    assert ["alpha"] == list(json.loads((tmp_path / LEDGER).read_text())["workers"])
+def test_a_restored_record_hides_no_crash() -> None:
+    """Counts and the last end come back; of a line that was stopped also who stopped it."""
+    rules = Rules(grace=3.0)
+    alpha = restored(WorkerRecord("alpha", rules), REMEMBERED["alpha"])
+    assert (3, {"signal": 3}, KILLED, "") == (alpha.restarts, alpha.restarts_by_cause, alpha.last_exit, alpha.reason)
+    beta = restored(WorkerRecord("beta", rules), REMEMBERED["beta"])
+    sentence = "stopped by the operator"
+    assert (WorkerState.DOWN, Wanted.DOWN, sentence, sentence) == (beta.state, beta.wanted, beta.reason, beta.asked)
+    assert (rules, rules) == (alpha.rules, beta.rules)
+
+
+# --- a full disk ---
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 64 KiB."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, b"size=64k") != 0:
+        pytest.skip(f"a tmpfs cannot be mounted here: {os.strerror(ctypes.get_errno())}")
+    yield folder
+    libc.umount2(str(folder).encode(), 2)
+
+
+def test_a_full_disk_loses_lines_and_nothing_else(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No error reaches the fleet, neither while the disk is full nor at the end; with room again, lines are kept."""
+    monkeypatch.setattr("logging.raiseExceptions", False)  # as the daemon has it
+    recorder = Recorder(tiny)
+    recorder.event(event("before"), AT)
+    for at in range(200):
+        recorder.event(event(f"{at} " + "x" * 1000), AT)
+        recorder.ledger({"alpha": WorkerRecord("alpha", restarts=at, reason="y" * 20_000)}, running=True)
+    fact = OperatorAsked("alpha", OperatorRequest.START, why="z" * 70_000)
+    recorder.fact(fact, step(WorkerRecord("alpha"), fact, 1.0), 1.0)
+    recorder.close()
+    assert not recorder._thread.is_alive()
+    assert "before" == next(read_lines(tiny / EVENTS))["text"]
+    (tiny / JOURNAL).unlink(missing_ok=True)
+    (tiny / EVENTS).write_bytes((tiny / EVENTS).read_bytes()[:10_000])
+    again = Recorder(tiny)
+    again.event(event("room again"), AT)
+    again.ledger(RECORDS, running=True)
+    again.close()
+    assert "room again" == [line["text"] for line in read_lines(tiny / EVENTS)][-1]
+    assert REMEMBERED == read_ledger(tiny)
+
+
+def test_lines_come_back_when_there_is_room_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same recorder goes on after the operator has made room."""
+    monkeypatch.setattr("logging.raiseExceptions", False)
+    ballast = tiny / "ballast"
+    recorder = Recorder(tiny)
+    recorder.event(event("before"), AT)
+    ballast.write_bytes(b"x" * 50_000)
+    for at in range(60):
+        recorder.event(event(f"{at} " + "x" * 1000), AT)
+    _drained(recorder)
+    ballast.unlink()
+    for at in range(3):
+        recorder.event(event(f"room again {at}"), AT)
+    recorder.close()
+    told = [line["text"] for line in read_lines(tiny / EVENTS)]
+    assert ("before", "room again 2") == (told[0], told[-1])
+
+
+def _drained(recorder: Recorder) -> None:
+    """Wait until all that was handed to ``recorder`` has been tried."""
+    import threading
+
+    done = threading.Event()
+    recorder._work.put(done.set)
+    assert done.wait(20)
