@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.real.harness import Fleet, a_fleet
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real processes get more time than pure functions before a hang is called one."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(420), append=False)
 
 
 @pytest.fixture(scope="module")
