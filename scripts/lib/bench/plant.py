@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import psutil
 
 from bench import world
 from bench.world import Unmeasured
@@ -97,6 +93,7 @@ class Plain:
     """The plain way with ``lines`` datasites, all answering."""
 
     def __init__(self, folder: Path, lines: int) -> None:
+        self._folder = folder
         self.ports = world.free_ports(lines)
         program = Path(__file__).with_name("plain.py")
         with (folder / "plain.out").open("wb") as output:
@@ -122,12 +119,10 @@ class Plain:
         return world.until(lambda: world.listener(self.parent.pid, port), 10.0, f"a listener on port {port}")
 
     def close(self) -> None:
-        """The parent first, so that nothing is started again; launched servers survive their launcher."""
-        everyone = world.family(self.parent.pid) if psutil.pid_exists(self.parent.pid) else []
-        for process in everyone:
-            with contextlib.suppress(psutil.Error):
-                os.kill(process.pid, signal.SIGKILL)
+        """The parent first, so that nothing is started again; then what it launched, which survives its launcher."""
+        self.parent.kill()
         self.parent.wait(10)
+        world.end_all(self._folder)
 
 
 @contextmanager

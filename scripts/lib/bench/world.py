@@ -129,13 +129,13 @@ def room(name: str, remains: list[str]) -> Iterator[Path]:
         yield folder
     finally:
         ports = _listening(folder)
-        remains += [f"bench {name}: {what}" for what in [*_end_all(folder), *_still_open(ports)]]
+        remains += [f"bench {name}: {what}" for what in [*end_all(folder), *_still_open(ports)]]
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             remains.append(f"bench {name}: {folder}")
 
 
-def _end_all(folder: Path, patience: float = 10.0) -> list[str]:
+def end_all(folder: Path, patience: float = 10.0) -> list[str]:
     """SIGKILL what still lives in ``folder``, again until nothing does; what that was."""
     ended: dict[int, str] = {}
     give_up = time.monotonic() + patience
