@@ -20,7 +20,7 @@ from supervisor.effects import clock, leash, lock, processes
 from supervisor.effects.control import ReloadFailed
 from supervisor.effects.launcher import scrub_environment
 from supervisor.effects.machine import Machine
-from supervisor.effects.recorder import Recorder, Remembered, read_ledger, restored
+from supervisor.effects.recorder import Recorder, Remembered, forget, read_ledger, restored
 from supervisor.effects.run_files import RunFile, RunFiles
 from supervisor.effects.sdnotify import Notifier
 from supervisor.engine import Engine
@@ -98,7 +98,11 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
     try:
         run_files = RunFiles(config.state_dir / "run")
         stopped = _end(run_files, _survivors(run_files), config.shutdown_grace)
-        return (*stopped, *_sweep(config, config.state_dir))
+        swept = _sweep(config, config.state_dir)
+        for socket in (launching.control_socket(config), launching.pulse_socket(config)):
+            socket.unlink(missing_ok=True)
+        forget(history_dir(config))
+        return (*stopped, *swept)
     finally:
         os.close(held)
 

@@ -212,6 +212,11 @@ def read_ledger(folder: Path) -> dict[str, Remembered]:
     return {name: past for name, past in read.items() if past is not None}
 
 
+def forget(folder: Path) -> None:
+    """The fleet was taken down without its supervisor: there is nothing for the next one to restore."""
+    (folder / LEDGER).unlink(missing_ok=True)
+
+
 def _remembered(values: Any) -> Remembered | None:
     """One worker's part; None when another version wrote it in words that this one does not know."""
     try:
