@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from datasite_worker.contract import ExitCode
 from datasite_worker.process import keep_descendants
 
 
@@ -17,15 +18,19 @@ def main() -> None:
     from datasite_worker.datasite import FactoryDatasite
     from datasite_worker.entry import leave, run_guarded
 
-    datasite = FactoryDatasite(
-        **vars(asked),
-        admin_email=os.environ.get("FLEET_ADMIN_EMAIL", "admin@pdm-factory.com"),
-        admin_password=os.environ.pop("FLEET_ADMIN_PASSWORD", None),
-        pid=os.getpid(),
-    )
+    try:
+        datasite = FactoryDatasite(
+            **vars(asked),
+            admin_email=os.environ.get("FLEET_ADMIN_EMAIL", "admin@pdm-factory.com"),
+            admin_password=os.environ.pop("FLEET_ADMIN_PASSWORD", None) or None,
+            pid=os.getpid(),
+        )
+        settle_in(datasite.state_dir)
+    except OSError as error:
+        print(f"{asked.factory_name}: cannot begin: {error}", file=sys.stderr)
+        raise SystemExit(ExitCode.CONFIGURATION) from None
     print(f"{datasite.factory_name}: log {datasite.log_dir}/{datasite.factory_name}.log", file=sys.stderr)
     print(f"{datasite.factory_name}: admin login {datasite.state_dir}/admin.json", file=sys.stderr)
-    settle_in(datasite.state_dir)
     signal.signal(signal.SIGHUP, lambda *_: datasite.stop())
     code = run_guarded(datasite)
     if code:
@@ -43,9 +48,9 @@ def settle_in(state_dir: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("factory-datasite", description="Run one PySyft datasite for a production line.")
-    made.add_argument("--factory_name", default="pdm_factory_datasite")
+    made.add_argument("--factory_name", type=_name, default="pdm_factory_datasite")
     made.add_argument("--hostname", default="localhost", help="address to listen on")
-    made.add_argument("--port", type=int, default=8080)
+    made.add_argument("--port", type=_port, default=8080)
     made.add_argument("--dashboard_url", default="http://localhost:5000")
     for flag, what in (
         ("dev_mode", "PySyft's developer mode"),
@@ -54,6 +59,18 @@ def parser() -> argparse.ArgumentParser:
     ):
         made.add_argument(f"--{flag}", type=_truth, nargs="?", const=True, default=False, help=what)
     return made
+
+
+def _name(word: str) -> str:
+    if not word or "/" in word or word.startswith("."):
+        raise argparse.ArgumentTypeError(f"{word!r} cannot name a datasite: its log and its state folder bear the name")
+    return word
+
+
+def _port(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and 1 <= int(word) <= 65535):
+        raise argparse.ArgumentTypeError(f"{word!r} is no port: 1 to 65535")
+    return int(word)
 
 
 def _truth(word: str) -> bool:

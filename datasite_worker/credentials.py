@@ -5,6 +5,7 @@ A datasite that drew a new identity would lose all its data, so a broken file is
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -45,15 +46,42 @@ def identity(folder: Path) -> Identity:
 
 
 def admin_login(folder: Path, email: str, name: str, password: str | None) -> AdminLogin:
-    """The admin's login as it was on first start; a ``password`` given now is used only if none was kept.
+    """The login of the admin with that e-mail, as it was first made; a ``password`` given now is used only then.
 
-    Raises ConfigurationFailure when the file is broken.
+    Raises ConfigurationFailure when its file is broken.
     """
+    shown = _shown(folder)
+    if shown is not None and shown.email == email:
+        return shown
     drawn = AdminLogin(email, name, password or secrets.token_urlsafe(18), generated=password is None)
-    return _kept(folder / f"{_ADMIN}.json", lambda values: AdminLogin(**values), lambda: drawn)
+    return _kept(_file_of(folder, email), lambda values: AdminLogin(**values), lambda: drawn)
 
 
-_ADMIN = "admin"
+def show(folder: Path, login: AdminLogin) -> None:
+    """Let ``admin.json`` be this login; one that was there before is kept beside it, as its user still exists."""
+    shown = _shown(folder)
+    if shown == login:
+        return
+    if shown is not None:
+        _write(_file_of(folder, shown.email), _text(shown))
+    _write(folder / _ADMIN, _text(login))
+
+
+_ADMIN = "admin.json"
+
+
+def _shown(folder: Path) -> AdminLogin | None:
+    if not (folder / _ADMIN).exists():
+        return None
+
+    def lost() -> AdminLogin:
+        raise FileNotFoundError(folder / _ADMIN)
+
+    return _kept(folder / _ADMIN, lambda values: AdminLogin(**values), lost)
+
+
+def _file_of(folder: Path, email: str) -> Path:
+    return folder / "admins" / f"{hashlib.sha256(email.encode()).hexdigest()[:16]}.json"
 
 
 def _draw_identity() -> Identity:
@@ -72,7 +100,7 @@ def _kept(path: Path, read: Callable[[dict[str, Any]], T], draw: Callable[[], T]
         return read(json.loads(path.read_text()))
     except FileNotFoundError:
         drawn = draw()
-        _write(path, json.dumps(asdict(drawn), indent=2))  # type: ignore[call-overload]
+        _write(path, _text(drawn))
         return drawn
     except (OSError, ValueError, TypeError) as error:
         raise ConfigurationFailure(
@@ -80,8 +108,13 @@ def _kept(path: Path, read: Callable[[dict[str, Any]], T], draw: Callable[[], T]
         ) from error
 
 
+def _text(kept: Any) -> str:
+    return json.dumps(asdict(kept), indent=2)
+
+
 def _write(path: Path, text: str) -> None:
     """Atomic and durable: after a power cut there is the whole file, or none."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(fd, "w") as file:

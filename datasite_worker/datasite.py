@@ -30,7 +30,7 @@ from datasite_worker.contract import (
     parse_settings,
     settings_file,
 )
-from datasite_worker.credentials import AdminLogin, admin_login, identity
+from datasite_worker.credentials import AdminLogin, admin_login, identity, show
 
 logger = logging.getLogger(__name__)
 
@@ -207,8 +207,13 @@ class FactoryDatasite:
         ] + inside
 
     def create_admin_user(self, admin_email: str, admin_name: str, admin_password: str | None) -> AdminLogin:
-        """Make sure of a user with role ADMIN. One that exists keeps the password it has; None draws a strong one."""
+        """Make sure of a user with role ADMIN. One that exists keeps the password it has; None draws a strong one.
+
+        The datasite's own admin is the one that ``admin.json`` shows.
+        """
         login = admin_login(self.state_dir, admin_email, admin_name, admin_password)
+        if admin_email == self._admin[0]:
+            show(self.state_dir, login)
         if server.create_admin(self._server, login):
             logger.info("admin created: %s", login.email)
         return login
