@@ -44,7 +44,7 @@ def readiness(records: Mapping[str, WorkerRecord], since: float, now: float, lim
 
 def start_limit(config: FleetConfig) -> float:
     """How long a start may keep others waiting: as long as its slowest line may take, and a little for the imports."""
-    return max(spec.probes.start_timeout for spec in config.workers) + _MARGIN
+    return max(spec.probes.start_timeout for spec in config.datasites) + _MARGIN
 
 
 def summary(records: Mapping[str, WorkerRecord]) -> str:
