@@ -107,7 +107,7 @@ class FactoryDatasite:
         self._link: CentralLink | None = None
         self._activity = activity.Activity(self._note_activity)
         self._strays = strays.Strays()
-        self._strays_due = 0.0
+        self._chores_due = 0.0
         self.setup_logging()
         self.device = self.detect_device()
         self._status = StatusDocument(
@@ -273,9 +273,10 @@ class FactoryDatasite:
     def _look_around(self) -> None:
         if self._serving is not None and not self._serving.alive:
             raise RuntimeError("the HTTP server ended by itself")
-        if time.monotonic() >= self._strays_due:
-            self._strays_due = time.monotonic() + strays.ROUND
+        if time.monotonic() >= self._chores_due:
+            self._chores_due = time.monotonic() + strays.ROUND
             self._strays.reap()
+            process.trim_output()
 
     def _take_settings(self) -> None:
         """Take on the live settings that were left for this very generation; a broken file changes nothing."""

@@ -97,7 +97,11 @@ def run_guarded(datasite: Any) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process now: PySyft's threads, and user code in a job, would keep the interpreter from ending."""
+    """End this process now, and all below it: PySyft's threads, and user code in a job, would keep the interpreter from
+    ending."""
+    from datasite_worker.process import end_descendants
+
+    end_descendants()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)

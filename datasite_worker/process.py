@@ -5,7 +5,9 @@ No PySyft here: the embedded dashboard becomes a worker in the same way.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import faulthandler
 import fcntl
 import logging
@@ -108,8 +110,13 @@ def join_cgroup(folder: str) -> str:
     return ""
 
 
+_raw: list[Path] = []
+"""Where our own raw output goes, once it was redirected."""
+
+
 def _redirect(raw: Path) -> None:
     """No pipe or terminal may tie a worker to its supervisor: it outlives it."""
+    _raw[:] = [raw]
     with open(os.devnull, "rb") as nothing, raw.open("ab") as output:
         os.dup2(nothing.fileno(), 0)
         for number in (1, 2):
@@ -118,6 +125,24 @@ def _redirect(raw: Path) -> None:
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - the same
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - the same
     faulthandler.enable(file=2)
+
+
+def trim_output() -> None:
+    """Keep the raw output, which user code may print to for months, within the size of a log: its last part is moved
+    aside. All who write to it append, so that cutting it under them is safe."""
+    for raw in _raw:
+        if raw.exists() and raw.stat().st_size > _LOG_BYTES:
+            with raw.open("rb") as output:
+                output.seek(-_LOG_BYTES, os.SEEK_END)
+                raw.with_name(f"{raw.name}.1").write_bytes(output.read(_LOG_BYTES))
+            os.truncate(raw, 0)
+
+
+def end_descendants() -> None:
+    """SIGKILL what user code left running: as the subreaper we still have all of it below us."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
 
 
 def log_to(path: Path, *, console: bool) -> None:
@@ -158,18 +183,18 @@ def bind(hostname: str, port: int) -> socket.socket:
     try:
         listening.bind((host, port))
         listening.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listening.close()
         raise _explained(error, hostname, port) from error
     return listening
 
 
-def _explained(error: OSError, hostname: str, port: int) -> ConfigurationFailure:
+def _explained(error: OSError | OverflowError, hostname: str, port: int) -> ConfigurationFailure:
     if isinstance(error, PermissionError):
         return ConfigurationFailure(f"port {port} needs privileges this user has not; take one above 1023")
-    if "in use" in str(error):
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return PortTaken(f"port {port} is taken by {_holder(port)}; free it or give another port")
-    return ConfigurationFailure(f"cannot listen on {hostname}:{port}: {error.strerror or error}")
+    return ConfigurationFailure(f"cannot listen on {hostname}:{port}: {getattr(error, 'strerror', None) or error}")
 
 
 def _holder(port: int) -> str:

@@ -114,3 +114,37 @@ def test_a_taken_port_is_told(hostname: str) -> None:
     port = held.getsockname()[1]
     with held, pytest.raises(process.PortTaken, match=f"port {port} is taken by pid {os.getpid()}"):
         process.bind(hostname, port)
+
+
+def test_an_address_that_cannot_be_had_is_told() -> None:
+    """As a fault of the configuration, whatever is wrong with it."""
+    for hostname, port in (("192.0.2.1", 1), ("localhost", 70000), ("no.such.host.invalid", 1)):
+        with pytest.raises(process.ConfigurationFailure, match=f"cannot listen on {hostname}:{port}: ."):
+            process.bind(hostname, port)
+
+
+def _print_much(folder: Path) -> dict[str, Any]:
+    raw = folder / "log" / "test.out"
+    os.write(1, b"x" * (process._LOG_BYTES + 5))
+    process.trim_output()
+    os.write(1, b"after")
+    process.trim_output()
+    return {"now": raw.read_bytes(), "aside": raw.with_name("test.out.1").stat().st_size == process._LOG_BYTES}
+
+
+def test_raw_output_stays_within_bounds(tmp_path: Path) -> None:
+    """What user code prints is moved aside once it is too much, and goes on in the same file."""
+    assert {"now": b"after", "aside": True} == in_a_worker(_print_much, tmp_path)
+
+
+def _leave_much(_folder: Path) -> list[bool]:
+    child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    before = psutil.pid_exists(child.pid)
+    process.end_descendants()
+    child.wait(10)
+    return [before, psutil.pid_exists(child.pid)]
+
+
+def test_nothing_stays_behind_a_worker_that_ends(tmp_path: Path) -> None:
+    """What user code started goes with it."""
+    assert [True, False] == in_a_worker(_leave_much, tmp_path)
