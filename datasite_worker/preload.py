@@ -6,11 +6,15 @@ import requests
 import syft
 import torch
 import uvicorn
+from syft.protocol.data_protocol import get_data_protocol
 
 import datasite_worker.datasite
 import datasite_worker.server
 
 __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]
+
+# PySyft reads its protocol's history on the first request: once here, instead of 0.1 s and 12 MB in every worker.
+get_data_protocol()
 
 # What is here now never dies: moved out of the collector's sight, its pages stay shared between the workers.
 gc.collect()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -11,10 +12,10 @@ from supervisor.effects.processes import age, start_ticks
 from supervisor.snapshot import Measure
 
 _MIB = 1024 * 1024
-
-
 _SHORTEST_LOOK = 0.5
 """Seconds between two looks below which a share of CPU would be noise; the last one is told again."""
+_MEMORY_LASTS = 5.0
+"""Seconds for which a memory reading is told again: the kernel walks all page tables for it, milliseconds a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +24,33 @@ class _Look:
     spent: float  # CPU seconds until then
     at: float
     share: float
+    memory: float = 0.0  # bytes
+    memory_at: float = float("-inf")
 
 
 class Gauges:
-    """A share of CPU is told between two looks; the first look tells the share since the process began."""
+    """A share of CPU is told between two looks; the first look tells the share since the process began.
+
+    May be read from any thread.
+    """
 
     def __init__(self) -> None:
         self._looks: dict[int, _Look] = {}
+        self._reading = threading.Lock()
 
     def read(self, pids: Mapping[str, int], now: float) -> dict[str, Measure]:
         """name -> measure, for the processes that can be read. ``now``: monotonic seconds."""
-        self._looks = {pid: look for pid, look in self._looks.items() if pid in pids.values()}
-        return {name: self._measure(pid, now) for name, pid in pids.items()}
+        with self._reading:
+            self._looks = {pid: look for pid, look in self._looks.items() if pid in pids.values()}
+            return {name: self._measure(pid, now) for name, pid in pids.items()}
 
     def _measure(self, pid: int, now: float) -> Measure:
         try:
-            look = self._look(pid, now)
-            return Measure(round(look.share, 1), round(look.process.memory_full_info().pss / _MIB, 1))
+            look = _weighed(self._look(pid, now), now)
         except psutil.Error:
             return Measure()
+        self._looks[pid] = look
+        return Measure(round(look.share, 1), round(look.memory / _MIB, 1))
 
     def _look(self, pid: int, now: float) -> _Look:
         last = self._looks.get(pid)
@@ -51,5 +60,10 @@ class Gauges:
         spent = sum(process.cpu_times()[:2])
         since, before = (last.at, last.spent) if last else (now - age(start_ticks(pid) or 0), 0.0)
         share = 100.0 * (spent - before) / max(now - since, _SHORTEST_LOOK)
-        self._looks[pid] = look = _Look(process, spent, now, share)
+        return replace(last, spent=spent, at=now, share=share) if last else _Look(process, spent, now, share)
+
+
+def _weighed(look: _Look, now: float) -> _Look:
+    if now - look.memory_at < _MEMORY_LASTS:
         return look
+    return replace(look, memory=look.process.memory_full_info().pss, memory_at=now)

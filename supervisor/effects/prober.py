@@ -1,11 +1,17 @@
-"""Asks workers how they are, over their own HTTP. Every probe has its own time limit; none waits for another."""
+"""Asks workers how they are, over their own HTTP. Every probe has its own time limit; none waits for another.
+
+h11 and a plain connection, not a whole HTTP client: a fleet is probed for months, and a client's machinery would be
+most of what its supervisor does. Each probe opens a connection anew, as it asks whether the worker accepts one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
 
-import httpx
+import h11
 
 from datasite_worker.contract import STATUS_PATH, parse_status
 from supervisor.effects.service import ServiceThread
@@ -13,7 +19,10 @@ from supervisor.facts import ProbeAnswered
 from supervisor.orders import Probe
 from supervisor.spec import WorkerSpec
 
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "localhost": "127.0.0.1"}  # noqa: S104 - compared, not bound
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104 - compared, not bound
+_BLOCK = 65536
+_LONGEST = 1024 * 1024
+"""Bytes of an answer; whoever says more is no worker of ours."""
 
 
 class Prober:
@@ -22,42 +31,74 @@ class Prober:
     def __init__(self, service: ServiceThread, tell: Callable[[ProbeAnswered], None]) -> None:
         self._service = service
         self._tell = tell
-        # A fresh connection each time: a probe asks whether the worker accepts one. The environment's proxies
-        # are for the outside world, never for our own workers.
-        self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
     def probe(self, order: Probe, spec: WorkerSpec) -> None:
-        self._service.submit(self._ask(order, probe_url(spec)))
+        self._service.submit(self._ask(order, *address(spec)))
 
-    async def _ask(self, order: Probe, url: str) -> None:
+    async def _ask(self, order: Probe, host: str, port: int) -> None:
         try:
             async with asyncio.timeout(order.timeout):
-                answer = await self._client.get(url, timeout=order.timeout)
-            self._tell(_judge(order, answer))
-        except (TimeoutError, httpx.TimeoutException):
+                code, body = await _get(host, port, STATUS_PATH)
+            self._tell(_judge(order, code, body))
+        except TimeoutError:
             self._tell(_failed(order, f"no answer within {order.timeout:g} s"))
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            self._tell(_failed(order, str(error) or type(error).__name__))
+        except (h11.ProtocolError, ValueError, OSError) as error:
+            self._tell(_failed(order, _words(error)))
 
 
-def probe_url(spec: WorkerSpec) -> str:
+def address(spec: WorkerSpec) -> tuple[str, int]:
     """Where this host reaches the worker, whatever it is told to bind."""
-    host = _EVERYWHERE.get(spec.hostname, spec.hostname)
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
-    return f"http://{host}:{spec.port}{STATUS_PATH}"
+    return _EVERYWHERE.get(spec.hostname, spec.hostname), spec.port
 
 
-def _judge(order: Probe, answer: httpx.Response) -> ProbeAnswered:
-    if answer.status_code != httpx.codes.OK:
-        return _failed(order, f"answered HTTP {answer.status_code}")
+async def _get(host: str, port: int, path: str) -> tuple[int, bytes]:
+    """Status code and body. Raises OSError, h11.ProtocolError, and ValueError for an answer without end."""
+    reader, writer = await asyncio.open_connection(host, port)
     try:
-        status = parse_status(answer.content)
+        http = h11.Connection(h11.CLIENT)
+        named = f"[{host}]" if ":" in host else host
+        request = h11.Request(method="GET", target=path, headers=[("Host", f"{named}:{port}"), ("Connection", "close")])
+        writer.write((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
+        return await _answer(http, reader)
+    finally:
+        with suppress(OSError):
+            writer.transport.abort()  # nothing is owed to it, and a closing handshake may never end
+
+
+async def _answer(http: h11.Connection, reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    code, body = 0, b""
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            http.receive_data(await reader.read(_BLOCK))
+        elif isinstance(event, h11.Response):
+            code = event.status_code
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > _LONGEST:
+                raise ValueError("its answer does not end")
+        elif isinstance(event, h11.EndOfMessage):
+            return code, body
+        elif not isinstance(event, h11.InformationalResponse):
+            raise ConnectionError("the connection ended without an answer")
+
+
+def _judge(order: Probe, code: int, body: bytes) -> ProbeAnswered:
+    if code != HTTPStatus.OK:
+        return _failed(order, f"answered HTTP {code}")
+    try:
+        status = parse_status(body)
     except ValueError:
         return _failed(order, "answered, but not as a worker of ours")
     if (status.factory_name, status.generation) != (order.name, order.generation):
         return _failed(order, f"another process answers on the port ({status.factory_name}, pid {status.pid})")
     return ProbeAnswered(order.name, order.generation, status)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return str(error) or type(error).__name__
 
 
 def _failed(order: Probe, reason: str) -> ProbeAnswered:

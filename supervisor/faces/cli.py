@@ -1,6 +1,6 @@
 """The command line ``fleet``: which commands there are, and how the process ends. No command's work is done here.
 
-It must load quickly: PySyft, PyTorch and FastAPI are never imported, httpx and rich only by commands that need them.
+It must load quickly: PySyft, PyTorch and FastAPI are never imported, rich only by commands that need it.
 """
 
 from __future__ import annotations

@@ -5,13 +5,15 @@ Every call is bounded in time. Every failure is a ``ControlError`` whose text an
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
-
-import httpx
+from urllib.parse import quote, urlencode
 
 from supervisor.record import OperatorRequest
 from supervisor.snapshot import FleetSnapshot, from_dict
@@ -63,9 +65,6 @@ class ControlClient:
         self._patience = answer_timeout
         # A unix socket's address holds 107 bytes; through the folder's descriptor any depth can be reached.
         self._folder = _open_folder(state_dir)
-        transport = httpx.HTTPTransport(uds=f"/proc/self/fd/{self._folder}/{SOCKET}")
-        timeout = httpx.Timeout(answer_timeout, connect=min(CONNECT_TIMEOUT, answer_timeout))
-        self._http = httpx.Client(transport=transport, base_url="http://fleet", timeout=timeout, trust_env=False)
 
     def __enter__(self) -> ControlClient:
         return self
@@ -74,7 +73,6 @@ class ControlClient:
         self.close()
 
     def close(self) -> None:
-        self._http.close()
         if self._folder >= 0:
             os.close(self._folder)
             self._folder = -1
@@ -107,19 +105,22 @@ class ControlClient:
     def _call(
         self, method: str, path: str, *, params: dict[str, Any] | None = None, extra: float = 0.0, name: str = ""
     ) -> Any:
-        timeout = httpx.Timeout(self._patience + extra, connect=min(CONNECT_TIMEOUT, self._patience))
+        connection = _Connection(f"/proc/self/fd/{self._folder}/{SOCKET}", self._patience, self._patience + extra)
         try:
-            response = self._http.request(method, path, params=params, timeout=timeout)
-        except httpx.TimeoutException as error:
+            connection.request(method, f"{path}?{urlencode(params)}" if params else path)
+            response = connection.getresponse()
+            return _body(response.status, response.read(), name)
+        except TimeoutError as error:
             raise NoAnswer(
                 f"the supervisor does not answer within {self._patience + extra:g} s (state folder {self._state_dir})"
             ) from error
-        except httpx.TransportError as error:
+        except (OSError, HTTPException) as error:
             raise self._explained(error) from error
-        return _body(response, name)
+        finally:
+            connection.close()
 
     def _explained(self, error: BaseException) -> ControlError:
-        if isinstance(_os_error(error), PermissionError):
+        if isinstance(error, PermissionError):
             return Refused(f"{self._state_dir / SOCKET} belongs to another user; run as the user of the fleet")
         return NotRunning(f"no supervisor running (state folder {self._state_dir})")
 
@@ -133,25 +134,32 @@ def _open_folder(state_dir: Path) -> int:
         raise NotRunning(f"no supervisor running (no state folder {state_dir})") from error
 
 
-def _os_error(error: BaseException | None) -> OSError | None:
-    """The kernel's word behind a library's exception."""
-    while error is not None:
-        if isinstance(error, OSError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _body(response: httpx.Response, name: str) -> Any:
+def _body(code: int, raw: bytes, name: str) -> Any:
     try:
-        body = response.json()
+        body = json.loads(raw)
     except ValueError as error:
-        raise NoAnswer(f"what listens on the control socket is no supervisor (HTTP {response.status_code})") from error
-    if response.is_success:
+        raise NoAnswer(f"what listens on the control socket is no supervisor (HTTP {code})") from error
+    if HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES:
         return body
     said = body if isinstance(body, dict) else {}
-    if response.status_code == httpx.codes.NOT_FOUND and "near" in said:
+    if code == HTTPStatus.NOT_FOUND and "near" in said:
         raise UnknownWorker(name, tuple(said["near"]))
-    if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+    if code == HTTPStatus.UNPROCESSABLE_ENTITY:
         raise Broken(str(said.get("error", "")))
-    raise Refused(str(said.get("error", f"the supervisor answered HTTP {response.status_code}")))
+    raise Refused(str(said.get("error", f"the supervisor answered HTTP {code}")))
+
+
+class _Connection(HTTPConnection):
+    """HTTP over the unix socket at ``path``, for one request. The standard library's client: a richer one takes longer
+    to load than `fleet status` may take as a whole."""
+
+    def __init__(self, path: str, connect_timeout: float, timeout: float) -> None:
+        super().__init__("fleet", timeout=timeout)
+        self._path = path
+        self._connect_timeout = min(CONNECT_TIMEOUT, connect_timeout)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self.sock.settimeout(self._connect_timeout)
+        self.sock.connect(self._path)
+        self.sock.settimeout(self.timeout)

@@ -21,7 +21,7 @@ from supervisor.effects.board import Board
 from supervisor.effects.control import ControlServer, FleetAsked
 from supervisor.effects.gauges import Gauges
 from supervisor.effects.inbox import Exited, Inbox, Signalled
-from supervisor.effects.prober import Prober, probe_url
+from supervisor.effects.prober import Prober, address
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.service import ServiceThread
 from supervisor.effects.unix_path import short_path
@@ -174,12 +174,11 @@ def test_gauges_measure_a_living_process(sleeper: subprocess.Popen[bytes]) -> No
     assert (None, None) == (measures["gone"].cpu_percent, measures["gone"].memory_mb)
 
 
-def test_probe_urls_reach_a_worker_whatever_it_binds() -> None:
+def test_probes_reach_a_worker_whatever_it_binds() -> None:
     """This host asks on loopback when a worker listens everywhere."""
     hosts = ["localhost", "0.0.0.0", "::", "::1", "10.0.0.7"]
-    expected = ["127.0.0.1", "127.0.0.1", "[::1]", "[::1]", "10.0.0.7"]
-    urls = [probe_url(DatasiteSpec("a", 8080, hostname=host)) for host in hosts]
-    assert [f"http://{host}:8080/factory.status" for host in expected] == urls
+    expected = ["127.0.0.1", "127.0.0.1", "::1", "::1", "10.0.0.7"]
+    assert [(host, 8080) for host in expected] == [address(DatasiteSpec("a", 8080, hostname=host)) for host in hosts]
 
 
 class Stage:
