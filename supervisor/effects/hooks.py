@@ -6,6 +6,7 @@ of a POST. Events wait in a bounded queue: when hooks are too slow, the oldest a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,8 +17,6 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
-
 from supervisor.spec import Hook
 
 log = logging.getLogger("fleet")
@@ -25,6 +24,8 @@ log = logging.getLogger("fleet")
 _MOST_WAITING = 1000
 _CLOSING = 5.0
 _LAST_WORDS = 300
+_ENDING = 1.0
+"""Seconds in which a command that was killed lets go of its output; a daemon that it started may hold it for ever."""
 
 
 class Hooks:
@@ -34,6 +35,8 @@ class Hooks:
         self._hooks = hooks
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_WAITING)
         self._dropped = 0
+        self._starting = threading.Lock()
+        self._child: int | None = None
         self._thread = threading.Thread(target=self._run, name="hooks", daemon=True)
         self._thread.start()
 
@@ -58,6 +61,18 @@ class Hooks:
         except (queue.Empty, queue.Full):
             return
 
+    def children(self) -> set[int] | None:
+        """The pids whose exit status is ours to take; None while one is just being started, and has no pid yet.
+
+        Never waits, not even for a command on a dead disk.
+        """
+        if not self._starting.acquire(blocking=False):
+            return None
+        try:
+            return set() if self._child is None else {self._child}
+        finally:
+            self._starting.release()
+
     def close(self) -> None:
         """Let what is waiting be told, for a few seconds at most."""
         try:
@@ -70,44 +85,64 @@ class Hooks:
         while (event := self._waiting.get()) is not None:
             for hook in self._hooks:
                 if not hook.events or event["event"] in hook.events:
-                    _tell_one(hook, event)
+                    self._tell_one(hook, event)
 
+    def _tell_one(self, hook: Hook, event: Mapping[str, Any]) -> None:
+        body = json.dumps(event).encode()
+        failure = _post(hook, body) if hook.webhook else self._execute(hook, body)
+        if failure:
+            what = "webhook" if hook.webhook else hook.command[0]
+            log.warning("hook %s failed for event %s of %s: %s", what, event["event"], event["name"], failure)
 
-def _tell_one(hook: Hook, event: Mapping[str, Any]) -> None:
-    body = json.dumps(event).encode()
-    failure = _post(hook, body) if hook.webhook else _execute(hook, body)
-    if failure:
-        what = "webhook" if hook.webhook else hook.command[0]
-        log.warning("hook %s failed for event %s of %s: %s", what, event["event"], event["name"], failure)
+    def _execute(self, hook: Hook, body: bytes) -> str:
+        """Why it failed; empty when it did not."""
+        try:
+            with self._starting:
+                child = _start(hook)
+                self._child = child.pid
+        except OSError as error:
+            return f"cannot be run: {error.strerror}"
+        try:
+            return _outcome(child, hook, body)
+        finally:
+            self._child = None
 
 
 def _post(hook: Hook, body: bytes) -> str:
     """Why it failed; empty when it did not. The URL is a secret and is not told."""
+    import requests  # most fleets have no webhook, and their supervisor goes without it
+
     try:
         headers = {"content-type": "application/json"}
-        answer = httpx.post(hook.webhook, content=body, headers=headers, timeout=hook.timeout)
-    except httpx.HTTPError as error:
+        answer = requests.post(hook.webhook, data=body, headers=headers, timeout=hook.timeout, allow_redirects=False)
+    except requests.RequestException as error:
         return type(error).__name__
-    return "" if answer.is_success else f"answered HTTP {answer.status_code}"
+    return "" if answer.ok else f"answered HTTP {answer.status_code}"
 
 
-def _execute(hook: Hook, body: bytes) -> str:
+def _start(hook: Hook) -> subprocess.Popen[bytes]:
     """In a session of its own, so that its time limit reaches whatever it started."""
-    try:
-        child = subprocess.Popen(
-            hook.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        return f"cannot be run: {error.strerror}"
+    pipe = subprocess.PIPE
+    return subprocess.Popen(hook.command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def _outcome(child: subprocess.Popen[bytes], hook: Hook, body: bytes) -> str:
     try:
         said, _ = child.communicate(body, hook.timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
+        _end(child)
         return f"took longer than {hook.timeout:g} s"
     words = said.decode("utf-8", "replace").strip()[-_LAST_WORDS:]
     return "" if child.returncode == 0 else f"exit code {child.returncode}{': ' + words if words else ''}"
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.communicate(timeout=_ENDING)
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    child.wait()

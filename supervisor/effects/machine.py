@@ -94,12 +94,17 @@ class Machine:
         self._announcer.look(self._board.read().records, self.now())
         signals = {message.number for message in messages if isinstance(message, Signalled)}
         if signal.SIGCHLD in signals:
-            reap_strays(self._watched.keys() | self._launcher.helpers())
+            self._reap_strays()
             self._launcher.warm()  # if it was the forkserver that died; otherwise nothing happens
         if signal.SIGHUP in signals:
             self._announcer.reloading(self.now())
             self._service.call(self._reload)
         return messages
+
+    def _reap_strays(self) -> None:
+        hooks = self._hooks.children()
+        if hooks is not None:  # else that child's own end brings the next round
+            reap_strays(self._watched.keys() | self._launcher.helpers() | hooks)
 
     def launch(self, spec: WorkerSpec, generation: int) -> None:
         order = launching.launch_order(self._config, spec, generation, self.cores)
