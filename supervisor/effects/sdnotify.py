@@ -52,7 +52,8 @@ class Notifier:
         return self._send("RELOADING=1", f"MONOTONIC_USEC={monotonic_usec}")
 
     def stopping(self, status: str = "stopping") -> bool:
-        return self._tell(status, "STOPPING=1")
+        """From here on the manager's own limit of a stop holds, and the loop that fed the watchdog comes to its end."""
+        return self._tell(status, "STOPPING=1", "WATCHDOG_USEC=0")
 
     def close(self) -> None:
         if self._socket is not None:

@@ -52,7 +52,7 @@ def test_every_word_arrives_as_sd_notify_has_it(manager: tuple[socket.socket, st
         {"WATCHDOG": "1"},
         {"RELOADING": "1", "MONOTONIC_USEC": "1234567"},
         {"READY": "1", "STATUS": "2 ready"},
-        {"STOPPING": "1", "STATUS": "2 stopping"},
+        {"STOPPING": "1", "WATCHDOG_USEC": "0", "STATUS": "2 stopping"},
     ] == heard(listening)
 
 
