@@ -44,4 +44,7 @@ def _is_zombie(child: psutil.Process) -> bool:
 def _known() -> set[int]:
     """Pids that an object of this process waits for. Walks all objects, so it is only asked when there is a zombie."""
     processes = {child.pid for child in multiprocessing.active_children() if child.pid is not None}
-    return processes | {one.pid for one in gc.get_objects() if isinstance(one, subprocess.Popen)}
+    # What was dropped while its process ran is kept by subprocess itself, and only looked at when the next one starts.
+    dropped = {id(one) for one in getattr(subprocess, "_active", None) or ()}
+    waiting = {one.pid for one in gc.get_objects() if isinstance(one, subprocess.Popen) and id(one) not in dropped}
+    return processes | waiting

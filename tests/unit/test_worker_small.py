@@ -69,6 +69,16 @@ def test_no_exit_status_is_stolen() -> None:
     assert 7 == child.wait()
 
 
+def test_a_child_that_its_starter_dropped_goes_too() -> None:
+    """``subprocess.Popen(…)`` in user code, and nobody keeps it: subprocess would look at it when it starts another."""
+    pid = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE).pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    strays = Strays()
+    assert [False, True] == [pid in strays.reap() for _ in range(2)]
+    assert not psutil.pid_exists(pid)
+
+
 def test_a_living_child_is_left_alone() -> None:
     """However many rounds it lives."""
     pid = os.posix_spawn(sys.executable, [sys.executable, "-S", "-c", "input()"], os.environ)
