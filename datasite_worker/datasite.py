@@ -243,7 +243,7 @@ class FactoryDatasite:
             if word is _Word.SETTINGS:
                 self._take_settings()
             self._look_around()
-        self.shutdown()
+        self._wind_down()
 
     def stop(self) -> None:
         """Ask ``run`` to end; may be called from a signal handler."""
@@ -254,7 +254,13 @@ class FactoryDatasite:
         self._told.put(_Word.SETTINGS)
 
     def shutdown(self) -> None:
-        """Say good-bye to the dashboard and serve no more. For whoever called ``launch_datasite`` without ``run``."""
+        """Say good-bye, serve no more, and end PySyft's threads, so that the interpreter can end. For whoever called
+        ``launch_datasite`` from Python; a worker process ends without it."""
+        self._wind_down()
+        if self._server is not None:
+            self._server.close()
+
+    def _wind_down(self) -> None:
         logger.info("stopping")
         self._update(status="stopping", phase=Phase.STOPPING)
         if self._link is not None:
