@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,45 @@ def test_what_user_code_left_dies_with_its_line(fleet: Fleet) -> None:
     after = ready_again(fleet, "alpha", before)
     assert "SIGKILL" == after["last_exit"]
     assert [] == [pid for pid in strays if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+
+
+@contextmanager
+def little_memory(megabytes: int) -> Iterator[Path]:
+    """A control group with that limit, to put a process into. Skips where none can be made."""
+    first = Path("/sys/fs/cgroup/memory")
+    group = (first if first.is_dir() else Path("/sys/fs/cgroup")) / f"fleet-test-{os.getpid()}"
+    limit = "memory.limit_in_bytes" if first.is_dir() else "memory.max"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        if not (group / limit).exists():
+            pytest.skip("control groups have no memory controller here")
+        (group / limit).write_text(f"{megabytes}M")
+        yield group
+    finally:
+        eventually(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+def eat_memory() -> int:
+    return len(bytearray(1024 * 1024 * 1024))
+
+
+def test_out_of_memory_is_told_as_such(fleet: Fleet) -> None:
+    """The kernel's own word says why the line was killed, in status and in events."""
+    if not os.access("/dev/kmsg", os.R_OK):
+        pytest.skip("the kernel's log cannot be read here")
+    before = fleet.line("beta")
+    with little_memory(400) as group:
+        (group / "cgroup.procs").write_text(str(before["pid"]))
+        run_inside(fleet, "beta", fleet.beta, eat_memory)
+        after = ready_again(fleet, "beta", before)
+    assert "SIGKILL: out of memory, by the kernel's log" == after["last_exit"]
+    assert 1 == after["restarts_by_cause"]["oom"]
+    ended = [event for event in events(fleet, "beta") if event["event"] == "exited"][-1]
+    assert ("oom", before["pid"], "SIGKILL") == (ended["cause"], ended["pid"], ended["signal"])
 
 
 def test_a_killed_forkserver_costs_no_line(fleet: Fleet) -> None:
