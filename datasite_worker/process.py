@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from logging.handlers import RotatingFileHandler
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import psutil
@@ -52,6 +53,7 @@ def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False, *,
     work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     keep_descendants(state_dir or work_dir)
+    _leave_forkserver()
     os.chdir(work_dir)
     _redirect(log_path.with_suffix(".out"))
     setproctitle.setproctitle(title)
@@ -63,6 +65,17 @@ def keep_descendants(state_dir: Path) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     leash = _leash(state_dir)
     os.environ[LEASH_VARIABLE] = str(leash)
+
+
+def _leave_forkserver() -> None:
+    """multiprocessing hands every child the pipes by which its forkserver and resource tracker live. Held here they
+    would outlive their supervisor, one pair for each that was ever killed."""
+    held = ((forkserver._forkserver, "_forkserver_alive_fd"), (resource_tracker._resource_tracker, "_fd"))
+    for helper, name in held:  # no public name lets go of them
+        fd = getattr(helper, name, None)
+        if fd is not None:
+            setattr(helper, name, None)
+            os.close(fd)
 
 
 _held: dict[Path, int] = {}
