@@ -20,19 +20,30 @@ Event = dict[str, Any]
 
 def last(state_dir: Path, name: str | None, count: int) -> list[Event]:
     """The last ``count`` events, oldest first; of every worker when ``name`` is None."""
+    return last_and_end(state_dir, name, count)[0]
+
+
+def last_and_end(state_dir: Path, name: str | None, count: int) -> tuple[list[Event], int]:
+    """The same, and where in the newest file they end, for ``follow`` to go on from there."""
     found: list[Event] = []
+    end = 0
     for path in _files(state_dir):
-        found = [event for event in _read(path) if _is_about(event, name)] + found
+        raw = path.read_bytes()
+        if path.name == FILE:
+            end = raw.rfind(b"\n") + 1  # what is behind it is still being written
+        found = [event for event in _parsed(_text(raw).split("\n")) if _is_about(event, name)] + found
         if len(found) >= count:
             break
-    return found[-count:] if count else []
+    return (found[-count:] if count else []), end
 
 
-def follow(state_dir: Path, name: str | None, pause: logfiles.Pause = logfiles.rest) -> Iterator[Event]:
-    """Events as they happen, from now on. Endless."""
+def follow(
+    state_dir: Path, name: str | None, pause: logfiles.Pause = logfiles.rest, begin: int | None = None
+) -> Iterator[Event]:
+    """Events as they happen, from ``begin`` (default: now) on. Endless."""
     path = state_dir / FOLDER / FILE
     rest = ""
-    for text in logfiles.follow(path, pause):
+    for text in logfiles.follow(path, pause, begin):
         *lines, rest = (rest + text).split("\n")
         yield from (event for event in _parsed(lines) if _is_about(event, name))
 
@@ -58,8 +69,8 @@ def _files(state_dir: Path) -> Iterator[Path]:
             yield path
 
 
-def _read(path: Path) -> list[Event]:
-    return list(_parsed(path.read_text(encoding="utf-8", errors="replace").split("\n")))
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
 def _parsed(lines: list[str]) -> Iterator[Event]:

@@ -71,6 +71,11 @@ class FakeSupervisor:
         self.picture = picture
         self.asked: list[tuple[str, str]] = []
         self.after_ask: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self.plan: dict[str, Any] = {"add": [], "remove": [], "restart": {}, "live": {}, "unchanged": [], "fleet": []}
+        self.plan["refused"] = []
+        self.refusal: tuple[int, str] | None = None  # what a reload is answered with, when set
+        self.after_reload: list[FleetSnapshot] = []  # the pictures that a reload brings about
+        self.reloads: list[str] = []
         self.went_down = threading.Event()
         self.hangs = False
         self.answer: tuple[int, bytes] | None = None  # given to everything, when set
@@ -83,6 +88,20 @@ class FakeSupervisor:
             datasites = tuple(replace(w, **fields) if w.name == name else w for w in self.picture.datasites)
             self.picture = replace(self.picture, datasites=datasites, revision=self.picture.revision + 1)
             self._changed.notify_all()
+
+    def show(self, picture: FleetSnapshot) -> None:
+        """Another picture, under a new revision."""
+        with self._changed:
+            self.picture = replace(picture, revision=self.picture.revision + 1)
+            self._changed.notify_all()
+
+    def reload(self, dry_run: bool) -> tuple[int, dict[str, Any]]:
+        self.reloads.append("dry run" if dry_run else "reload")
+        if self.refusal is not None:
+            return self.refusal[0], {"error": self.refusal[1]}
+        for picture in [] if dry_run else self.after_reload:
+            self.show(picture)
+        return (200 if dry_run else 202), self.plan
 
     def status(self, after: int, timeout: float) -> tuple[int, dict[str, Any]]:
         with self._changed:
@@ -114,6 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/down":
             self._send(202, {"request": "down"})
             self.server.fake.went_down.set()
+            return
+        if self.path.startswith("/v1/reload"):
+            self._send(*self.server.fake.reload(self.path.endswith("dry_run=1")))
             return
         name, request = self.path.removeprefix("/v1/workers/").split("/")
         self._send(*self.server.fake.ask(name, request))

@@ -31,7 +31,7 @@ datasites:
   - {name: line_b, port: 8081}
 """
 COMMANDS = ["up", "down", "status", "start", "stop", "restart", "logs", "credentials"]
-COMMANDS += ["validate", "init", "schema", "version"]
+COMMANDS += ["events", "reload", "validate", "init", "schema", "version"]
 
 
 @pytest.fixture

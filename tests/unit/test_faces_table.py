@@ -78,6 +78,16 @@ def test_state_is_told_by_colour_mark_and_word() -> None:
     assert "\x1b[1;31m✖ quarantined" in caught.get()
 
 
+def test_restarts_are_told_by_cause_where_there_is_room() -> None:
+    """How often, and of what: crashes and hangs are different troubles. A narrow terminal shows the count."""
+    snapshot = fleet(worker("line_a", restarts=3, restarts_by_cause={"signal": 2, "hung": 1}), worker("line_b"))
+    assert "3 (1 hung, 2 signal)" in row(plain(snapshot).splitlines(), "line_a")
+    assert "3 (1 hung, 2 signal)" in row(lines_of(fleet_view(snapshot, 160), 160), "line_a")
+    narrow = row(lines_of(fleet_view(snapshot, 100), 100), "line_a")
+    assert ("3", False) == (narrow.split()[8], "signal" in narrow)
+    assert "(" not in row(plain(snapshot).splitlines(), "line_b")
+
+
 def test_hostile_text_stays_text() -> None:
     """Markup, escape sequences and newlines in names and reasons are shown, never obeyed."""
     evil = "[red]x[/red]\x1b[2J\nline2"

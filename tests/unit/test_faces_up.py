@@ -216,6 +216,19 @@ def test_detach_says_what_is_not_ready_and_why(plant: Path, daemon: Daemon, deta
     assert 0 == fleet("down").exit_code
 
 
+def test_a_line_that_was_stopped_before_is_no_failure(
+    plant: Path, daemon: Daemon, detached: Callable[[str], None]
+) -> None:
+    """The operator stopped it, the supervisor crashed, the next one leaves it down: that is said, with the way back."""
+    stopped = "at_rest('line_b', reason='stopped by the operator')"
+    detached(stand_in(plant, f"worker('line_a'), {stopped}"))
+    result = fleet("up", "--detach")
+    assert 0 == result.exit_code
+    assert "line_b down: stopped by the operator; fleet start line_b\n" in result.output
+    assert "fleet detroit is up in " in result.output
+    assert 0 == fleet("down").exit_code
+
+
 def test_detach_gives_up_waiting(plant: Path, daemon: Daemon, detached: Callable[[str], None]) -> None:
     """After --timeout it says who is still starting."""
     detached(stand_in(plant, "worker('line_a', state='starting')"))

@@ -152,10 +152,11 @@ def events(
     if name is not None and name not in known and not chronicle.last(place.state_dir, name, 1):
         raise unknown_name(name, known)
     show = json.dumps if as_json else chronicle.in_words
-    for event in chronicle.last(place.state_dir, name, lines):
+    shown, end = chronicle.last_and_end(place.state_dir, name, lines)
+    for event in shown:
         click.echo(show(event))
     if follow:
-        for event in chronicle.follow(place.state_dir, name):
+        for event in chronicle.follow(place.state_dir, name, begin=end):
             click.echo(show(event))
 
 
