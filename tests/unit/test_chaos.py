@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ verdict: Any = importlib.import_module("chaos.verdict")
 journal: Any = importlib.import_module("chaos.journal")
 faults: Any = importlib.import_module("chaos.faults")
 siege: Any = importlib.import_module("chaos.siege")
+writer: Any = importlib.import_module("chaos.writer")
 cli: Any = importlib.import_module("chaos.cli")
 
 WEIGHTS = {name: fault.weight for name, fault in faults.FAULTS.items()}
@@ -91,14 +93,18 @@ def test_a_told_life_has_no_problem() -> None:
 def test_a_restart_without_its_events_is_found(events: list[dict[str, Any]], problem: str) -> None:
     """Named by line and number; excused where the events may be lost."""
     assert [problem] == verdict.unexplained_restarts(events, {"a": 1}, [])
-    assert [] == verdict.unexplained_restarts(events, {"a": 1}, [verdict.Excuse("a", 0.0, 1.0, 0, 1)])
+    assert [] == verdict.unexplained_restarts(events, {"a": 1}, [verdict.Excuse("a", SECONDS, SECONDS + 1, 0, 1)])
+    assert [problem] == verdict.unexplained_restarts(events, {"a": 1}, [verdict.Excuse("a", 0.0, 1.0, 0, 1)])
 
 
 def test_counts_begin_anew_after_an_orderly_down() -> None:
-    """Only what came after it has to explain what is counted now."""
+    """What was counted before it is still to be explained, by the events' own word."""
     stopped = event("supervisor_stopped", 0, name="fleet")
     assert ["a: restart 1 is not told"] == verdict.unexplained_restarts([*life(), stopped], {"a": 1}, [])
     assert [] == verdict.unexplained_restarts([*life(), stopped], {"a": 0}, [])
+    silent = [event("ready", 2, restarts=1), stopped]
+    assert ["a: restart 1 is not told"] == verdict.unexplained_restarts(silent, {"a": 0}, [])
+    assert 2 == verdict.told_restarts([*life(), stopped, *life()])
 
 
 def test_an_injected_end_that_nobody_told_is_found() -> None:
@@ -125,6 +131,33 @@ def test_an_end_that_nobody_caused_is_found() -> None:
 def test_leaks_are_growth_that_stays(counts: list[int], found: int) -> None:
     """A request under way is none, and too few looks say nothing."""
     assert found == len(verdict.leaks({1: counts}))
+
+
+# --- what is read back ---
+
+
+class Data:
+    """Behind a client that has one dataset and one object, of which each has its own values."""
+
+    def __init__(self, *values: float) -> None:
+        self.syft_action_data = self.data = self
+        self._values = values
+
+    def sum(self) -> float:
+        return sum(self._values)
+
+
+def client(datasets: dict[str, Any]) -> Any:
+    kept = [SimpleNamespace(name=name, assets=[data]) for name, data in datasets.items()]
+    return SimpleNamespace(api=SimpleNamespace(services=SimpleNamespace(dataset=SimpleNamespace(get_all=lambda: kept))))
+
+
+def test_a_write_that_is_lost_or_changed_is_found() -> None:
+    """Acknowledged and not there, or there with other values; what was never acknowledged is not asked for."""
+    there = client({"one": Data(1.0, 2.0), "two": Data(5.0)})
+    acknowledged = [{"op": "dataset", "name": name, "sum": 3.0} for name in ("one", "two", "three")]
+    lost = writer._missing_datasets(there, [*acknowledged, {"op": "call", "name": "x"}])
+    assert ["dataset two", "dataset three"] == lost
 
 
 # --- the journal ---

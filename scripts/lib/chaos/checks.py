@@ -90,7 +90,7 @@ def _events(field: Field) -> list[Check]:
         Check(
             "every restart is told with its cause",
             tuple(verdict.unexplained_restarts(events, counts, excuses)),
-            f"{sum(counts.values())} restarts in the last count",
+            f"{verdict.told_restarts(events)} restarts",
         ),
         Check("every injected SIGKILL is told", tuple(verdict.untold_ends(events, hits, excuses)), f"{told} told"),
         Check("no end without a cause of ours", tuple(verdict.uncaused_ends(events, hits, excuses)), f"{ends} ends"),

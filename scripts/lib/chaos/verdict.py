@@ -57,16 +57,42 @@ class Check:
 
 
 def unexplained_restarts(events: Sequence[Event], counts: Mapping[str, int], excuses: Sequence[Excuse]) -> list[str]:
-    """Restarts that ``counts`` has and no pair of events tells with a cause. Counts begin anew with a fleet that was
-    brought down in order."""
-    recent = _since_last_down(events)
+    """Restarts that no pair of events tells with a cause. Counts begin anew with a fleet that was brought down in
+    order; the last ones are ``counts``, earlier ones are known by the events themselves."""
+    *earlier, last = _lives(events)
+    told = [(life, _counted(life)) for life in earlier] + [(last, counts)]
+    return [problem for life, restarts in told for problem in _unexplained(life, restarts, excuses)]
+
+
+def _unexplained(life: Sequence[Event], counts: Mapping[str, int], excuses: Sequence[Excuse]) -> list[str]:
+    known = [excuse for excuse in excuses if _is_of(excuse, life)]
     return [
         f"{name}: {problem}"
         for name, count in counts.items()
         for number in range(1, count + 1)
-        if not any(excuse.covers(name, number) for excuse in excuses)
-        and (problem := _restart_problem([event for event in recent if event["name"] == name], number))
+        if not any(excuse.covers(name, number) for excuse in known)
+        and (problem := _restart_problem([event for event in life if event["name"] == name], number))
     ]
+
+
+def told_restarts(events: Sequence[Event]) -> int:
+    """How many restarts the events count, over every life of the fleet."""
+    return sum(count for life in _lives(events) for count in _counted(life).values())
+
+
+def _counted(life: Sequence[Event]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for event in life:
+        counts[event["name"]] = max(counts.get(event["name"], 0), event["restarts"])
+    return counts
+
+
+def _is_of(excuse: Excuse, life: Sequence[Event]) -> bool:
+    return not life or (_moment(life[0]) <= excuse.until and excuse.since <= _moment(life[-1]))
+
+
+def _moment(event: Event) -> float:
+    return datetime.fromisoformat(event["at"]).timestamp()
 
 
 def _restart_problem(events: list[Event], number: int) -> str:
@@ -80,9 +106,10 @@ def _restart_problem(events: list[Event], number: int) -> str:
     return "" if any(one["cause"] for one in ends) else f"restart {number} is told, the end before it is not"
 
 
-def _since_last_down(events: Sequence[Event]) -> Sequence[Event]:
-    downs = [number for number, event in enumerate(events) if event["event"] == "supervisor_stopped"]
-    return events[downs[-1] + 1 :] if downs else events
+def _lives(events: Sequence[Event]) -> list[Sequence[Event]]:
+    """The events, parted where the fleet was brought down in order."""
+    downs = [number for number, event in enumerate(events, 1) if event["event"] == "supervisor_stopped"]
+    return [events[begin:end] for begin, end in zip([0, *downs], [*downs, len(events)], strict=True)]
 
 
 def untold_ends(events: Iterable[Event], injections: Iterable[Injection], excuses: Sequence[Excuse]) -> list[str]:
@@ -116,7 +143,7 @@ def uncaused_ends(events: Iterable[Event], injections: Iterable[Injection], excu
 
 
 def _within(event: Event, excuse: Excuse) -> bool:
-    return excuse.since <= datetime.fromisoformat(event["at"]).timestamp() <= excuse.until
+    return excuse.since <= _moment(event) <= excuse.until
 
 
 def leaks(samples: Mapping[int, Sequence[int]]) -> list[str]:
