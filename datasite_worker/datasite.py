@@ -300,10 +300,10 @@ class FactoryDatasite:
     def _apply(self, settings: LiveSettings) -> None:
         self._heartbeat_interval = settings.heartbeat_interval
         self._capabilities = settings.capabilities
-        self._central().apply(settings.heartbeat_interval, settings.capabilities)
         logger.info(
             "settings: heartbeat every %g s, capabilities %s", settings.heartbeat_interval, settings.capabilities
         )
+        self._central().apply(settings.heartbeat_interval, settings.capabilities)
 
     def _central(self) -> CentralLink:
         if self._link is None:

@@ -23,6 +23,7 @@ from syft.server.datasite import Datasite
 from syft.server.routes import make_routes
 from syft.service.api.api_service import APIService
 from syft.service.context import AuthedServiceContext
+from syft.service.queue import zmq_consumer
 from syft.service.queue.zmq_producer import ZMQProducer
 from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
@@ -36,6 +37,7 @@ from datasite_worker.credentials import AdminLogin, Identity
 _STOP_PATIENCE = 1
 _START_PATIENCE = 10.0
 _ENDPOINT = "factory.status"
+_NEVER = 10.0 * 365 * 86400
 
 
 class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
@@ -64,6 +66,7 @@ def make_server(name: str, who: Identity, state: Path, *, dev_mode: bool, auto_a
     serving process can deadlock in SQLite."""
     os.environ["SYFT_TEMP_ROOT"] = str(state / "syft")
     _keep_queue_on_loopback()
+    _keep_queue_going()
     return SettledDatasite(
         name=name,
         id=UID.from_string(who.uid),
@@ -88,6 +91,12 @@ def _keep_queue_on_loopback() -> None:
         producer.socket.bind(endpoint.replace("tcp://*:", "tcp://127.0.0.1:"))
 
     ZMQProducer.bind = bind
+
+
+def _keep_queue_going() -> None:
+    """A consumer that was busy for more than a minute takes its producer for dead, and reconnects so clumsily that the
+    next job waits another minute. Here both live in one process, and neither outlives the other."""
+    zmq_consumer.PRODUCER_TIMEOUT_SEC = _NEVER
 
 
 def create_admin(server: Datasite, login: AdminLogin) -> bool:

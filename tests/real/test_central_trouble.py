@@ -90,6 +90,6 @@ def test_live_settings_are_taken_on_without_a_restart(fleet: Fleet, central: Cen
     os.kill(line["pid"], signal.SIGHUP)
     eventually(lambda: since(central, "/register_factory", registrations))
     assert {"security_level": "high"} == central.bodies("/register_factory")[-1]["capabilities"]
-    assert "settings: heartbeat every 0.2 s, {'security_level': 'high'}" in fleet.log("alpha")
+    assert "settings: heartbeat every 0.2 s, capabilities {'security_level': 'high'}" in fleet.log("alpha")
     assert "'other'" not in fleet.log("alpha")
     assert line["pid"] == fleet.line("alpha")["pid"]

@@ -145,3 +145,13 @@ def _taken(fleet: Fleet, client: Any) -> bool:
         (table,) = [name for name in tables if "queue" in name.lower()]
         rows = [row[0] for row in store.execute(f"select fields from {table}")]
     return bool(rows) and not any('"created"' in str(row).lower() for row in rows)
+
+
+def test_a_long_training_keeps_nobody_waiting_after_it(fleet: Fleet, client: Any) -> None:
+    """PySyft's consumer takes its producer for dead after a minute's work; the next job starts at once all the same."""
+    long = training(client, "train_a_minute", 65)(blocking=False)
+    after = training(client, "train_next", 0)(blocking=False)
+    assert [1.0, -2.0, 0.5] == weights(long.wait(timeout=110))
+    began = time.monotonic()
+    assert [1.0, -2.0, 0.5] == weights(after.wait(timeout=110))
+    assert time.monotonic() - began < 40
