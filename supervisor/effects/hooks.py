@@ -117,7 +117,8 @@ def _post(hook: Hook, body: bytes) -> str:
         answer = requests.post(hook.webhook, data=body, headers=headers, timeout=hook.timeout, allow_redirects=False)
     except requests.RequestException as error:
         return type(error).__name__
-    return "" if answer.ok else f"answered HTTP {answer.status_code}"
+    delivered = 200 <= answer.status_code < 300  # a redirect is not followed, so nobody was told
+    return "" if delivered else f"answered HTTP {answer.status_code}"
 
 
 def _start(hook: Hook) -> subprocess.Popen[bytes]:

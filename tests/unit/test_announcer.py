@@ -124,7 +124,7 @@ def test_stopping_is_told_once(announcer: Announcer, hear: Hear) -> None:
     """However often the engine pins the records on its way down."""
     announcer.stopping()
     announcer.stopping()
-    assert ["STOPPING=1 / STATUS=stopping"] == hear()
+    assert ["STOPPING=1 / WATCHDOG_USEC=0 / STATUS=stopping"] == hear()
 
 
 def test_a_ready_that_was_lost_is_said_again(tmp_path: Path, hear: Hear) -> None:
