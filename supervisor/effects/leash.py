@@ -50,7 +50,8 @@ def _bears(pid: int, leash: Path) -> bool:
     try:
         if f"{LEASH_VARIABLE}={leash}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             return True
-        return any(_target(link) == str(leash) for link in os.scandir(f"/proc/{pid}/fd"))
+        with os.scandir(f"/proc/{pid}/fd") as links:
+            return any(_target(link) == str(leash) for link in links)
     except OSError:
         return False  # gone, or another user's
 

@@ -15,6 +15,9 @@ from datasite_worker.contract import LEASH_VARIABLE
 from supervisor.effects.leash import bearers, sweep
 from supervisor.effects.processes import is_same, start_ticks
 
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+"""A look at every process must leave no descriptor behind."""
+
 ESCAPED = """
 import os, sys, time
 held = os.open(sys.argv[1], os.O_RDONLY)
