@@ -108,6 +108,7 @@ class Launcher:
     def close(self) -> None:
         """End the thread and the forkserver; nothing of ours is left when this returns."""
         self._orders.put(None)
+        self.abandon()  # it may still be importing, and nobody is left to be launched
         self._thread.join(timeout=5)
         stop = getattr(forkserver._forkserver, "_stop", None)
         if stop is not None and forkserver._forkserver._forkserver_pid:  # type: ignore[attr-defined]
@@ -115,8 +116,11 @@ class Launcher:
                 stop()  # closes the pipe it lives by, and waits for it
 
 
+_NOT_FOR_WORKERS = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY"}
+
+
 def scrub_environment() -> None:
     """Take the supervisor's own secrets and sockets out of what workers, and user code in them, can read."""
     for name in list(os.environ):
-        if name.startswith("FLEET_") or name in {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}:
+        if name.startswith("FLEET_") or name in _NOT_FOR_WORKERS:
             del os.environ[name]

@@ -48,6 +48,8 @@ QUARANTINED = WorkerState.QUARANTINED
 
 ADOPTED = "adopted"
 """Why an adopted worker is starting: it has still to answer."""
+LAUNCH_PATIENCE = 60.0
+"""Seconds after which whatever makes processes is taken for hung, if a launch has brought none."""
 KILL_AGAIN_AFTER = 5.0
 """Seconds between SIGKILLs of a process that does not go (it sleeps in the kernel, on a dead disk say)."""
 
@@ -133,8 +135,8 @@ def _terminate(record: WorkerRecord, now: float, reason: str, **changes: Any) ->
 def _kill(record: WorkerRecord, now: float, why: str) -> Step:
     """End a process that does not do its work; what follows is decided when it has gone."""
     stopping = _enter(record, STOPPING, now, why, deadline=now + KILL_AGAIN_AFTER, killed_for=why)
-    if record.pid is None:
-        return Step(stopping, (AbandonLaunch(record.name, record.generation),))
+    if record.pid is None:  # its ProcessStarted will meet the SIGKILL, or the launch is abandoned after a while
+        return Step(stopping)
     return Step(stopping, (Kill(record.name, record.generation, record.pid),))
 
 
@@ -226,7 +228,7 @@ def launch_failed(record: WorkerRecord, fact: LaunchFailed, now: float) -> Step:
 
 
 def launch_failed_while_stopping(record: WorkerRecord, fact: LaunchFailed, now: float) -> Step:
-    return _gone_as_asked(record, now)
+    return _ended_by_us(record, None, now) if record.killed_for else _gone_as_asked(record, now)
 
 
 def exited_by_itself(record: WorkerRecord, fact: ProcessExited, now: float) -> Step:
@@ -243,11 +245,16 @@ def _explained(record: WorkerRecord, cause: ExitCause) -> ExitCause:
 
 def exited_while_stopping(record: WorkerRecord, fact: ProcessExited, now: float) -> Step:
     if record.killed_for:
-        cause = ExitCause(ExitKind.HUNG, record.killed_for, fact.cause.code)
-        if record.restart_asked and record.wanted is Wanted.UP:
-            return _gone_as_asked(replace(record, last_exit=cause), now)
-        return _crashed(record, cause, now)
+        return _ended_by_us(record, fact.cause.code, now)
     return _gone_as_asked(replace(record, last_exit=fact.cause), now)
+
+
+def _ended_by_us(record: WorkerRecord, code: int | None, now: float) -> Step:
+    """It did not do its work, and was killed for that, or its launch given up: a crash, unless somebody asked."""
+    cause = ExitCause(ExitKind.HUNG, record.killed_for, code)
+    if record.restart_asked and record.wanted is Wanted.UP:
+        return _gone_as_asked(replace(record, last_exit=cause), now)
+    return _crashed(record, cause, now)
 
 
 def _gone_as_asked(record: WorkerRecord, now: float) -> Step:
@@ -334,8 +341,9 @@ def grace_is_over(record: WorkerRecord, fact: DeadlineReached, now: float) -> St
 
 
 def _launch_hangs(record: WorkerRecord, now: float) -> bool:
-    """A launch may wait long for the imports of its forkserver, but not longer than a start may take."""
-    return record.started_at is not None and now - record.started_at >= record.rules.probes.start_timeout
+    """A launch may have to wait for the imports of its forkserver, and giving that up costs every other launch too."""
+    patience = max(record.rules.probes.start_timeout, LAUNCH_PATIENCE)
+    return record.started_at is not None and now - record.started_at >= patience
 
 
 def wait_is_over(record: WorkerRecord, fact: DeadlineReached, now: float) -> Step:

@@ -21,7 +21,7 @@ from supervisor.facts import (
     PulseReceived,
     RulesChanged,
 )
-from supervisor.orders import Configure, Kill, Launch, Terminate
+from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Terminate
 from supervisor.orders import Probe as AskProbe
 from supervisor.policy.lifecycle import TABLE, next_due, step
 from supervisor.policy.restart import backoff_delay, is_crash_loop, remember_crash, spread, wants_restart
@@ -374,3 +374,15 @@ def test_the_reason_of_a_stop_is_kept_when_it_is_down() -> None:
     down = step(stopping, ProcessExited("a", 3, ENDED), 101.0).record
     sentence = "stopped by a reload: no longer in fleet.yaml"
     assert (WorkerState.DOWN, By.RELOAD, sentence, sentence) == (down.state, down.asked_by, down.asked, down.reason)
+
+
+def test_a_launch_that_never_comes_back_is_abandoned_after_a_while() -> None:
+    """Its start's deadline only marks it; what makes processes is replaced when it has been silent for a minute."""
+    started = step(record(WorkerState.DOWN), OperatorAsked("a", OperatorRequest.START), 100.0).record
+    sent = step(started, LaunchSent("a", 4), 100.0).record
+    late = step(replace(sent, deadline=105.0), DeadlineReached("a", 4), 105.0)
+    assert (WorkerState.STOPPING, ()) == (late.record.state, late.orders)
+    assert () == step(replace(late.record, deadline=159.0), DeadlineReached("a", 4), 159.0).orders
+    waited = step(replace(late.record, deadline=220.0), DeadlineReached("a", 4), 220.0)
+    assert (AbandonLaunch("a", 4),) == waited.orders
+    assert (Launch("a", 5),) == step(waited.record, LaunchFailed("a", 4, "EOFError"), 221.0).orders

@@ -88,8 +88,8 @@ def test_only_the_fleets_folders_can_be_written() -> None:
     ("folder", "needs", "home", "temporary"),
     [
         ("/srv/plant", "/opt/venv", "yes", "yes"),
-        ("/home/eva/plant", "/opt/venv", "read-only", "yes"),
-        ("/srv/plant", "/root/venv", "read-only", "yes"),
+        (str(Path("/home", "eva", "plant")), "/opt/venv", "read-only", "yes"),
+        ("/srv/plant", str(Path("/root", "venv")), "read-only", "yes"),
         ("/tmp/plant", "/opt/venv", "yes", "no"),
         ("/homes/plant", "/tmpfs/venv", "yes", "yes"),
     ],
