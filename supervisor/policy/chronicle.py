@@ -24,7 +24,7 @@ def tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> t
 
 
 def _tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> Iterator[Event]:
-    if isinstance(fact, ProcessExited) or (isinstance(fact, LaunchFailed) and before.state is WorkerState.STARTING):
+    if isinstance(fact, ProcessExited) or (isinstance(fact, LaunchFailed) and _was_for_nothing(before)):
         yield _exited(before, after)
     if isinstance(fact, ProcessAdopted):
         text = f"adopted (pid {after.pid}), running since before this supervisor"
@@ -34,6 +34,11 @@ def _tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> 
     elif after.state is not before.state:
         yield _changed(before, after, now)
     yield from _heard(before.status, after)
+
+
+def _was_for_nothing(before: WorkerRecord) -> bool:
+    """Whether a launch that failed was one that somebody still waited for."""
+    return before.state is WorkerState.STARTING or bool(before.killed_for)
 
 
 def _event(record: WorkerRecord, kind: EventKind, text: str, **more: Any) -> Event:
