@@ -18,7 +18,7 @@ from chaos import world
 from chaos.board import Mood
 from chaos.field import Field
 from chaos.plan import Strike
-from chaos.plant import Line
+from chaos.plant import PATIENCE, Line
 from chaos.world import Broken, Nothing
 
 Body = Callable[[Field, Strike], Iterator[None]]
@@ -237,7 +237,7 @@ def port_theft(field: Field, strike: Strike) -> Iterator[None]:
         with _thief(before.port):
             _command(field, "start", before.name, "--no-wait")
             with contextlib.suppress(Broken):
-                world.until(lambda: field.plant.line(before.name).state == "quarantined", 60.0, "quarantine")
+                world.until(lambda: field.plant.line(before.name).state == "quarantined", PATIENCE, "quarantine")
             found = field.plant.line(before.name)
             field.promise(
                 found.state == "quarantined" and f"port {before.port} is taken" in found.reason,
