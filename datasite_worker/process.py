@@ -10,6 +10,7 @@ import ctypes
 import errno
 import faulthandler
 import fcntl
+import io
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ import sys
 from logging.handlers import RotatingFileHandler
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
+from typing import Any
 
 import psutil
 import setproctitle
@@ -135,9 +137,23 @@ def _redirect(raw: Path) -> None:
         for number in (1, 2):
             os.dup2(output.fileno(), number)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it stays open for the life of the process
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - the same
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - the same
+    sys.stdout, sys.stderr = _text(1), _text(2)
     faulthandler.enable(file=2)
+
+
+class _Output(io.FileIO):
+    """What a full log disk does not take is lost: a print in PySyft, or in user code, must not fail for it."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _text(number: int) -> io.TextIOWrapper:
+    raw = io.BufferedWriter(_Output(number, "wb", closefd=False))
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def trim_output() -> None:

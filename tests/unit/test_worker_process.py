@@ -77,6 +77,20 @@ def _double_fork(_folder: Path) -> bool:
     return len(strays) == 1
 
 
+def _print_onto_a_full_disk(_folder: Path) -> bool:
+    for number in (1, 2):
+        os.dup2(os.open("/dev/full", os.O_WRONLY), number)
+    for stream in (sys.stdout, sys.stderr):
+        print("x" * 100_000, "\ud800", file=stream)
+        stream.flush()
+    return True
+
+
+def test_what_a_full_disk_does_not_take_is_lost_and_no_more(tmp_path: Path) -> None:
+    """A print, in PySyft or in user code, does not fail: the datasite goes on, and ends as it should."""
+    assert in_a_worker(_print_onto_a_full_disk, tmp_path)
+
+
 def test_every_process_of_a_worker_carries_its_mark(tmp_path: Path) -> None:
     """Forked ones hold the leash open, executed ones name it in their environment; SIGHUP does not end a worker."""
     told = in_a_worker(_marks, tmp_path)
