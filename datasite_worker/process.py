@@ -158,10 +158,10 @@ def _text(number: int) -> io.TextIOWrapper:
 
 def trim_output() -> None:
     """Keep the raw output, which user code may print to for months, within the size of a log: its last part is moved
-    aside. All who write to it append, so that cutting it under them is safe."""
+    aside, where there is room. All who write to it append, so that cutting it under them is safe."""
     for raw in _raw:
         if raw.exists() and raw.stat().st_size > _LOG_BYTES:
-            with raw.open("rb") as output:
+            with contextlib.suppress(OSError), raw.open("rb") as output:
                 output.seek(-_LOG_BYTES, os.SEEK_END)
                 raw.with_name(f"{raw.name}.1").write_bytes(output.read(_LOG_BYTES))
             os.truncate(raw, 0)

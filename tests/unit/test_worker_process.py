@@ -146,6 +146,19 @@ def _print_much(folder: Path) -> dict[str, Any]:
     return {"now": raw.read_bytes(), "aside": raw.with_name("test.out.1").stat().st_size == process._LOG_BYTES}
 
 
+def _print_much_where_nothing_can_be_moved(folder: Path) -> int:
+    raw = folder / "log" / "test.out"
+    raw.with_name("test.out.1").mkdir()
+    os.write(1, b"x" * (process._LOG_BYTES + 5))
+    process.trim_output()
+    return raw.stat().st_size
+
+
+def test_raw_output_is_cut_even_where_there_is_no_room_to_keep_it(tmp_path: Path) -> None:
+    """A disk that prints have filled is just where it has to be cut."""
+    assert 0 == in_a_worker(_print_much_where_nothing_can_be_moved, tmp_path)
+
+
 def test_raw_output_stays_within_bounds(tmp_path: Path) -> None:
     """What user code prints is moved aside once it is too much, and goes on in the same file."""
     assert {"now": b"after", "aside": True} == in_a_worker(_print_much, tmp_path)
