@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from datasite_worker.process import ConfigurationFailure
+from datasite_worker.process import ConfigurationFailure, may_pass
 
 T = TypeVar("T")
 
@@ -103,6 +103,8 @@ def _kept(path: Path, read: Callable[[dict[str, Any]], T], draw: Callable[[], T]
         _write(path, _text(drawn))
         return drawn
     except (OSError, ValueError, TypeError) as error:
+        if may_pass(error):
+            raise
         raise ConfigurationFailure(
             f"{path} cannot be used ({error}); restore it from a backup, or use reset: true (loses all data)"
         ) from error

@@ -48,7 +48,7 @@ def _made(order: LaunchOrder) -> Any:
 
 def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
     """The last word of a worker that did not even come to be a datasite: a folder that it may not write, mostly."""
-    from datasite_worker import pulse
+    from datasite_worker import process, pulse
 
     why = f"cannot begin: {error}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     last = StatusDocument(
@@ -63,7 +63,8 @@ def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
         failure=why,
     )
     pulse.send(order.pulse_address, last)
-    return ExitCode.CONFIGURATION if isinstance(error, OSError) else ExitCode.FAILURE
+    lasting = isinstance(error, OSError) and not process.may_pass(error)
+    return ExitCode.CONFIGURATION if lasting else ExitCode.FAILURE
 
 
 def _set_environment(order: LaunchOrder) -> None:

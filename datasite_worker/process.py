@@ -12,6 +12,7 @@ import faulthandler
 import fcntl
 import io
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ from typing import Any
 import psutil
 import setproctitle
 
-from datasite_worker.contract import LEASH, LEASH_VARIABLE
+from datasite_worker.contract import LEASH, LEASH_VARIABLE, ExitCode
 
 LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 _LOG_BYTES = 10 * 1024 * 1024
@@ -36,6 +37,23 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 class ConfigurationFailure(Exception):
     """Something that trying again cannot mend; the message says what and where, for an operator."""
+
+
+_PASSING = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EAGAIN,
+    errno.ESTALE,
+}
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether it is of the kind that ends by itself (a full disk, no memory): then trying again is worth while."""
+    return isinstance(error, OSError) and error.errno in _PASSING
 
 
 class PortTaken(ConfigurationFailure):
@@ -55,6 +73,8 @@ def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False, *,
     work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     keep_descendants(state_dir or work_dir)
+    if _orphaned():  # looked at with the leash in hand: whoever comes after our supervisor finds us by it
+        os._exit(ExitCode.CLEAN)
     _leave_forkserver()
     os.chdir(work_dir)
     _redirect(log_path.with_suffix(".out"))
@@ -67,6 +87,13 @@ def keep_descendants(state_dir: Path) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     leash = _leash(state_dir)
     os.environ[LEASH_VARIABLE] = str(leash)
+
+
+def _orphaned() -> bool:
+    """Whether the supervisor died before we were born: a forkserver that was still busy with its imports then serves
+    what it was asked for all the same, and nobody would know of the process, which would keep the port."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
 
 
 def _leave_forkserver() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -67,3 +68,18 @@ def test_wrong_usage_is_told_in_words(words: list[str], fault: str, capsys: pyte
     with pytest.raises(SystemExit, match="2"):
         parser().parse_args(words)
     assert fault in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.ENOSPC, OSError), (errno.EACCES, ConfigurationFailure)])
+def test_a_trouble_that_passes_advises_no_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, refused: type[Exception]
+) -> None:
+    """A full or failing disk is tried again; only what lasts is called a broken identity."""
+
+    def fail(_: Path) -> str:
+        raise OSError(number, "as told")
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    with pytest.raises(refused) as caught:
+        identity(tmp_path)
+    assert (number == errno.EACCES) is ("reset" in str(caught.value))
