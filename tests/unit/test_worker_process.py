@@ -97,6 +97,45 @@ def test_every_process_of_a_worker_carries_its_mark(tmp_path: Path) -> None:
     assert {"own": True, "forked": True, "executed": True, "hangup": True} == told
 
 
+_LATE = """
+import multiprocessing, os, select, sys
+from multiprocessing import parent_process
+from pathlib import Path
+
+def late(folder):
+    from datasite_worker import process
+    {wait}
+    process.become("fleet: late", folder / "work", folder / "late.log", state_dir=folder)
+    (folder / "began").write_text("")
+    os._exit(0)
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context("forkserver").Process(target=late, args=(Path(sys.argv[1]),))
+    child.start()
+    os.set_inheritable(1, False)
+    {end}
+"""
+"""A supervisor that asks its forkserver for a worker. The worker holds standard output open for as long as it lives."""
+
+
+@pytest.mark.parametrize(
+    ("wait", "end", "begins"),
+    [
+        ("select.select([parent_process().sentinel], [], [], 30)", "os._exit(0)", False),
+        ("pass", "child.join()", True),
+    ],
+    ids=["its supervisor died before it was born", "its supervisor lives"],
+)
+def test_a_worker_whose_supervisor_is_gone_does_not_begin(tmp_path: Path, wait: str, end: str, begins: bool) -> None:
+    """A forkserver that was busy with its imports serves a dead supervisor's launch late; nobody would know of it."""
+    program = tmp_path / "late.py"
+    program.write_text(_LATE.format(wait=wait, end=end))
+    done = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True, timeout=60, check=False)
+    assert (0, "") == (done.returncode, done.stdout + done.stderr)
+    assert (tmp_path / LEASH).exists()
+    assert begins is (tmp_path / "began").exists()
+
+
 def test_what_is_forked_twice_stays_below_its_worker(tmp_path: Path) -> None:
     """An orphaned grandchild becomes the worker's own child."""
     assert in_a_worker(_double_fork, tmp_path) is True
