@@ -18,7 +18,7 @@ from chaos import world
 from chaos.board import Mood
 from chaos.field import Field
 from chaos.plan import Strike
-from chaos.plant import PATIENCE, Line
+from chaos.plant import Line
 from chaos.world import Broken, Nothing
 
 Body = Callable[[Field, Strike], Iterator[None]]
@@ -142,7 +142,7 @@ def forkserver_kill(field: Field, strike: Strike) -> Iterator[None]:
     yield
     if killed:
         field.back(before)
-    world.until(lambda: field.plant.forkserver(supervisor) not in (None, old), 60.0, "another forkserver")
+    world.until(lambda: field.plant.forkserver(supervisor) not in (None, old), field.patience, "another forkserver")
 
 
 @fault(weight=4)
@@ -237,7 +237,7 @@ def port_theft(field: Field, strike: Strike) -> Iterator[None]:
         with _thief(before.port):
             _command(field, "start", before.name, "--no-wait")
             with contextlib.suppress(Broken):
-                world.until(lambda: field.plant.line(before.name).state == "quarantined", PATIENCE, "quarantine")
+                world.until(lambda: field.plant.line(before.name).state == "quarantined", field.patience, "quarantine")
             found = field.plant.line(before.name)
             field.promise(
                 found.state == "quarantined" and f"port {before.port} is taken" in found.reason,
@@ -272,7 +272,7 @@ def _moody(mood: Mood) -> Body:
             yield
         finally:
             field.board.become(Mood.WELL)
-        world.until(lambda: _registered(field), 120.0, "every line registered again")
+        world.until(lambda: _registered(field), field.patience, "every line registered again")
 
     body.__name__ = f"dashboard_{mood.value}"
     return body
@@ -403,9 +403,9 @@ def _added_and_removed(field: Field, strike: Strike) -> Iterator[None]:
 
 
 _BREAKS = (
-    "datasites: [{name: alpha",
-    "version: 1\nname: chaos\ndatasites:\n  - {name: line_1, prot: 1}\n",
-    "version: 1\nname: chaos\ndatasites:\n  - {name: line_1, port: 70000}\n",
+    "datasites: [{name: line_1",
+    "datasites:\n  - {name: line_1, prot: 1}\n",
+    "datasites:\n  - {name: line_1, port: 70000}\n",
     "",
 )
 
@@ -413,7 +413,8 @@ _BREAKS = (
 @fault(weight=2, alone=True)
 def reload_broken(field: Field, strike: Strike) -> Iterator[None]:
     """fleet.yaml replaced by a broken one, `fleet reload`: refused with the place, nothing changed"""
-    field.plant.file.write_text(_BREAKS[int(strike.draw * len(_BREAKS))])
+    head = f"version: 1\nstate_dir: {field.plant.state}\nlog_dir: {field.plant.logs}\n"
+    field.plant.file.write_text(head + _BREAKS[int(strike.draw * len(_BREAKS))])
     try:
         said = field.plant.must("reload", code=2)
         field.promise("fleet.yaml" in said, f"fleet reload does not say where it is broken: {said}")

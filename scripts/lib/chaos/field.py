@@ -40,6 +40,11 @@ class Field:
     renewed: set[str] = field(default_factory=set)  # lines that have another process now, by this strike
     new_supervisor: bool = False
 
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for what should come about; among other faults it may have to wait for their end."""
+        return _SOON if self.overlap else PATIENCE
+
     def begin(self) -> None:
         """A strike begins: nobody is touched yet."""
         self.restarts, self.renewed, self.new_supervisor = {}, set(), False
@@ -104,14 +109,14 @@ class Field:
             raise Broken(otherwise)
 
     def back(self, before: WorkerSnapshot, *, ready: bool = True) -> WorkerSnapshot:
-        """Wait until the line has another process, that serves unless it need not be ``ready`` yet."""
+        """Wait until the line has another process, that serves unless it need not be ``ready`` yet. Raises Broken."""
 
         def again() -> WorkerSnapshot | None:
             picture = self.plant.picture()
             lines = [one for one in picture.datasites if one.name == before.name] if picture else []
             return next((one for one in lines if one.pid not in (None, before.pid) and (one.ready or not ready)), None)
 
-        return world.until(again, PATIENCE, f"{before.name} back with another process")
+        return world.until(again, self.patience, f"{before.name} back with another process")
 
     def gone(self, pids: list[int], what: str) -> None:
         """Wait until none of these is left."""
@@ -119,3 +124,6 @@ class Field:
             world.until(lambda: not any(map(world.alive, pids)), 5.0, what)
         left = [world.describe(pid) for pid in pids if world.alive(pid)]
         self.promise(not left, f"{what} still there: {', '.join(left)}")
+
+
+_SOON = 5.0

@@ -130,7 +130,7 @@ class Siege:
             if said := _further(body):
                 under_way.pop()
                 yield (strike, *said)
-        for strike, body in under_way:
+        for strike, body in sorted(under_way, key=_mended_when):
             yield (strike, *(_further(body) or ("", "")))
 
     # --- what is looked at between strikes ---
@@ -140,15 +140,18 @@ class Siege:
             self.files[picture.supervisor_pid].append(count)
 
 
+def _mended_when(under_way: tuple[Strike, Iterator[None]]) -> int:
+    """A supervisor first: without one no operator mends anything."""
+    return 0 if under_way[0].kind.startswith("supervisor") else 1
+
+
 def _further(body: Iterator[None]) -> tuple[str, str] | None:
-    """Let a fault go on to its next stop; what it said when it ended otherwise than in order."""
+    """Let a fault go on to its next stop; what was in its way. Among others no fault can promise anything."""
     try:
         with contextlib.suppress(StopIteration):
             next(body)
-    except Nothing as nothing:
-        return "", str(nothing)
-    except Broken as broken:
-        return str(broken), ""
+    except (Nothing, Broken) as other:
+        return "", str(other)
     return None
 
 
