@@ -146,12 +146,12 @@ def _mended_when(under_way: tuple[Strike, Iterator[None]]) -> int:
 
 
 def _further(body: Iterator[None]) -> tuple[str, str] | None:
-    """Let a fault go on to its next stop; what was in its way. Among others no fault can promise anything."""
+    """Let a fault go on to its next stop; why there was nothing to break. Among others no fault can promise anything."""
     try:
-        with contextlib.suppress(StopIteration):
+        with contextlib.suppress(StopIteration, Broken):
             next(body)
-    except (Nothing, Broken) as other:
-        return "", str(other)
+    except Nothing as nothing:
+        return "", str(nothing)
     return None
 
 
