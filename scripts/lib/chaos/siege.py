@@ -146,7 +146,7 @@ def _mended_when(under_way: tuple[Strike, Iterator[None]]) -> int:
 
 
 def _further(body: Iterator[None]) -> tuple[str, str] | None:
-    """Let a fault go on to its next stop; why there was nothing to break. Among others no fault can promise anything."""
+    """Let a fault go on to its next stop; why there was nothing to break. Among others it can promise nothing."""
     try:
         with contextlib.suppress(StopIteration, Broken):
             next(body)
