@@ -205,7 +205,10 @@ def end_newborn(record: WorkerRecord, fact: ProcessStarted, now: float) -> Step:
 
 
 def adopt(record: WorkerRecord, fact: ProcessAdopted, now: float) -> Step:
-    """A process of an earlier supervisor: ready as soon as it answers, and no restart."""
+    """A process of an earlier supervisor: ready as soon as it answers, and no restart. It has what is left of its
+    start, and at least as long as liveness would give it."""
+    probes = record.rules.probes
+    patience = max(probes.liveness.period * probes.liveness.failure_threshold, probes.start_timeout - fact.age)
     adopted = _enter(
         record,
         STARTING,
@@ -216,11 +219,11 @@ def adopt(record: WorkerRecord, fact: ProcessAdopted, now: float) -> Step:
         pid=fact.pid,
         created=fact.created,
         started_at=now - fact.age,
-        deadline=now + record.rules.probes.start_timeout,
-        readiness=health.scheduled(record.rules.probes.startup, now),
-        liveness=health.scheduled(record.rules.probes.startup, now),
+        deadline=now + patience,
+        readiness=health.scheduled(probes.startup, now),
+        liveness=health.scheduled(probes.startup, now),
     )
-    return _probe(adopted, record.rules.probes.startup.timeout)
+    return _probe(adopted, probes.startup.timeout)
 
 
 def launch_failed(record: WorkerRecord, fact: LaunchFailed, now: float) -> Step:
@@ -317,7 +320,8 @@ def probed(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
 
 def start_is_due(record: WorkerRecord, fact: DeadlineReached, now: float) -> Step:
     if record.deadline is not None and record.deadline <= now:
-        return _kill(record, now, f"was not ready within {record.rules.probes.start_timeout:g} s of its start")
+        late = f"was not ready within {record.rules.probes.start_timeout:g} s of its start"
+        return _kill(record, now, late if record.reason != ADOPTED else "has not answered since it was adopted")
     return probe_is_due(record, fact, now)
 
 

@@ -376,6 +376,15 @@ def test_the_reason_of_a_stop_is_kept_when_it_is_down() -> None:
     assert (WorkerState.DOWN, By.RELOAD, sentence, sentence) == (down.state, down.asked_by, down.asked, down.reason)
 
 
+def test_an_adopted_line_that_hangs_is_replaced_as_soon_as_any_other() -> None:
+    """A process that had long started is given what liveness gives; one that was just starting, the rest of its start."""
+    old = step(WorkerRecord("a"), ProcessAdopted("a", 3, 77, 5, 1000.0), 100.0).record
+    young = step(WorkerRecord("a"), ProcessAdopted("a", 3, 77, 5, 10.0), 100.0).record
+    assert (160.0, 210.0) == (old.deadline, young.deadline)
+    late = step(old, DeadlineReached("a", 3), 160.0)
+    assert ((Kill("a", 3, 77),), "has not answered since it was adopted") == (late.orders, late.record.killed_for)
+
+
 def test_a_launch_that_never_comes_back_is_abandoned_after_a_while() -> None:
     """Its start's deadline only marks it; what makes processes is replaced when it has been silent for a minute."""
     started = step(record(WorkerState.DOWN), OperatorAsked("a", OperatorRequest.START), 100.0).record
