@@ -115,7 +115,7 @@ def job_kill(field: Field, strike: Strike) -> Iterator[None]:
     """SIGKILL to a process that user code forked: the line serves on"""
     before = field.victim(strike)
     with contextlib.suppress(Broken):
-        world.until(lambda: field.clients.job(before.name), 15.0, "a job")
+        world.until(lambda: field.clients.job(before.name), min(60.0, field.patience), "a job")
     pids = [pid for pid in field.clients.job(before.name) if pid in field.plant.family(before.name)]
     if not pids:
         raise Nothing(f"no process of user code runs on {before.name}")
