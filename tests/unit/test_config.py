@@ -958,10 +958,10 @@ def test_an_alias_bomb_does_not_go_off(judge: Judge) -> None:
     levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
     merges = ["m0: &m0 {x: 1}"] + [f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}" for i in range(1, 10)]
     for bomb in (levels, merges):
-        begin = time.monotonic()
+        begin = time.process_time()
         problems = judge("\n".join(bomb))
         assert any("more than 50000 values" in problem.message for problem in problems)
-        assert 5.0 > time.monotonic() - begin
+        assert 5.0 > time.process_time() - begin
 
 
 def test_a_hundred_datasites_are_quick(tmp_path: Path) -> None:
@@ -973,9 +973,9 @@ def test_a_hundred_datasites_are_quick(tmp_path: Path) -> None:
     config.load(path, {})
     times = []
     for _ in range(3):
-        begin = time.perf_counter()
+        begin = time.process_time()
         config.load(path, {})
-        times.append(time.perf_counter() - begin)
+        times.append(time.process_time() - begin)
     assert 0.25 > min(times)
 
 
