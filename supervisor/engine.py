@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -31,7 +31,8 @@ from supervisor.history import FLEET, Event, EventKind
 from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Order, Probe, Terminate
 from supervisor.policy import admission, chronicle, reconcile
 from supervisor.policy.lifecycle import Step, next_due, step
-from supervisor.record import By, ExitCause, OperatorRequest, Wanted, WorkerRecord, WorkerState
+from supervisor.policy.placement import ImpossibleGpus, Placement
+from supervisor.record import By, ExitCause, OperatorRequest, Wanted, WorkerRecord, WorkerState, running
 from supervisor.spec import DASHBOARD_NAME, DatasiteSpec, FleetConfig, WorkerSpec
 
 log = logging.getLogger("fleet")
@@ -52,7 +53,8 @@ class Effects(Protocol):
     def abandon_launches(self) -> None: ...
     def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool: ...
     def collect(self, exited: Exited) -> ExitCause: ...
-    def use(self, config: FleetConfig) -> None: ...
+    def place(self, asked: ReloadAsked, running: Collection[str]) -> Placement: ...
+    def use(self, config: FleetConfig, placement: Placement) -> None: ...
     def note(self, fact: Fact, made: Step, now: float) -> None: ...
     def tell(self, events: Iterable[Event]) -> None: ...
     def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None: ...
@@ -121,7 +123,7 @@ class Engine:
         elif isinstance(message, FleetAsked):
             self._stop_all(now)
         elif isinstance(message, ReloadAsked):
-            self._reload(message.config, now)
+            self._reload(message, now)
         elif isinstance(message, Event):
             self._tell((message,))
         elif message.name in self._records:
@@ -186,15 +188,15 @@ class Engine:
 
     # --- another fleet.yaml ---
 
-    def _reload(self, config: FleetConfig, now: float) -> None:
-        """Take up ``config``: only what differs is touched. One that moves the fleet's folders is refused whole."""
-        plan = reconcile.plan(self._config, config)
-        if plan.refused or self._stopping:
-            why = f"{', '.join(plan.refused)} cannot change in a running fleet" if plan.refused else "it is going down"
+    def _reload(self, asked: ReloadAsked, now: float) -> None:
+        """Take up another configuration: only what differs is touched. One that cannot be had is refused whole."""
+        placement = self._effects.place(asked, running(self._records.values()))
+        config, plan = asked.config, reconcile.plan(self._config, asked.config, placement.moved)
+        if why := self._refusal(plan, placement):
             self._tell((Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {why}", warning=True),))
             return
         self._config = config
-        self._effects.use(config)
+        self._effects.use(config, placement)
         self._specs |= {spec.name: spec for spec in config.workers}
         for name in plan.remove:
             self._apply(OperatorAsked(name, OperatorRequest.STOP, By.RELOAD, "no longer in fleet.yaml"), now)
@@ -206,6 +208,13 @@ class Engine:
             self._apply(OperatorAsked(name, OperatorRequest.START, By.RELOAD, "new in fleet.yaml"), now)
         self._tell((Event(FLEET, EventKind.RELOADED, f"reloaded: {reconcile.in_words(plan)}", cause=By.RELOAD.value),))
         self._pin()
+
+    def _refusal(self, plan: reconcile.Plan, placement: Placement) -> str:
+        if plan.refused:
+            return f"{', '.join(plan.refused)} cannot change in a running fleet"
+        if placement.problems:
+            return str(ImpossibleGpus(placement.problems))
+        return "it is going down" if self._stopping else ""
 
     def _renew(self, name: str, plan: reconcile.Plan, now: float) -> None:
         """What a kept worker is told of a reload."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -113,3 +114,11 @@ class WorkerRecord:
     last_exit: ExitCause | None = None
     reason: str = ""  # why the state is what it is, for people
     status: StatusDocument | None = None  # the last word of the present process
+
+
+_AT_REST = (WorkerState.DOWN, WorkerState.BACKOFF, WorkerState.QUARANTINED)
+
+
+def running(records: Iterable[WorkerRecord]) -> tuple[str, ...]:
+    """The names of those that have a process, or are about to get one."""
+    return tuple(record.name for record in records if record.state not in _AT_REST)

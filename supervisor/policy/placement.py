@@ -57,11 +57,13 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """By name: the UUIDs (none: CPU), what is impossible, and why each line has what it has."""
+    """By name: the UUIDs (none: CPU), what is impossible, and why each line has what it has. ``moved``: who runs, and
+    has other GPUs now."""
 
     assignments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    moved: tuple[str, ...] = ()
 
 
 class ImpossibleGpus(Exception):
@@ -105,17 +107,15 @@ def place(
         table = table.seat(claim.name, found.get(claim.name, ()), claim)
     made = kept | found | _autos([name for name in wishes if name not in kept], wishes, table.expecting(()))
     assignments = {name: made.get(name, ()) for name in requests}
-    return Placement(assignments, problems, _reasons(requests, assignments, previous, problems))
+    reasons = _reasons(requests, assignments, previous, problems)
+    gone = tuple(name for name in requests if name in running and assignments[name] != previous.get(name, ()))
+    return Placement(assignments, problems, reasons, gone)
 
 
-def moved(placement: Placement, had: Mapping[str, tuple[str, ...] | None], cards: bool) -> tuple[str, ...]:
-    """The running lines that have other GPUs from now on. ``had`` None: they were started without any assignment, and
-    see every card there is; ``cards``: whether there is one."""
-    return tuple(
-        name
-        for name, uuids in placement.assignments.items()
-        if name in had and (cards if had[name] is None else had[name] != uuids)
-    )
+def sees_others(had: tuple[str, ...] | None, has: tuple[str, ...], cards: Collection[Card]) -> bool:
+    """Whether a process that was launched with ``had`` has to be launched anew. None: without any assignment, so that
+    it sees every card there is."""
+    return bool(cards) if had is None else had != has
 
 
 # --- what is asked for, against the cards there are ---

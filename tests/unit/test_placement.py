@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.policy import placement
-from supervisor.policy.placement import Card, ImpossibleGpus, Placement, in_words, moved, place, requests_of, wants_any
+from supervisor.policy.placement import Card, ImpossibleGpus, in_words, place, requests_of, sees_others, wants_any
 from supervisor.spec import DatasiteSpec, FleetConfig, GpuRequest
 
 GIB = 1024**3
@@ -278,12 +278,28 @@ def test_a_request_in_words(asked: GpuRequest, expected: str) -> None:
     assert expected == in_words(asked)
 
 
-def test_who_has_to_be_restarted() -> None:
-    """Who runs and has other GPUs now; one that was started without an assignment sees all, so only where there are any."""
-    made = Placement({"a": gpu(0), "b": gpu(1), "c": (), "d": gpu(1)})
-    had = {"a": gpu(0), "b": gpu(0), "c": None, "left": gpu(0)}
-    assert ("b",) == moved(made, had, cards=False)
-    assert ("b", "c") == moved(made, had, cards=True)
+def test_who_is_moved() -> None:
+    """Who runs and gets other GPUs; nobody who is at rest, and nobody who stays on the CPU."""
+    requests = {"a": named("1"), "b": ONE, "c": named("1"), "d": AUTO, "new": AUTO}
+    had = {"a": gpu(0), "b": gpu(0), "c": gpu(0), "d": ()}
+    assert ("a",) == place(requests, TWO, had, ["a", "b", "d"]).moved
+
+
+SEES = [
+    (None, (), [], False),
+    (None, (), TWO, True),
+    ((), (), TWO, False),
+    (gpu(0), gpu(1), TWO, True),
+    (gpu(0), gpu(0), TWO, False),
+]
+
+
+@pytest.mark.parametrize(("had", "has", "cards", "expected"), SEES)
+def test_which_survivor_sees_other_gpus(
+    had: tuple[str, ...] | None, has: tuple[str, ...], cards: list[Card], expected: bool
+) -> None:
+    """One that an older version launched, without any assignment, sees all: that matters where there are any."""
+    assert expected == sees_others(had, has, cards)
 
 
 def test_the_fault_names_every_line() -> None:
