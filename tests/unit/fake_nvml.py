@@ -20,7 +20,7 @@ class FakeGpu:
     name: str = "NVIDIA H100 80GB HBM3"
     total: int = 80 * GIB
     free: int = 79 * GIB
-    bus: str = "00000000:65:00.0"
+    bus: str = "0000DEAD:65:00.0"  # of no host whose kernel log a test might read
     processes: list[tuple[int, int | None]] = field(default_factory=list)
     ecc: int = 0
     remapped: tuple[int, int, int, int] = (0, 0, 0, 0)

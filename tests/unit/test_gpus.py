@@ -35,7 +35,7 @@ def read(monkeypatch: pytest.MonkeyPatch, kmsg: Path, *gpus: FakeGpu, **more: An
 def test_a_card_and_who_computes_there(monkeypatch: pytest.MonkeyPatch, nothing: Path) -> None:
     """UUID, index, name, memory, PCI address; a process of which the driver tells no memory is one all the same."""
     seen = read(monkeypatch, nothing, FakeGpu("GPU-a", processes=[(77, 3 * GIB), (78, None)]), FakeGpu("GPU-b"))
-    bus = "00000000:65:00.0"
+    bus = "0000DEAD:65:00.0"
     first = Card("GPU-a", 0, H100, 80 * GIB, 79 * GIB, bus, processes=(Process(77, 3 * GIB), Process(78)))
     assert Inventory((first, Card("GPU-b", 1, H100, 80 * GIB, 79 * GIB, bus))) == seen
 
@@ -101,7 +101,9 @@ def test_xids_of_the_kernels_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         "3,4,1,-;NVRM: Xid (PCI:0001:65:00): 48, elsewhere\n3,5,1,-;something else\n"
     )
     unplaced = FakeGpu("GPU-c", refuses={"nvmlDeviceGetPciInfo": pynvml.NVML_ERROR_NOT_SUPPORTED})
-    seen = read(monkeypatch, log, FakeGpu("GPU-a"), FakeGpu("GPU-b", bus="00000000:CA:00.0"), unplaced)
+    seen = read(
+        monkeypatch, log, FakeGpu("GPU-a", bus="00000000:65:00.0"), FakeGpu("GPU-b", bus="00000000:CA:00.0"), unplaced
+    )
     assert [("XID 31, 79 in the kernel's log",), (), ()] == [card.notes for card in seen.cards]
 
 
