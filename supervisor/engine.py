@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from datasite_worker.contract import StatusDocument
 from supervisor.effects.control import FleetAsked, ReloadAsked
+from supervisor.effects.gpu_watch import CardsLost
 from supervisor.effects.inbox import Exited, Signalled
 from supervisor.facts import (
     DeadlineReached,
@@ -120,14 +121,22 @@ class Engine:
             self._take_exit(message, now)
         elif isinstance(message, Signalled):
             self._take_signal(message.number, now)
-        elif isinstance(message, FleetAsked):
-            self._stop_all(now)
-        elif isinstance(message, ReloadAsked):
-            self._reload(message, now)
-        elif isinstance(message, Event):
-            self._tell((message,))
+        elif isinstance(message, FleetAsked | ReloadAsked | CardsLost | Event):
+            self._take_word(message, now)
         elif message.name in self._records:
             self._take_fact(message, now)
+
+    def _take_word(self, message: FleetAsked | ReloadAsked | CardsLost | Event, now: float) -> None:
+        """What concerns the fleet as a whole."""
+        match message:
+            case FleetAsked():
+                self._stop_all(now)
+            case ReloadAsked():
+                self._reload(message, now)
+            case CardsLost():
+                self._lose_cards(message, now)
+            case Event():
+                self._tell((message,))
 
     def _take_pulse(self, status: StatusDocument, now: float) -> None:
         record = self._records.get(status.factory_name)
@@ -226,6 +235,18 @@ class Engine:
             why = f"{', '.join(plan.restart[name])} changed"
             self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.RELOAD, why), now)
 
+    def _lose_cards(self, lost: CardsLost, now: float) -> None:
+        """Lines without their GPUs get others, or the CPU if they said ``auto``; who can have none stays as it is."""
+        if self._stopping:
+            return
+        made = self._effects.place(ReloadAsked(self._config, lost.cards), running(self._records.values()))
+        stay = {name: lost.had[name] for name in made.problems if name in lost.had}
+        self._effects.use(self._config, replace(made, assignments=made.assignments | stay))
+        self._tell(_losses(lost, made, self._records))
+        for name in made.moved:
+            if name not in made.problems and self._records[name].wanted is Wanted.UP:
+                self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.GPU_LOST, "gpu"), now)
+
     def _let_removed_go(self) -> None:
         """A worker that is no longer in ``fleet.yaml`` is forgotten once it is down."""
         kept = {spec.name for spec in self._config.workers}
@@ -309,6 +330,22 @@ class Engine:
         leaving = [spec for name, spec in self._specs.items() if name not in kept and isinstance(spec, DatasiteSpec)]
         shown = replace(self._config, datasites=(*self._config.datasites, *leaving)) if leaving else self._config
         self._effects.pin(shown, dict(self._records), stopping=self._stopping)
+
+
+def _losses(lost: CardsLost, made: Placement, known: Collection[str]) -> tuple[Event, ...]:
+    """What is told of each line that lost a GPU."""
+    after = {name: f"now: {', '.join(uuids) or 'cpu'}" for name, uuids in made.assignments.items()} | made.problems
+    return tuple(
+        Event(
+            name,
+            EventKind.GPU_LOST,
+            f"its GPU cannot be used any more, {why}; {after.get(name, '')}",
+            cause=By.GPU_LOST.value,
+            warning=True,
+        )
+        for name, why in lost.lost.items()
+        if name in known
+    )
 
 
 _FIRST = 1_000_000

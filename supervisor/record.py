@@ -39,6 +39,7 @@ class By(StrEnum):
     FLEET = "fleet"  # the fleet as a whole comes up or goes down
     OPERATOR = "operator"
     RELOAD = "reload"
+    GPU_LOST = "gpu_lost"
     ADOPTION = "adoption"  # what was adopted is not what fleet.yaml asks for by now
 
 
@@ -46,6 +47,7 @@ BY_WORDS = {
     By.FLEET: "with the fleet",
     By.OPERATOR: "by the operator",
     By.RELOAD: "by a reload",
+    By.GPU_LOST: "after the loss of a GPU",
     By.ADOPTION: "after adoption",
 }
 

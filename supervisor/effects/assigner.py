@@ -60,6 +60,14 @@ class Assigner:
         """Whether any line has a GPU."""
         return any(self._kept.assignments.values())
 
+    @property
+    def assignments(self) -> dict[str, tuple[str, ...]]:
+        return dict(self._kept.assignments)
+
+    def look_at(self, had: Mapping[str, tuple[str, ...]]) -> Inventory:
+        """The cards, if any line has one."""
+        return self._gpus.look() if any(had.values()) else Inventory()
+
     def look(self, config: FleetConfig) -> Inventory:
         """The cards, if any line of ``config`` could want one."""
         return self._gpus.look() if wants_any(config) else Inventory()

@@ -17,6 +17,7 @@ from supervisor.effects.board import Board, Pinned
 from supervisor.effects.cgroups import Cgroups
 from supervisor.effects.control import ControlServer, ReloadAsked, ReloadFailed
 from supervisor.effects.gauges import Gauges
+from supervisor.effects.gpu_watch import GpuWatch
 from supervisor.effects.hooks import Hooks
 from supervisor.effects.inbox import Exited, Inbox, Signalled
 from supervisor.effects.launcher import Launcher
@@ -77,11 +78,13 @@ class Machine:
         self._hooks = Hooks(config.on_event)
         self._announcer = Announcer(notifier, self._started_at, start_limit(config))
         self._prober = Prober(self._service, self._inbox.post)
+        self._gpu_watch = GpuWatch(assigner, self._inbox.post)
         self._launcher = Launcher(self._inbox.post)
         self._control = ControlServer(self._board, self.picture, self._inbox.post, self._load_asked, self.place)
         self._control.open(launching.control_socket(config), self._service)
 
     def close(self) -> None:
+        self._gpu_watch.close()
         self._board.close()
         self._control.close()
         self._service.close()
