@@ -63,7 +63,8 @@ class LaunchOrder:
     capabilities: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
     environment: dict[str, str] = field(default_factory=dict)
-    cuda_visible_devices: str | None = None  # None: leave as it is; "": no GPU
+    cuda_visible_devices: str | None = None  # UUIDs; None: leave as it is; "": no GPU
+    gpu_memory_bytes: int = 0  # what it may take of each GPU it sees; 0: all there is
     cgroup: str = ""  # folder of the control group that the worker puts itself into; empty: none
 
 

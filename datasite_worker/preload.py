@@ -9,6 +9,7 @@ import uvicorn
 from syft.protocol.data_protocol import get_data_protocol
 
 import datasite_worker.datasite
+import datasite_worker.gpu
 import datasite_worker.server
 
 __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]

@@ -17,6 +17,7 @@ from typing import Any
 
 from supervisor.config import ConfigError, load
 from supervisor.effects import clock, leash, lock, processes
+from supervisor.effects.assigner import Assigner
 from supervisor.effects.control import ReloadFailed
 from supervisor.effects.launcher import scrub_environment
 from supervisor.effects.machine import Machine
@@ -28,9 +29,10 @@ from supervisor.facts import OperatorAsked, ProcessAdopted
 from supervisor.history import FLEET, Event, EventKind
 from supervisor.policy import launching
 from supervisor.policy.launching import datasite_dir, worker_dir
+from supervisor.policy.placement import ImpossibleGpus
 from supervisor.policy.reconcile import fingerprint
 from supervisor.record import By, OperatorRequest, Wanted, WorkerRecord
-from supervisor.spec import FleetConfig
+from supervisor.spec import DatasiteSpec, FleetConfig
 
 log = logging.getLogger("fleet")
 
@@ -66,7 +68,8 @@ def reset_plan(config: FleetConfig) -> tuple[ResetItem, ...]:
 def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> None:
     """Run the fleet until it is asked down and is. ``echo``: log lines on standard output as well.
 
-    Raises AlreadyRunning, and OSError when a folder cannot be made or written.
+    Raises AlreadyRunning, ImpossibleGpus before anything is started or ended, and OSError when a folder cannot be made
+    or written.
     """
     _prepare_folders(config)
     held = lock.lock(config.state_dir / "supervisor.lock")
@@ -77,7 +80,11 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
     environ = dict(os.environ)  # a reload reads ${env:…} as this start did
     scrub_environment()
     try:
-        _run(config, reset, environ)
+        assigner = Assigner(config.state_dir)
+        assigner.start(config, _gpus_of_survivors(config))
+        _run(config, reset, environ, assigner)
+    except ImpossibleGpus:
+        raise
     except Exception:
         # The children serve on and are adopted by the next supervisor. Leaving by the ordinary way would not
         # end: multiprocessing joins its children at exit.
@@ -107,7 +114,18 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
         os.close(held)
 
 
-def _run(config: FleetConfig, reset: tuple[str, ...], environ: Mapping[str, str]) -> None:
+def _gpus_of_survivors(config: FleetConfig) -> dict[str, tuple[str, ...] | None]:
+    """The lines that run, each with the GPUs that its process was launched with."""
+    alive = RunFiles(config.state_dir / "run").read_all()
+    return {run.name: run.gpus for run in alive if processes.is_same(run.pid, run.created)}
+
+
+def _run(
+    config: FleetConfig,
+    reset: tuple[str, ...],
+    environ: Mapping[str, str],
+    assigner: Assigner,
+) -> None:
     run_files = RunFiles(config.state_dir / "run")
     past = read_ledger(history_dir(config))
     kept = _keep_or_end(config, run_files, reset)
@@ -116,9 +134,9 @@ def _run(config: FleetConfig, reset: tuple[str, ...], environ: Mapping[str, str]
     recorder.rules({spec.name: config.rules(spec) for spec in config.workers}, clock.monotonic())
     load_again = lambda: _load_again(config.path, environ)  # noqa: E731 - what a reload calls
     notifier = Notifier.from_environ(environ)
-    machine = Machine(config, run_files, recorder, notifier, load_again, version("datasite-fleet"))
+    machine = Machine(config, run_files, recorder, notifier, load_again, version("datasite-fleet"), assigner)
     engine = Engine(config, machine, _restored(config, past))
-    engine.run([_about(EventKind.SUPERVISOR_STARTED, config), *_first_messages(config, kept, past)])
+    engine.run([_about(EventKind.SUPERVISOR_STARTED, config), *_first_messages(config, kept, past, assigner)])
     machine.tell([_about(EventKind.SUPERVISOR_STOPPED, config)])
     machine.close()
     _sweep(config, config.state_dir)
@@ -201,7 +219,12 @@ def _end(run_files: RunFiles, runs: list[RunFile], grace: float) -> tuple[str, .
     return tuple(run.name for run in runs)
 
 
-def _first_messages(config: FleetConfig, kept: list[RunFile], past: Mapping[str, Remembered]) -> Iterable[Any]:
+def _first_messages(
+    config: FleetConfig,
+    kept: list[RunFile],
+    past: Mapping[str, Remembered],
+    assigner: Assigner,
+) -> Iterable[Any]:
     by_name = {run.name: run for run in kept}
     for spec in config.workers:
         run = by_name.get(spec.name)
@@ -211,6 +234,8 @@ def _first_messages(config: FleetConfig, kept: list[RunFile], past: Mapping[str,
             if fingerprint(spec) != run.fingerprint:
                 why = "its configuration changed while no supervisor ran"
                 yield OperatorAsked(run.name, OperatorRequest.RESTART, By.ADOPTION, why)
+            elif isinstance(spec, DatasiteSpec) and assigner.sees_others(run.name, run.gpus):
+                yield OperatorAsked(run.name, OperatorRequest.RESTART, By.ADOPTION, "gpu: it gets other GPUs")
         elif spec.name in past and past[spec.name].wanted is Wanted.DOWN:
             log.info("%s: stays down, as before the last supervisor ended", spec.name)
         else:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from datasite_worker.contract import StatusDocument
 from supervisor.effects.control import FleetAsked, ReloadAsked
+from supervisor.effects.gpu_watch import CardsLost
 from supervisor.effects.inbox import Exited, Signalled
 from supervisor.facts import (
     DeadlineReached,
@@ -31,7 +32,8 @@ from supervisor.history import FLEET, Event, EventKind
 from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Order, Probe, Terminate
 from supervisor.policy import admission, chronicle, reconcile
 from supervisor.policy.lifecycle import Step, next_due, step
-from supervisor.record import By, ExitCause, OperatorRequest, Wanted, WorkerRecord, WorkerState
+from supervisor.policy.placement import ImpossibleGpus, Placement
+from supervisor.record import By, ExitCause, OperatorRequest, Wanted, WorkerRecord, WorkerState, running
 from supervisor.spec import DASHBOARD_NAME, DatasiteSpec, FleetConfig, WorkerSpec
 
 log = logging.getLogger("fleet")
@@ -52,7 +54,8 @@ class Effects(Protocol):
     def abandon_launches(self) -> None: ...
     def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool: ...
     def collect(self, exited: Exited) -> ExitCause: ...
-    def use(self, config: FleetConfig) -> None: ...
+    def place(self, asked: ReloadAsked, running: Collection[str]) -> Placement: ...
+    def use(self, config: FleetConfig, placement: Placement) -> None: ...
     def note(self, fact: Fact, made: Step, now: float) -> None: ...
     def tell(self, events: Iterable[Event]) -> None: ...
     def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None: ...
@@ -118,14 +121,22 @@ class Engine:
             self._take_exit(message, now)
         elif isinstance(message, Signalled):
             self._take_signal(message.number, now)
-        elif isinstance(message, FleetAsked):
-            self._stop_all(now)
-        elif isinstance(message, ReloadAsked):
-            self._reload(message.config, now)
-        elif isinstance(message, Event):
-            self._tell((message,))
+        elif isinstance(message, FleetAsked | ReloadAsked | CardsLost | Event):
+            self._take_word(message, now)
         elif message.name in self._records:
             self._take_fact(message, now)
+
+    def _take_word(self, message: FleetAsked | ReloadAsked | CardsLost | Event, now: float) -> None:
+        """What concerns the fleet as a whole."""
+        match message:
+            case FleetAsked():
+                self._stop_all(now)
+            case ReloadAsked():
+                self._reload(message, now)
+            case CardsLost():
+                self._lose_cards(message, now)
+            case Event():
+                self._tell((message,))
 
     def _take_pulse(self, status: StatusDocument, now: float) -> None:
         record = self._records.get(status.factory_name)
@@ -186,15 +197,15 @@ class Engine:
 
     # --- another fleet.yaml ---
 
-    def _reload(self, config: FleetConfig, now: float) -> None:
-        """Take up ``config``: only what differs is touched. One that moves the fleet's folders is refused whole."""
-        plan = reconcile.plan(self._config, config)
-        if plan.refused or self._stopping:
-            why = f"{', '.join(plan.refused)} cannot change in a running fleet" if plan.refused else "it is going down"
+    def _reload(self, asked: ReloadAsked, now: float) -> None:
+        """Take up another configuration: only what differs is touched. One that cannot be had is refused whole."""
+        placement = self._effects.place(asked, running(self._records.values()))
+        config, plan = asked.config, reconcile.plan(self._config, asked.config, placement.moved)
+        if why := self._refusal(plan, placement):
             self._tell((Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {why}", warning=True),))
             return
         self._config = config
-        self._effects.use(config)
+        self._effects.use(config, placement)
         self._specs |= {spec.name: spec for spec in config.workers}
         for name in plan.remove:
             self._apply(OperatorAsked(name, OperatorRequest.STOP, By.RELOAD, "no longer in fleet.yaml"), now)
@@ -207,6 +218,13 @@ class Engine:
         self._tell((Event(FLEET, EventKind.RELOADED, f"reloaded: {reconcile.in_words(plan)}", cause=By.RELOAD.value),))
         self._pin()
 
+    def _refusal(self, plan: reconcile.Plan, placement: Placement) -> str:
+        if plan.refused:
+            return f"{', '.join(plan.refused)} cannot change in a running fleet"
+        if placement.problems:
+            return str(ImpossibleGpus(placement.problems))
+        return "it is going down" if self._stopping else ""
+
     def _renew(self, name: str, plan: reconcile.Plan, now: float) -> None:
         """What a kept worker is told of a reload."""
         told = any(map(reconcile.is_told, plan.live.get(name, ())))
@@ -216,6 +234,18 @@ class Engine:
         if name in plan.restart and self._records[name].wanted is Wanted.UP:
             why = f"{', '.join(plan.restart[name])} changed"
             self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.RELOAD, why), now)
+
+    def _lose_cards(self, lost: CardsLost, now: float) -> None:
+        """Lines without their GPUs get others, or the CPU if they said ``auto``; who can have none stays as it is."""
+        if self._stopping:
+            return
+        made = self._effects.place(ReloadAsked(self._config, lost.cards), running(self._records.values()))
+        stay = {name: lost.had[name] for name in made.problems if name in lost.had}
+        self._effects.use(self._config, replace(made, assignments=made.assignments | stay))
+        self._tell(_losses(lost, made, self._records))
+        for name in made.moved:
+            if name not in made.problems and self._records[name].wanted is Wanted.UP:
+                self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.GPU_LOST, "gpu"), now)
 
     def _let_removed_go(self) -> None:
         """A worker that is no longer in ``fleet.yaml`` is forgotten once it is down."""
@@ -300,6 +330,22 @@ class Engine:
         leaving = [spec for name, spec in self._specs.items() if name not in kept and isinstance(spec, DatasiteSpec)]
         shown = replace(self._config, datasites=(*self._config.datasites, *leaving)) if leaving else self._config
         self._effects.pin(shown, dict(self._records), stopping=self._stopping)
+
+
+def _losses(lost: CardsLost, made: Placement, known: Collection[str]) -> tuple[Event, ...]:
+    """What is told of each line that lost a GPU."""
+    after = {name: f"now: {', '.join(uuids) or 'cpu'}" for name, uuids in made.assignments.items()} | made.problems
+    return tuple(
+        Event(
+            name,
+            EventKind.GPU_LOST,
+            f"its GPU cannot be used any more, {why}; {after.get(name, '')}",
+            cause=By.GPU_LOST.value,
+            warning=True,
+        )
+        for name, why in lost.lost.items()
+        if name in known
+    )
 
 
 _FIRST = 1_000_000

@@ -27,6 +27,7 @@ class EventKind(StrEnum):
     REGISTERED = "registered"
     UNREGISTERED = "unregistered"
     JOBS_INTERRUPTED = "jobs_interrupted"
+    GPU_LOST = "gpu_lost"
     CONFIGURED = "configured"
     RELOADED = "reloaded"
     RELOAD_REFUSED = "reload_refused"

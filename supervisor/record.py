@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -38,6 +39,7 @@ class By(StrEnum):
     FLEET = "fleet"  # the fleet as a whole comes up or goes down
     OPERATOR = "operator"
     RELOAD = "reload"
+    GPU_LOST = "gpu_lost"
     ADOPTION = "adoption"  # what was adopted is not what fleet.yaml asks for by now
 
 
@@ -45,6 +47,7 @@ BY_WORDS = {
     By.FLEET: "with the fleet",
     By.OPERATOR: "by the operator",
     By.RELOAD: "by a reload",
+    By.GPU_LOST: "after the loss of a GPU",
     By.ADOPTION: "after adoption",
 }
 
@@ -113,3 +116,11 @@ class WorkerRecord:
     last_exit: ExitCause | None = None
     reason: str = ""  # why the state is what it is, for people
     status: StatusDocument | None = None  # the last word of the present process
+
+
+_AT_REST = (WorkerState.DOWN, WorkerState.BACKOFF, WorkerState.QUARANTINED)
+
+
+def running(records: Iterable[WorkerRecord]) -> tuple[str, ...]:
+    """The names of those that have a process, or are about to get one."""
+    return tuple(record.name for record in records if record.state not in _AT_REST)

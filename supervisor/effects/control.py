@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,8 @@ from supervisor.effects.service import ServiceThread
 from supervisor.effects.unix_path import short_path
 from supervisor.facts import OperatorAsked
 from supervisor.policy import reconcile
-from supervisor.record import OperatorRequest
+from supervisor.policy.placement import Card, ImpossibleGpus, Placement
+from supervisor.record import OperatorRequest, running
 from supervisor.snapshot import FleetSnapshot
 from supervisor.spec import FleetConfig
 
@@ -44,29 +45,39 @@ class FleetAsked:
 
 @dataclass(frozen=True, slots=True)
 class ReloadAsked:
-    """A valid fleet.yaml is to be taken up."""
+    """A valid fleet.yaml is to be taken up, on a host with these GPUs."""
 
     config: FleetConfig
+    cards: tuple[Card, ...] = ()
 
 
 class ReloadFailed(Exception):
     """The fleet.yaml cannot be used; the message says where and why."""
 
 
-Load = Callable[[], FleetConfig]
-"""Reads the fleet.yaml anew. Raises ReloadFailed."""
+Load = Callable[[], ReloadAsked]
+"""Reads the fleet.yaml anew, and looks at the GPUs. Raises ReloadFailed."""
+Place = Callable[[ReloadAsked, Collection[str]], Placement]
+"""Where its lines would go, while those that are named run."""
 
 
 class ControlServer:
-    """``picture`` makes a snapshot of what is pinned; ``post`` hands a request to the engine; ``load`` reads anew."""
+    """``picture`` makes a snapshot of what is pinned; ``post`` hands a request to the engine; ``load`` reads anew, and
+    ``place`` tells where the lines would go then."""
 
     def __init__(
-        self, board: Board, picture: Callable[[Pinned], FleetSnapshot], post: Callable[[Any], None], load: Load
+        self,
+        board: Board,
+        picture: Callable[[Pinned], FleetSnapshot],
+        post: Callable[[Any], None],
+        load: Load,
+        place: Place = lambda _asked, _running: Placement(),
     ) -> None:
         self._board = board
         self._picture = picture
         self._post = post
         self._load = load
+        self._place = place
         self._server: uvicorn.Server | None = None
         self._path: Path | None = None
         self._serving: Future[None] | None = None
@@ -131,16 +142,19 @@ class ControlServer:
         if pinned.stopping:
             return _refusal(409, "the fleet is going down")
         try:
-            config = await anyio.to_thread.run_sync(self._load)
+            asked = await anyio.to_thread.run_sync(self._load)
         except ReloadFailed as error:
             return _refusal(422, str(error))
-        plan = reconcile.plan(pinned.config, config)
+        placement = self._place(asked, running(pinned.records.values()))
+        if placement.problems:
+            return _refusal(422, str(ImpossibleGpus(placement.problems)))
+        plan = reconcile.plan(pinned.config, asked.config, placement.moved)
         if plan.refused:
             return _refusal(
                 409, f"{', '.join(plan.refused)} cannot change in a running fleet: fleet down, then fleet up"
             )
         if not dry_run:
-            self._post(ReloadAsked(config))
+            self._post(asked)
         return JSONResponse(plan.to_dict(), status_code=200 if dry_run else 202)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from datasite_worker.contract import settings_file
 from supervisor.effects import clock, evidence, leash
 from supervisor.effects.announcer import Announcer
+from supervisor.effects.assigner import Assigner
 from supervisor.effects.board import Board, Pinned
 from supervisor.effects.cgroups import Cgroups
-from supervisor.effects.control import ControlServer, Load, ReloadAsked, ReloadFailed
+from supervisor.effects.control import ControlServer, ReloadAsked, ReloadFailed
 from supervisor.effects.gauges import Gauges
+from supervisor.effects.gpu_watch import GpuWatch
 from supervisor.effects.hooks import Hooks
 from supervisor.effects.inbox import Exited, Inbox, Signalled
 from supervisor.effects.launcher import Launcher
@@ -30,6 +32,7 @@ from supervisor.history import FLEET, Event, EventKind
 from supervisor.orders import Configure, Probe
 from supervisor.policy import launching
 from supervisor.policy.lifecycle import Step
+from supervisor.policy.placement import Placement
 from supervisor.policy.readiness import start_limit
 from supervisor.policy.reconcile import fingerprint
 from supervisor.record import ExitCause, WorkerRecord
@@ -43,16 +46,25 @@ class Machine:
     """Made in the main thread of the supervisor, which must have the state folder's lock.
 
     ``notifier`` speaks to the service manager, if there is one; ``load`` reads the fleet.yaml anew, for a reload;
-    ``recorder`` stays its maker's to close.
+    ``recorder`` stays its maker's to close; ``assigner`` knows who has which GPU.
     """
 
     def __init__(
-        self, config: FleetConfig, run_files: RunFiles, recorder: Recorder, notifier: Notifier, load: Load, version: str
+        self,
+        config: FleetConfig,
+        run_files: RunFiles,
+        recorder: Recorder,
+        notifier: Notifier,
+        load: Callable[[], FleetConfig],
+        version: str,
+        assigner: Assigner,
     ) -> None:
         self._config = config
         self._run_files = run_files
         self._recorder = recorder
         self._load = load
+        self._assigner = assigner
+        self._launched_with: dict[str, tuple[str, ...]] = {}  # GPUs; a reload may have other ones since
         self._version = version
         self._started_at = clock.monotonic()
         self._watched: dict[int, int] = {}  # pid to start time
@@ -66,11 +78,13 @@ class Machine:
         self._hooks = Hooks(config.on_event)
         self._announcer = Announcer(notifier, self._started_at, start_limit(config))
         self._prober = Prober(self._service, self._inbox.post)
+        self._gpu_watch = GpuWatch(assigner, self._inbox.post)
         self._launcher = Launcher(self._inbox.post)
-        self._control = ControlServer(self._board, self.picture, self._inbox.post, load)
+        self._control = ControlServer(self._board, self.picture, self._inbox.post, self._load_asked, self.place)
         self._control.open(launching.control_socket(config), self._service)
 
     def close(self) -> None:
+        self._gpu_watch.close()
         self._board.close()
         self._control.close()
         self._service.close()
@@ -107,7 +121,8 @@ class Machine:
             reap_strays(self._watched.keys() | self._launcher.helpers() | hooks)
 
     def launch(self, spec: WorkerSpec, generation: int) -> None:
-        order = launching.launch_order(self._config, spec, generation, self.cores)
+        gpus = self._launched_with[spec.name] = self._assigner.of(spec.name)
+        order = launching.launch_order(self._config, spec, generation, self.cores, gpus)
         self._launcher.launch(replace(order, cgroup=self._cgroups.make(spec.name)))
 
     def terminate(self, pid: int) -> None:
@@ -150,7 +165,8 @@ class Machine:
         self._inbox.watch(started.name, started.generation, started.pid, pidfd)
         if isinstance(started, ProcessStarted):
             identity = (started.name, started.generation, started.pid, started.created)
-            self._run_files.write(RunFile(*identity, boot_id(), fingerprint(spec), spec.port))
+            gpus = self._launched_with.get(spec.name, ())
+            self._run_files.write(RunFile(*identity, boot_id(), fingerprint(spec), spec.port, gpus))
         return True
 
     def collect(self, exited: Exited) -> ExitCause:
@@ -163,7 +179,11 @@ class Machine:
         folder = launching.worker_dir(self._config, exited.name)
         return self._evidence.explain(self._launcher.exit_cause(exited.pid), exited.pid, folder / "work")
 
-    def use(self, config: FleetConfig) -> None:
+    def place(self, asked: ReloadAsked, running: Collection[str]) -> Placement:
+        return self._assigner.placed(asked.config, asked.cards, running)
+
+    def use(self, config: FleetConfig, placement: Placement) -> None:
+        self._assigner.use(placement)
         known = {spec.name for spec in self._config.workers}
         added = {spec.name: config.rules(spec) for spec in config.workers if spec.name not in known}
         self._recorder.added(added, self.now())
@@ -197,9 +217,17 @@ class Machine:
         about = SupervisorFacts(os.getpid(), self._version, self._started_at, pinned.stopping, pinned.revision)
         return take(pinned.config, pinned.records, self._gauges.read(pids, now), about, now, clock.wall())
 
+    def _load_asked(self) -> ReloadAsked:
+        """The fleet.yaml and the GPUs of this moment. Raises ReloadFailed; what cannot be seen just now is not gone."""
+        config = self._load()
+        seen = self._assigner.look(config)
+        if seen.trouble and self._assigner.in_use:
+            raise ReloadFailed(f"{seen.trouble}, and lines have GPUs")
+        return ReloadAsked(config, seen.cards)
+
     def _reload(self) -> None:
         """In a thread: a fleet.yaml, or a secret that it names, may lie on a slow disk."""
         try:
-            self._inbox.post(ReloadAsked(self._load()))
+            self._inbox.post(self._load_asked())
         except ReloadFailed as error:
             self._inbox.post(Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {error}", warning=True))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
     """``created`` is the start time in clock ticks since boot, ``boot`` the kernel's boot id: pids and ticks mean
-    nothing after a reboot. ``fingerprint`` tells whether the process still is what the configuration asks for."""
+    nothing after a reboot. ``fingerprint`` tells whether the process still is what the configuration asks for.
+    ``gpus``: the UUIDs it was launched with; None: by a supervisor that knew none."""
 
     name: str
     generation: int
@@ -19,6 +20,7 @@ class RunFile:
     boot: str
     fingerprint: str
     port: int = 0
+    gpus: tuple[str, ...] | None = None
 
 
 class RunFiles:
@@ -67,7 +69,8 @@ def _read(path: Path) -> RunFile | None:
     try:
         values = json.loads(path.read_text())
         known = {field.name for field in fields(RunFile)}
-        return RunFile(**{key: value for key, value in values.items() if key in known})
+        read = RunFile(**{key: value for key, value in values.items() if key in known})
+        return replace(read, gpus=None if read.gpus is None else tuple(read.gpus))
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 

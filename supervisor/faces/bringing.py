@@ -19,6 +19,7 @@ from supervisor.faces.client import ControlClient, ControlError
 from supervisor.faces.faults import Exit, Fault
 from supervisor.faces.screen import Screen
 from supervisor.faces.words import clean, size
+from supervisor.policy.placement import ImpossibleGpus
 from supervisor.record import Wanted, WorkerState
 from supervisor.spec import FleetConfig
 
@@ -51,6 +52,15 @@ def already_running(config: FleetConfig, pid: int | None) -> Fault:
         f"a supervisor is already running for this fleet ({whose}, state folder {config.state_dir})",
         Exit.ALREADY_RUNNING,
         next_step=f"fleet status -f {config.path}, or fleet down -f {config.path} before another fleet up",
+    )
+
+
+def impossible_gpus(config: FleetConfig, error: ImpossibleGpus) -> Fault:
+    lines = "\n".join(f"  {line}" for line in str(error).splitlines())
+    return Fault(
+        f"{config.path} asks for GPUs that cannot be had, and nothing was started:\n{lines}",
+        Exit.WRONG_USE,
+        next_step="fleet gpus shows what this host has",
     )
 
 
@@ -92,6 +102,8 @@ def serve_here(config: FleetConfig, reset: tuple[str, ...], screen: Screen, *, q
             serve(config, echo=not live and not quiet, reset=reset)
     except AlreadyRunning as error:
         raise already_running(config, error.pid) from error
+    except ImpossibleGpus as error:
+        raise impossible_gpus(config, error) from error
     except OSError as error:
         raise Fault(f"the fleet cannot start: {error}", Exit.WRONG_USE) from error
     if live:

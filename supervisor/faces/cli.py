@@ -70,6 +70,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     looking.logs,
     looking.events,
     looking.credentials,
+    looking.gpus,
     files.validate,
     files.init,
     files.schema,

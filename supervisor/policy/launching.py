@@ -47,9 +47,12 @@ def threads_per_line(spec: DatasiteSpec, lines: int, cores: int) -> int:
     return spec.resources.threads or max(1, cores // max(1, lines))
 
 
-def launch_order(config: FleetConfig, spec: WorkerSpec, generation: int, cores: int) -> AnyLaunchOrder:
+def launch_order(
+    config: FleetConfig, spec: WorkerSpec, generation: int, cores: int, gpus: tuple[str, ...] = ()
+) -> AnyLaunchOrder:
+    """``gpus``: the UUIDs of those that the worker is to see."""
     if isinstance(spec, DatasiteSpec):
-        return _datasite_order(config, spec, generation, cores)
+        return _datasite_order(config, spec, generation, cores, gpus)
     folder = worker_dir(config, spec.name)
     return DashboardOrder(
         name=spec.name,
@@ -63,7 +66,9 @@ def launch_order(config: FleetConfig, spec: WorkerSpec, generation: int, cores: 
     )
 
 
-def _datasite_order(config: FleetConfig, spec: DatasiteSpec, generation: int, cores: int) -> LaunchOrder:
+def _datasite_order(
+    config: FleetConfig, spec: DatasiteSpec, generation: int, cores: int, gpus: tuple[str, ...]
+) -> LaunchOrder:
     return LaunchOrder(
         name=spec.name,
         generation=generation,
@@ -85,7 +90,8 @@ def _datasite_order(config: FleetConfig, spec: DatasiteSpec, generation: int, co
         capabilities=_told(spec.capabilities),
         threads=threads_per_line(spec, len(config.datasites), cores),
         environment=dict(spec.environment),
-        cuda_visible_devices="" if spec.gpu.mode == "none" else None,
+        cuda_visible_devices=",".join(gpus),
+        gpu_memory_bytes=spec.gpu.memory_bytes if gpus else 0,
     )
 
 

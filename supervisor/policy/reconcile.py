@@ -1,11 +1,12 @@
 """What a new ``fleet.yaml`` changes in a running fleet: who comes, who goes, who restarts because of which key. Pure.
 
-Keys in ``LIVE`` are taken up without a restart; every other key of a worker restarts it.
+Keys in ``LIVE`` are taken up without a restart; every other key of a worker restarts it, and so do other GPUs.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ LIVE = TOLD | {
 }
 """Keys that need no restart, beside all those under ``LIVE_GROUPS``."""
 LIVE_GROUPS = ("restart", "probes", "capabilities")
+GPU = "gpu"
+"""The reason of a line that gets other GPUs without having asked for them."""
 
 _FIXED = ("state_dir", "log_dir")
 _FLEET_LIVE = ("name", "shutdown_grace", "startup", "on_event")
@@ -57,22 +60,28 @@ class Plan:
         return asdict(self)
 
 
-def plan(old: FleetConfig, new: FleetConfig) -> Plan:
-    """What becomes of the fleet of ``old`` when ``new`` is taken up."""
+def plan(old: FleetConfig, new: FleetConfig, moved: Collection[str] = ()) -> Plan:
+    """What becomes of the fleet of ``old`` when ``new`` is taken up. ``moved``: lines that get other GPUs."""
     before = {spec.name: spec for spec in old.workers}
     after = {spec.name: spec for spec in new.workers}
     changes = {name: changed_keys(before[name], spec) for name, spec in after.items() if name in before}
-    because = {name: tuple(key for key in keys if not is_live(key)) for name, keys in changes.items()}
+    because = {name: _because(keys, moved=name in moved) for name, keys in changes.items()}
     restart = {name: keys for name, keys in because.items() if keys}
     return Plan(
         add=tuple(name for name in after if name not in before),
         remove=tuple(name for name in before if name not in after),
         restart=restart,
         live={name: keys for name, keys in changes.items() if keys and name not in restart},
-        unchanged=tuple(name for name, keys in changes.items() if not keys),
+        unchanged=tuple(name for name, keys in changes.items() if not keys and name not in restart),
         fleet=tuple(key for key in _FLEET_LIVE if getattr(old, key) != getattr(new, key)),
         refused=tuple(key for key in _FIXED if getattr(old, key) != getattr(new, key)),
     )
+
+
+def _because(keys: tuple[str, ...], *, moved: bool) -> tuple[str, ...]:
+    """What restarts it; ``gpu`` where nothing that it asks for itself changed its GPUs."""
+    own = tuple(key for key in keys if not is_live(key))
+    return (*own, GPU) if moved and not any(key.startswith(f"{GPU}.") for key in own) else own
 
 
 def in_words(made: Plan) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasite_worker.contract import Phase, StatusDocument
+from supervisor.effects.control import ReloadAsked
 from supervisor.effects.inbox import Exited
 from supervisor.engine import Engine
 from supervisor.facts import Fact, OperatorAsked, ProbeAnswered, ProcessAdopted, ProcessExited, ProcessStarted
 from supervisor.history import Event
 from supervisor.orders import Configure, Probe
 from supervisor.policy.lifecycle import Step
+from supervisor.policy.placement import Placement, place, requests_of
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerRecord
 from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
 
@@ -45,6 +47,7 @@ class FakeMachine:
         self.events: list[Event] = []
         self.noted: list[tuple[Fact, Step, float]] = []
         self.cores = 2
+        self.placement = Placement()
         self.pinned: dict[str, WorkerRecord] = {}
         self.hung: set[str] = set()
         self.stubborn: set[str] = set()
@@ -112,8 +115,12 @@ class FakeMachine:
     def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool:
         return True
 
-    def use(self, config: FleetConfig) -> None:
+    def place(self, asked: ReloadAsked, running: Collection[str]) -> Placement:
+        return place(requests_of(asked.config), asked.cards, self.placement.assignments, running)
+
+    def use(self, config: FleetConfig, placement: Placement) -> None:
         self.config = config
+        self.placement = placement
 
     def note(self, fact: Fact, made: Step, now: float) -> None:
         self.noted.append((fact, made, now))

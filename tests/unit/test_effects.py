@@ -18,7 +18,7 @@ import pytest
 from datasite_worker.contract import StatusDocument
 from supervisor.effects import lock, processes
 from supervisor.effects.board import Board
-from supervisor.effects.control import ControlServer, FleetAsked
+from supervisor.effects.control import ControlServer, FleetAsked, ReloadAsked
 from supervisor.effects.gauges import Gauges
 from supervisor.effects.inbox import Exited, Inbox, Signalled
 from supervisor.effects.prober import Prober, address
@@ -250,7 +250,7 @@ def control(tmp_path: Path, service: ServiceThread) -> Iterator[tuple[httpx.Clie
     board, posted = Board(config), list[Any]()
     about = SupervisorFacts(1, "0", 0.0, False, 0)
     picture = lambda pinned: take(config, pinned.records, {}, about, 1.0, "now")  # noqa: E731 - what a server is given
-    server = ControlServer(board, picture, posted.append, lambda: config)
+    server = ControlServer(board, picture, posted.append, lambda: ReloadAsked(config))
     board.pin(config, {"alpha": WorkerRecord("alpha", generation=4)}, stopping=False)
     server.open(tmp_path / "control.sock", service)
     transport = httpx.HTTPTransport(uds=str(tmp_path / "control.sock"))

@@ -138,6 +138,15 @@ def test_live_and_restarting_keys_together_restart() -> None:
     assert ({"alpha": ("environment.LANG", "environment.TZ", "port")}, {}) == (made.restart, made.live)
 
 
+def test_other_gpus_restart_a_line() -> None:
+    """With the reason `gpu`, unless a key of its own says so already; a line that is not in both files is not told."""
+    made = plan(fleet(ALPHA, BETA), fleet(ALPHA, replace(BETA, gpu=GpuRequest("none"))), ("alpha", "beta", "gone"))
+    assert ({"alpha": ("gpu",), "beta": ("gpu.mode",)}, (), False) == (made.restart, made.unchanged, made.empty)
+    assert "alpha restarts (gpu); beta restarts (gpu.mode)" == in_words(made)
+    live = plan(fleet(ALPHA), fleet(replace(ALPHA, priority=3)), ("alpha",))
+    assert ({"alpha": ("gpu",)}, {}) == (live.restart, live.live)
+
+
 def test_the_same_file_changes_nothing() -> None:
     """A reload without a difference is empty, and says so."""
     made = plan(fleet(ALPHA, BETA), fleet(ALPHA, BETA))

@@ -1,4 +1,4 @@
-"""``fleet status`` and ``fleet logs``: what is, and what was said."""
+"""``fleet status``, ``fleet logs``, ``fleet gpus``: what is, and what was said."""
 
 from __future__ import annotations
 
@@ -181,3 +181,22 @@ def credentials(context: typer.Context, name: Name = None, file: FleetFile = Non
         raise unknown_name(name, names)
     found = logins.read(place.state_dir, name)
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text(place.path))
+
+
+def gpus(context: typer.Context, path: FleetFileArgument = None, file: FleetFile = None, as_json: Json = False) -> None:
+    """Show the GPUs of this host: memory, health, who holds which, and why.
+
+    Works with and without a supervisor; without one it shows who had which at last. Ends with 1 when the driver
+    cannot be asked.
+
+    \b
+    Examples:
+      fleet gpus
+      fleet gpus --json | jq '.cards[] | select(.usable | not) | .trouble'
+    """
+    from supervisor.faces import cards
+
+    picture = cards.take(place_of(context, path, file))
+    click.echo(json.dumps(picture.to_dict(), indent=2) if as_json else picture.to_text())
+    if picture.seen.trouble:
+        raise typer.Exit(Exit.NOT_DONE)

@@ -1,0 +1,111 @@
+"""Who has which GPU: looks at the cards, lets ``policy.placement`` decide, and keeps the answer in the state folder.
+
+gpus.json    the assignment by name, with its reason; the next supervisor starts from it, ``fleet gpus`` shows it
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from supervisor.effects.gpus import Gpus, Inventory
+from supervisor.policy.placement import Card, ImpossibleGpus, Placement, place, requests_of, sees_others, wants_any
+from supervisor.spec import FleetConfig
+
+FILE = "gpus.json"
+
+log = logging.getLogger("fleet")
+
+
+class Assigner:
+    """``look`` may take seconds and is for any thread; all else is quick."""
+
+    def __init__(self, state_dir: Path, gpus: Gpus | None = None) -> None:
+        self._path = state_dir / FILE
+        self._gpus = gpus or Gpus()
+        self._kept = Placement(read_assignments(self._path))
+        self._cards: tuple[Card, ...] = ()
+
+    def start(self, config: FleetConfig, survivors: Mapping[str, tuple[str, ...] | None]) -> None:
+        """Place everybody before anything starts. ``survivors``: who runs, with the GPUs of its launch.
+
+        They keep theirs if that leaves the others what they ask for. Raises ImpossibleGpus, and nothing is changed.
+        """
+        seen = self.look(config)
+        launched = {name: uuids for name, uuids in survivors.items() if uuids is not None}
+        self._kept = Placement(self._kept.assignments | launched)
+        made = self.placed(config, seen.cards, survivors)
+        if made.problems and survivors:
+            made = self.placed(config, seen.cards, ())
+        if made.problems:
+            raise ImpossibleGpus({name: _with(why, seen) for name, why in made.problems.items()})
+        if seen.trouble:
+            log.warning("%s: every line gets the CPU", seen.trouble)
+        self._cards = seen.cards
+        self.use(made)
+
+    def sees_others(self, name: str, had: tuple[str, ...] | None) -> bool:
+        """Whether a survivor that was launched with ``had`` has to be launched anew."""
+        return sees_others(had, self.of(name), self._cards)
+
+    def of(self, name: str) -> tuple[str, ...]:
+        """The UUIDs that this line is to see; none: CPU."""
+        return self._kept.assignments.get(name, ())
+
+    @property
+    def in_use(self) -> bool:
+        """Whether any line has a GPU."""
+        return any(self._kept.assignments.values())
+
+    @property
+    def assignments(self) -> dict[str, tuple[str, ...]]:
+        return dict(self._kept.assignments)
+
+    def look_at(self, had: Mapping[str, tuple[str, ...]]) -> Inventory:
+        """The cards, if any line has one."""
+        return self._gpus.look() if any(had.values()) else Inventory()
+
+    def look(self, config: FleetConfig) -> Inventory:
+        """The cards, if any line of ``config`` could want one."""
+        return self._gpus.look() if wants_any(config) else Inventory()
+
+    def placed(self, config: FleetConfig, cards: tuple[Card, ...], running: Collection[str]) -> Placement:
+        """Where the lines of ``config`` would go; nothing is changed."""
+        return place(requests_of(config), cards, self._kept.assignments, running)
+
+    def use(self, placement: Placement) -> None:
+        """This holds from now on, for every launch. A full disk costs the memory of it, not the fleet."""
+        self._kept = placement
+        document = {
+            name: {"gpus": list(uuids), "why": placement.reasons.get(name, "")}
+            for name, uuids in placement.assignments.items()
+        }
+        part = self._path.with_suffix(".part")
+        try:
+            part.write_text(json.dumps({"version": 1, "lines": document}, indent=1))
+            part.replace(self._path)
+        except OSError as error:
+            log.error("the GPU assignment cannot be kept (%s); the next supervisor may make another", error)
+
+
+def _with(why: str, seen: Inventory) -> str:
+    return f"{why} ({seen.trouble})" if seen.trouble else why
+
+
+def read_document(path: Path) -> dict[str, dict[str, Any]]:
+    """By name what was kept: ``gpus`` and ``why``; empty when there is nothing, or nothing that can be read."""
+    try:
+        lines = json.loads(path.read_text())["lines"]
+        return {
+            str(name): {"gpus": [str(uuid) for uuid in one["gpus"]], "why": str(one.get("why", ""))}
+            for name, one in lines.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def read_assignments(path: Path) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(one["gpus"]) for name, one in read_document(path).items()}

@@ -1,0 +1,64 @@
+"""Tells the engine when GPUs that lines have are gone or turned bad. Decides nothing.
+
+It looks once a minute, in a thread of its own, and only while a line has a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from supervisor.effects.assigner import Assigner
+from supervisor.policy.placement import Card
+
+PERIOD = 60.0
+"""Seconds. A look opens the driver, which wakes a GPU that nobody uses."""
+_CLOSING = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CardsLost:
+    """``lost``: by line, what became of its GPUs; ``had``: what every line has; ``cards``: what there is now."""
+
+    lost: dict[str, str]
+    had: dict[str, tuple[str, ...]]
+    cards: tuple[Card, ...]
+
+
+def whats_lost(uuids: Collection[str], cards: Sequence[Card]) -> dict[str, str]:
+    """Of these GPUs the ones that can no longer be used, and why."""
+    usable = {card.uuid for card in cards if card.usable}
+    trouble = {card.uuid: card.trouble or "it is in MIG mode now" for card in cards}
+    return {uuid: f"{uuid}: {trouble.get(uuid, 'it is gone')}" for uuid in uuids if uuid not in usable}
+
+
+class GpuWatch:
+    def __init__(self, assigner: Assigner, post: Callable[[CardsLost], None], period: float = PERIOD) -> None:
+        self._assigner = assigner
+        self._post = post
+        self._period = period
+        self._told: frozenset[str] = frozenset()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gpu watch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._period):
+            self.look()
+
+    def look(self) -> None:
+        """Each loss is told once. What a driver that hangs may have lost is not known, so nothing is said of it."""
+        had = self._assigner.assignments
+        seen = self._assigner.look_at(had)
+        if seen.trouble:
+            return
+        bad = whats_lost({uuid for uuids in had.values() for uuid in uuids}, seen.cards)
+        lost = {name: "; ".join(bad[uuid] for uuid in uuids if uuid in bad) for name, uuids in had.items()}
+        if bad.keys() - self._told:
+            self._post(CardsLost({name: why for name, why in lost.items() if why}, had, seen.cards))
+        self._told = frozenset(bad)
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join(_CLOSING)  # it may hang in the driver; then it is left to its fate

@@ -1,0 +1,239 @@
+"""Who has which GPU, from one supervisor to the next, through a reload, and when what is asked for cannot be had."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from supervisor import daemon
+from supervisor.effects import assigner as rooms
+from supervisor.effects.assigner import FILE, Assigner, read_assignments
+from supervisor.effects.board import Board
+from supervisor.effects.control import ControlServer, ReloadAsked
+from supervisor.effects.gpus import Gpus, Inventory
+from supervisor.effects.run_files import RunFile, RunFiles, boot_id
+from supervisor.effects.service import ServiceThread
+from supervisor.faces.cli import app
+from supervisor.policy.placement import Card, ImpossibleGpus, Placement
+from supervisor.record import WorkerRecord, WorkerState
+from supervisor.snapshot import SupervisorFacts, take
+from supervisor.spec import DatasiteSpec, FleetConfig, GpuRequest
+from tests.unit.fakes import FakeMachine, fleet, play
+
+GIB = 1024**3
+ZERO, ONE = (Card(f"GPU-{n}", n, "H100", 80 * GIB, 80 * GIB) for n in (0, 1))
+CARDS = (ZERO, ONE)
+ALPHA = DatasiteSpec("alpha", 8080)
+BETA = DatasiteSpec("beta", 8081, gpu=GpuRequest("some", exclusive=True))
+NAMED = DatasiteSpec("gamma", 8082, gpu=GpuRequest("some", ("7",), 1))
+HUNG = Inventory(trouble="the GPU driver did not answer within 10 s")
+
+
+def assigner(folder: Path, *cards: Card, trouble: str = "") -> Assigner:
+    return Assigner(folder, Gpus(lambda: Inventory(cards, trouble)))
+
+
+def test_an_assignment_outlives_its_supervisor(tmp_path: Path) -> None:
+    """It is kept with its reason, and the next supervisor gives everybody the same."""
+    first = assigner(tmp_path, *CARDS)
+    first.start(fleet(ALPHA, BETA), {})
+    assert [("GPU-1",), ("GPU-0",), ()] == [first.of(name) for name in ("alpha", "beta", "gamma")]
+    kept = {"alpha": {"gpus": ["GPU-1"], "why": "auto: least loaded"}}
+    kept |= {"beta": {"gpus": ["GPU-0"], "why": "1 GPU, exclusive: least loaded"}}
+    assert kept == json.loads((tmp_path / FILE).read_text())["lines"]
+    second = assigner(tmp_path, *CARDS)
+    second.start(fleet(BETA, DatasiteSpec("aardvark", 1), ALPHA), {})
+    assert [("GPU-1",), ("GPU-0",), ("GPU-1",)] == [second.of(name) for name in ("alpha", "beta", "aardvark")]
+
+
+def test_a_survivor_keeps_the_gpus_of_its_launch(tmp_path: Path) -> None:
+    """What its process sees counts for more than the file; so nobody is restarted for nothing."""
+    made = assigner(tmp_path, *CARDS)
+    made.use(Placement({"alpha": ("GPU-1",)}))
+    made.start(fleet(ALPHA, BETA), {"alpha": ("GPU-0",)})
+    assert (("GPU-0",), ("GPU-1",), False) == (made.of("alpha"), made.of("beta"), made.sees_others("alpha", ("GPU-0",)))
+
+
+def test_a_survivor_moves_when_another_line_could_not_start_else(tmp_path: Path) -> None:
+    """Then it is to be restarted."""
+    made = assigner(tmp_path, ZERO)
+    made.start(fleet(ALPHA, BETA), {"alpha": ("GPU-0",)})
+    assert ((), ("GPU-0",), True) == (made.of("alpha"), made.of("beta"), made.sees_others("alpha", ("GPU-0",)))
+
+
+def test_a_survivor_of_an_older_version_sees_all_there_are(tmp_path: Path) -> None:
+    """It is restarted where there are GPUs, and left alone where there are none."""
+    for cards, expected in ((CARDS, True), ((), False)):
+        made = assigner(tmp_path, *cards)
+        made.start(fleet(ALPHA), {"alpha": None})
+        assert expected == made.sees_others("alpha", None)
+
+
+def test_the_impossible_changes_nothing(tmp_path: Path) -> None:
+    """The line and the cause are named, and so is a driver that does not answer."""
+    made = assigner(tmp_path, *CARDS)
+    made.start(fleet(ALPHA), {})
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(ImpossibleGpus) as refused:
+        assigner(tmp_path, *CARDS).start(fleet(ALPHA, NAMED), {})
+    assert {"gamma": "there is no GPU 7; there are 0 (GPU-0), 1 (GPU-1)"} == refused.value.problems
+    with pytest.raises(ImpossibleGpus, match=r"beta: gpu: there is no GPU on this host \(the GPU driver did not"):
+        assigner(tmp_path, trouble=HUNG.trouble).start(fleet(BETA), {})
+    assert before == (tmp_path / FILE).read_bytes()
+
+
+def test_a_hung_driver_costs_auto_lines_their_gpu_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They start on the CPU, and the log says why."""
+    made = assigner(tmp_path, trouble=HUNG.trouble)
+    with caplog.at_level("WARNING", "fleet"):
+        made.start(fleet(ALPHA), {})
+    assert ((), False, [f"{HUNG.trouble}: every line gets the CPU"]) == (made.of("alpha"), made.in_use, caplog.messages)
+
+
+def test_where_nobody_wants_a_gpu_nobody_looks(tmp_path: Path) -> None:
+    """A driver that hangs is no affair of a fleet that says none."""
+    looked: list[int] = []
+    made = Assigner(tmp_path, Gpus(lambda: looked.append(1) or HUNG))  # type: ignore[func-returns-value]
+    made.start(fleet(replace(ALPHA, gpu=GpuRequest("none"))), {})
+    assert ((), []) == (made.of("alpha"), looked)
+
+
+def test_a_full_disk_costs_the_memory_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The fleet runs with what was decided."""
+    (tmp_path / "gpus.part").mkdir()
+    made = assigner(tmp_path, *CARDS)
+    made.start(fleet(ALPHA), {})
+    assert (("GPU-0",), True) == (made.of("alpha"), "cannot be kept" in caplog.text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"lines": []}', '{"lines": {"a": 3}}', '{"lines": {"a": {}}}', "\x00"]
+)
+def test_a_torn_file_is_no_assignment(tmp_path: Path, text: str) -> None:
+    """Everybody is placed anew."""
+    (tmp_path / FILE).write_text(text)
+    assert {} == read_assignments(tmp_path / FILE)
+
+
+def test_a_run_file_tells_the_gpus_of_the_launch(tmp_path: Path) -> None:
+    """And None for a process that an older version launched."""
+    files = RunFiles(tmp_path)
+    identity = (2, 77, 5, boot_id(), "f", 8080)
+    written = [RunFile("a", *identity, ("GPU-0", "GPU-1")), RunFile("b", *identity, ()), RunFile("c", *identity)]
+    for run in written:
+        files.write(run)
+    assert written == files.read_all()
+
+
+# --- before anything starts ---
+
+
+@pytest.fixture
+def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A fleet.yaml whose line asks for GPU 7, on a host with two."""
+    monkeypatch.setattr(rooms, "Gpus", lambda: Gpus(lambda: Inventory(CARDS)))
+    monkeypatch.setattr(daemon, "_run", lambda *a: pytest.fail("it was started"))
+    monkeypatch.setattr(daemon.processes, "become_subreaper", lambda: None)
+    monkeypatch.setattr(daemon, "scrub_environment", lambda: None)
+    log = daemon.log
+    handlers, propagate, level = list(log.handlers), log.propagate, log.level
+    (tmp_path / "fleet.yaml").write_text(
+        "version: 1\ndashboard: embedded\ndatasites:\n  - {name: gamma, port: 8082, gpu: 7}\n"
+    )
+    yield tmp_path / "fleet.yaml"
+    for handler in set(log.handlers) - set(handlers):
+        handler.close()
+    log.handlers[:], log.propagate = handlers, propagate
+    log.setLevel(level)
+
+
+def test_up_refuses_what_this_host_does_not_have(plant: Path) -> None:
+    """Exit code 2, with line and cause; nothing is started, no assignment is kept, and the lock is free again."""
+    for _ in range(2):
+        result = CliRunner().invoke(app, ["up", str(plant), "--quiet"], catch_exceptions=False)
+        assert 2 == result.exit_code
+        assert "  gamma: gpu: there is no GPU 7; there are 0 (GPU-0), 1 (GPU-1)" in result.output.splitlines()
+        assert "nothing was started" in result.output
+    assert [] == list((plant.parent / ".fleet").glob("gpus*"))
+
+
+# --- reload ---
+
+
+def reloaded(*specs: DatasiteSpec, cards: tuple[Card, ...] = CARDS, **had: tuple[str, ...]) -> Any:
+    """A reload on a host with ``cards``, of a fleet whose lines ``had`` these GPUs."""
+
+    def ask(world: FakeMachine) -> list[Any]:
+        world.placement = Placement(had or world.placement.assignments)
+        return [ReloadAsked(fleet(*specs), cards)]
+
+    return ask
+
+
+def test_a_reload_that_cannot_be_had_is_refused_whole() -> None:
+    """Nobody is started, stopped or moved; the event names line and cause."""
+    world = play(fleet(ALPHA), [reloaded(replace(ALPHA, verbose=True), NAMED, alpha=("GPU-1",))])
+    assert ([("launch", "alpha", 1)], {"alpha": ("GPU-1",)}) == (world.done, world.placement.assignments)
+    why = "reload refused: gamma: gpu: there is no GPU 7; there are 0 (GPU-0), 1 (GPU-1)"
+    assert why == world.events[-1].text
+
+
+def test_a_reload_places_the_newcomers_and_moves_nobody() -> None:
+    """The exclusive newcomer goes where nobody is."""
+    world = play(fleet(ALPHA), [reloaded(ALPHA, BETA, alpha=("GPU-0",))])
+    assert {"alpha": ("GPU-0",), "beta": ("GPU-1",)} == world.placement.assignments
+    assert [("launch", "alpha", 1), ("launch", "beta", 1)] == world.done
+
+
+def test_a_line_whose_gpu_is_gone_restarts_elsewhere() -> None:
+    """With the reason `gpu`, and it alone."""
+    world = play(fleet(ALPHA, BETA), [reloaded(ALPHA, BETA, cards=(ONE,), alpha=(), beta=("GPU-0",))])
+    assert {"alpha": (), "beta": ("GPU-1",)} == world.placement.assignments
+    assert [("terminate", "beta"), ("launch", "beta", 2)] == world.done[2:]
+    assert "restarted by a reload: gpu changed" == world.pinned["beta"].asked
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[tuple[httpx.Client, list[Any], list[FleetConfig]]]:
+    """A control API on a host with two GPUs, of a fleet in which beta has the first; the list holds the next file."""
+    config, posted, following = fleet(BETA), list[Any](), list[FleetConfig]()
+    board, service, mine = Board(config), ServiceThread(), assigner(tmp_path, *CARDS)
+    mine.use(Placement({"beta": ("GPU-0",)}))
+    about = SupervisorFacts(1, "0", 0.0, False, 0)
+    picture = lambda pinned: take(config, pinned.records, {}, about, 1.0, "now")  # noqa: E731 - what a server is given
+    load = lambda: ReloadAsked(following[0], CARDS[len(following) - 1 :])  # noqa: E731 - the same
+    place = lambda asked, running: mine.placed(asked.config, asked.cards, running)  # noqa: E731 - the same
+    server = ControlServer(board, picture, posted.append, load, place)
+    board.pin(config, {"beta": WorkerRecord("beta", state=WorkerState.READY)}, stopping=False)
+    server.open(tmp_path / "control.sock", service)
+    transport = httpx.HTTPTransport(uds=str(tmp_path / "control.sock"))
+    with httpx.Client(transport=transport, base_url="http://fleet", timeout=20.0) as client:
+        yield client, posted, following
+    board.close()
+    server.close()
+    service.close()
+
+
+def test_the_control_api_refuses_it_with_the_reason(control: tuple[httpx.Client, list[Any], list[FleetConfig]]) -> None:
+    """As it does a broken file, with and without --dry-run; the engine hears nothing of it."""
+    client, posted, following = control
+    following.append(fleet(BETA, NAMED))
+    for dry_run in (0, 1):
+        answer = client.post(f"/v1/reload?dry_run={dry_run}")
+        assert (422, []) == (answer.status_code, posted)
+        assert answer.json()["error"].startswith("gamma: gpu: there is no GPU 7;")
+
+
+def test_a_plan_shows_who_has_to_move(control: tuple[httpx.Client, list[Any], list[FleetConfig]]) -> None:
+    """Under `restart`, with the reason `gpu`."""
+    client, posted, following = control
+    following += [fleet(BETA), fleet(BETA)]  # and the first GPU is gone
+    plan = client.post("/v1/reload").json()
+    assert ({"beta": ["gpu"]}, [], 1) == (plan["restart"], plan["unchanged"], len(posted))

@@ -1,0 +1,140 @@
+"""A GPU that vanishes or turns bad: it is told once, and the lines that had it go where they can."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.effects.assigner import Assigner
+from supervisor.effects.control import FleetAsked
+from supervisor.effects.gpu_watch import CardsLost, GpuWatch, whats_lost
+from supervisor.effects.gpus import Gpus, Inventory
+from supervisor.facts import OperatorAsked
+from supervisor.policy.placement import Card, Placement
+from supervisor.record import OperatorRequest, WorkerState
+from supervisor.spec import DatasiteSpec, GpuRequest
+from tests.unit.fakes import FakeMachine, fleet, play
+
+GIB = 1024**3
+ZERO, ONE = (Card(f"GPU-{n}", n, "H100", 80 * GIB, 80 * GIB) for n in (0, 1))
+ALPHA = DatasiteSpec("alpha", 8080)
+BETA = DatasiteSpec("beta", 8081, gpu=GpuRequest("some"))
+HAD = {"alpha": ("GPU-0",), "beta": ("GPU-1",)}
+
+
+def test_what_counts_as_lost() -> None:
+    """Gone, in trouble, or split into instances; not what is well, and not what nobody has."""
+    cards = [ZERO, replace(ONE, trouble="GPU is lost"), replace(ZERO, uuid="GPU-2", split=True)]
+    told = {"GPU-1": "GPU-1: GPU is lost", "GPU-2": "GPU-2: it is in MIG mode now", "GPU-9": "GPU-9: it is gone"}
+    assert told == whats_lost(["GPU-0", "GPU-1", "GPU-2", "GPU-9"], cards)
+
+
+class Host:
+    """A watch over a host whose cards a test changes; it looks when told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seen = Inventory((ZERO, ONE))
+        self.looks, self.told = 0, list[CardsLost]()
+        self.assigner = Assigner(folder, Gpus(self.read))
+        self.assigner.use(Placement(HAD))
+        self.watch = GpuWatch(self.assigner, self.told.append, 3600.0)
+
+    def read(self) -> Inventory:
+        self.looks += 1
+        return self.seen
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path)
+    yield made
+    made.watch.close()
+
+
+def test_each_loss_is_told_once(host: Host) -> None:
+    """With the lines it hits and the cards that are left; one that came back may be lost again."""
+    gone = CardsLost({"beta": "GPU-1: it is gone"}, HAD, (ZERO,))
+    for cards, expected in (((ZERO, ONE), 0), ((ZERO,), 1), ((ZERO,), 1), ((ZERO, ONE), 1), ((ZERO,), 2)):
+        host.seen = Inventory(cards)
+        host.watch.look()
+        assert [gone] * expected == host.told
+
+
+def test_a_driver_that_hangs_has_lost_nothing(host: Host) -> None:
+    """Moving every line for it would be worse than the hang."""
+    host.seen = Inventory(trouble="the GPU driver did not answer within 10 s")
+    host.watch.look()
+    assert [] == host.told
+
+
+def test_where_no_line_has_a_gpu_nobody_looks(host: Host) -> None:
+    """A fleet on the CPU does not wake a driver."""
+    host.assigner.use(Placement({"alpha": ()}))
+    host.watch.look()
+    assert ([], 0) == (host.told, host.looks)
+
+
+def test_it_looks_by_itself(tmp_path: Path) -> None:
+    """Again and again, until it is closed."""
+    told = threading.Event()
+    assigner = Assigner(tmp_path, Gpus(lambda: Inventory((ZERO,))))
+    assigner.use(Placement(HAD))
+    watch = GpuWatch(assigner, lambda lost: told.set(), 0.01)
+    assert told.wait(20)
+    watch.close()
+    assert not watch._thread.is_alive()
+
+
+# --- what the engine makes of it ---
+
+
+def lose(*cards: Card, **lost: str) -> Any:
+    def tell(world: FakeMachine) -> list[Any]:
+        world.config, world.placement = fleet(ALPHA, BETA), Placement(HAD)
+        return [CardsLost(lost, HAD, cards)]
+
+    return tell
+
+
+def test_a_line_moves_to_a_gpu_that_is_left() -> None:
+    """It restarts there, counted as no crash; the others are left alone."""
+    world = play(fleet(ALPHA, BETA), [lose(ZERO, beta="GPU-1: it is gone")])
+    assert {"alpha": ("GPU-0",), "beta": ("GPU-0",)} == world.placement.assignments
+    assert [("terminate", "beta"), ("launch", "beta", 2)] == world.done[2:]
+    told = [event for event in world.events if event.event == "gpu_lost"]
+    text = "its GPU cannot be used any more, GPU-1: it is gone; now: GPU-0"
+    assert [("beta", text, True)] == [(event.name, event.text, event.warning) for event in told]
+    beta = world.pinned["beta"]
+    assert ("restarted after the loss of a GPU: gpu", 0) == (beta.asked, beta.restarts)
+
+
+def test_auto_falls_to_the_cpu_and_who_asked_for_a_gpu_stays_as_it_is() -> None:
+    """Nobody who asked for a GPU computes on the CPU unawares; the event says that there is no other."""
+    world = play(fleet(ALPHA, BETA), [lose(alpha="GPU-0: it is gone", beta="GPU-1: it is gone")])
+    assert {"alpha": (), "beta": ("GPU-1",)} == world.placement.assignments
+    assert [("terminate", "alpha"), ("launch", "alpha", 2)] == world.done[2:]
+    ends = [event.text.rpartition("; ")[2] for event in world.events if event.event == "gpu_lost"]
+    assert ["now: cpu", "there is no GPU on this host"] == ends
+
+
+def test_a_line_that_is_down_is_not_started_for_it() -> None:
+    """It has another GPU when the operator starts it."""
+    down = lambda _: [OperatorAsked("beta", OperatorRequest.STOP)]  # noqa: E731 - a step of a script
+    world = play(fleet(ALPHA, BETA), [down, lose(ZERO, beta="GPU-1: it is gone")])
+    assert (("GPU-0",), WorkerState.DOWN) == (world.placement.assignments["beta"], world.pinned["beta"].state)
+
+
+def test_a_fleet_that_goes_down_moves_nobody() -> None:
+    """There is nothing left to do for it."""
+
+    def stop(world: FakeMachine) -> list[Any]:
+        world.stubborn |= {"alpha"}
+        return [FleetAsked(), CardsLost({"beta": "GPU-1: it is gone"}, HAD, (ZERO,))]
+
+    world = play(fleet(ALPHA, BETA), [stop])
+    assert ([], {}) == ([event for event in world.events if event.event == "gpu_lost"], world.placement.assignments)
