@@ -56,6 +56,11 @@ class Assigner:
         return self._kept.assignments.get(name, ())
 
     @property
+    def sees_cards(self) -> bool:
+        """Whether there is anything to assign; without, what a line sees is not ours to say (ROCm, no NVML)."""
+        return bool(self._cards) or self.in_use
+
+    @property
     def in_use(self) -> bool:
         """Whether any line has a GPU."""
         return any(self._kept.assignments.values())

@@ -122,7 +122,8 @@ class Machine:
 
     def launch(self, spec: WorkerSpec, generation: int) -> None:
         gpus = self._launched_with[spec.name] = self._assigner.of(spec.name)
-        order = launching.launch_order(self._config, spec, generation, self.cores, gpus)
+        seen = gpus if self._assigner.sees_cards else None
+        order = launching.launch_order(self._config, spec, generation, self.cores, seen)
         self._launcher.launch(replace(order, cgroup=self._cgroups.make(spec.name)))
 
     def terminate(self, pid: int) -> None:

@@ -48,9 +48,10 @@ def threads_per_line(spec: DatasiteSpec, lines: int, cores: int) -> int:
 
 
 def launch_order(
-    config: FleetConfig, spec: WorkerSpec, generation: int, cores: int, gpus: tuple[str, ...] = ()
+    config: FleetConfig, spec: WorkerSpec, generation: int, cores: int, gpus: tuple[str, ...] | None = None
 ) -> AnyLaunchOrder:
-    """``gpus``: the UUIDs of those that the worker is to see."""
+    """``gpus``: the UUIDs of those that the worker is to see; None: there are none to assign, and a line that says
+    ``auto`` sees what there is."""
     if isinstance(spec, DatasiteSpec):
         return _datasite_order(config, spec, generation, cores, gpus)
     folder = worker_dir(config, spec.name)
@@ -67,7 +68,7 @@ def launch_order(
 
 
 def _datasite_order(
-    config: FleetConfig, spec: DatasiteSpec, generation: int, cores: int, gpus: tuple[str, ...]
+    config: FleetConfig, spec: DatasiteSpec, generation: int, cores: int, gpus: tuple[str, ...] | None
 ) -> LaunchOrder:
     return LaunchOrder(
         name=spec.name,
@@ -90,7 +91,7 @@ def _datasite_order(
         capabilities=_told(spec.capabilities),
         threads=threads_per_line(spec, len(config.datasites), cores),
         environment=dict(spec.environment),
-        cuda_visible_devices=",".join(gpus),
+        cuda_visible_devices=None if gpus is None and spec.gpu.mode == "auto" else ",".join(gpus or ()),
         gpu_memory_bytes=spec.gpu.memory_bytes if gpus else 0,
     )
 

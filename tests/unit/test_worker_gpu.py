@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +38,14 @@ def test_a_launch_order_names_the_gpus(gpus: tuple[str, ...], visible: str, memo
     """By UUID; on the CPU none, and then no limit either."""
     made = order(LINE, *gpus)
     assert (visible, memory) == (made.cuda_visible_devices, made.gpu_memory_bytes)
+
+
+@pytest.mark.parametrize(("mode", "visible"), [("auto", None), ("none", "")])
+def test_where_there_are_none_to_assign_only_none_means_none(mode: str, visible: str | None) -> None:
+    """A host whose GPUs NVML does not know: ``auto`` is left to see them."""
+    made = launch_order(fleet(LINE), replace(LINE, gpu=GpuRequest(mode)), 1, 2, None)
+    assert isinstance(made, LaunchOrder)
+    assert visible == made.cuda_visible_devices
 
 
 @pytest.mark.parametrize("visible", ["", "GPU-a,GPU-b"])
