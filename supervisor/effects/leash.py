@@ -9,56 +9,56 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
 
 from datasite_worker.contract import LEASH_VARIABLE
-from supervisor.effects.processes import is_zombie, start_ticks
+from supervisor.effects.processes import lives_since
 
 PATIENCE = 2.0
 """Seconds to wait for killed processes to be gone: until then they may hold a port or a database."""
 _LOOK = 0.002
 
 
-def bearers(leash: Path, since: int = 0) -> list[int]:
-    """The living processes of that leash, but for ourselves. ``since``: only those that began no earlier, in ticks."""
-    return [pid for pid in _processes(since) if pid != os.getpid() and _bears(pid, leash)]
+def bearers(leash: Path, since: int = 0, but: Collection[int] = ()) -> list[int]:
+    """The living processes of that leash, but for ourselves and those in ``but``, which are known to be others'.
+
+    ``since``: only those that began no earlier, in clock ticks since boot.
+    """
+    mark, path = f"{LEASH_VARIABLE}={leash}".encode(), str(leash)
+    others = {os.getpid(), *but}
+    return [pid for pid in psutil.pids() if pid not in others and lives_since(pid, since) and _bears(pid, mark, path)]
 
 
-def sweep(leash: Path, since: int = 0) -> int:
+def sweep(leash: Path, since: int = 0, but: Collection[int] = ()) -> int:
     """SIGKILL every bearer and wait until none is left; how many there were."""
-    found = bearers(leash, since)
+    found = bearers(leash, since, but)
     give_up = time.monotonic() + PATIENCE
     left = found
     while left and time.monotonic() < give_up:
         for pid in left:
             _kill(pid)
         time.sleep(_LOOK)
-        left = bearers(leash, since)
+        left = bearers(leash, since, but)
     return len(found)
 
 
-def _processes(since: int) -> Iterator[int]:
-    for pid in psutil.pids():
-        if (start_ticks(pid) or -1) >= since and not is_zombie(pid):
-            yield pid
-
-
-def _bears(pid: int, leash: Path) -> bool:
+def _bears(pid: int, mark: bytes, path: str) -> bool:
     try:
-        if f"{LEASH_VARIABLE}={leash}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            return True
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as environ:
+            if mark in environ.read().split(b"\0"):
+                return True
         with os.scandir(f"/proc/{pid}/fd") as links:
-            return any(_target(link) == str(leash) for link in links)
+            return any(_target(link.path) == path for link in links)
     except OSError:
         return False  # gone, or another user's
 
 
-def _target(link: os.DirEntry[str]) -> str:
+def _target(link: str) -> str:
     try:
-        return str(Path(link.path).readlink())
+        return os.readlink(link)  # noqa: PTH115 - a sweep reads thousands of them
     except OSError:
         return ""
 

@@ -174,7 +174,7 @@ class Machine:
         """The cause of an end; and what the dead left behind goes too, with all that it holds."""
         created = self._watched.pop(exited.pid, 0)
         sweep_group(exited.pid)
-        leash.sweep(launching.leash(self._config, exited.name), created)
+        leash.sweep(launching.leash(self._config, exited.name), created, but=self._watched)
         self._cgroups.end(exited.name)
         self._run_files.remove(exited.name)
         folder = launching.worker_dir(self._config, exited.name)

@@ -19,19 +19,36 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 def start_ticks(pid: int) -> int | None:
     """When the process began, in clock ticks since boot (field 22 of proc(5) stat); None when there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
 
 
 def is_zombie(pid: int) -> bool:
+    return (fields := _stat(pid)) is not None and fields[0] in _DEAD
+
+
+def lives_since(pid: int, ticks: int) -> bool:
+    """Whether there is such a process, no zombie, that began at ``ticks`` or later."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] not in _DEAD and int(fields[19]) >= ticks
+
+
+_DEAD = (b"Z", b"X")
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of proc(5) stat from the third, the state, on. Read plainly: a sweep asks it of every process."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False
-    return stat[stat.rindex(b")") + 2 :].split()[0] in (b"Z", b"X")
+        return None
+    try:
+        raw = os.read(stat, 4096)
+    except OSError:
+        return None  # gone between the two
+    finally:
+        os.close(stat)
+    return raw[raw.rindex(b")") + 2 :].split() if b")" in raw else None
 
 
 def is_same(pid: int, created: int) -> bool:
