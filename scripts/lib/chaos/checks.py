@@ -135,4 +135,4 @@ def _zombies(field: Field) -> Check:
 def _files(siege: Siege) -> str:
     lives = [counts for counts in siege.files.values() if counts]
     most = max((max(counts) for counts in lives), default=0)
-    return f"{len(lives)} supervisors, at most {most} files open"
+    return f"{len(lives)} supervisors, at most {most} files open beside the pipes of their workers"

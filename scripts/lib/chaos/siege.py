@@ -136,7 +136,8 @@ class Siege:
     # --- what is looked at between strikes ---
 
     def _sample(self, picture: FleetSnapshot) -> None:
-        if (count := world.open_files(picture.supervisor_pid)) is not None:
+        workers = [one.pid for one in picture.datasites if one.pid]
+        if (count := world.open_files(picture.supervisor_pid, workers)) is not None:
             self.files[picture.supervisor_pid].append(count)
 
 

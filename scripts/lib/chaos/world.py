@@ -14,6 +14,7 @@ import psutil
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[3]
 _LOOK = 0.05
+_OF_EACH_LAUNCH = 2
 
 
 class Broken(Exception):
@@ -126,12 +127,14 @@ def _dead_children(parent: int) -> Iterator[int]:
                     yield child.pid
 
 
-def open_files(pid: int) -> int | None:
-    """How many file descriptors the process has open; None when it is gone."""
+def open_files(supervisor: int, workers: Iterable[int]) -> int | None:
+    """How many file descriptors the supervisor has open, but for those of the processes that it launched itself: both
+    ends of a pipe each, which it needs for none that it adopted. None when it is gone."""
     try:
-        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        count = len(list(Path(f"/proc/{supervisor}/fd").iterdir()))
     except OSError:
         return None
+    return count - _OF_EACH_LAUNCH * len(set(workers) & set(descendants(supervisor)))
 
 
 def sockets(folder: Path) -> list[str]:
