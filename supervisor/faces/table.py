@@ -1,6 +1,7 @@
 """The picture of a fleet for people: ``FleetSnapshot`` in, rich renderables or plain text out. Pure.
 
 Ages are told from ``taken_at``; no clock is read. Whatever came from outside is shown as text, never as markup.
+rich is loaded where a terminal is drawn on: a script that asks every second should not wait for it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich import box
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from supervisor.faces.words import age, clean, duration
 from supervisor.record import Wanted, WorkerState
 from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 NOTHING = "-"
 _GAP = 2
@@ -112,7 +115,10 @@ def fleet_view(snapshot: FleetSnapshot, width: int, height: int | None = None, f
 
     With ``height`` it fits that many lines: what is not ready is shown first, and what is left out is counted.
     """
-    parts: list[RenderableType] = [header(snapshot), Text()]
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(header(snapshot)), Text()]
     reasons = why(snapshot)
     kept = len(reasons) if height is None else min(len(reasons), max(1, height // 3))
     shown, left_out = _chosen(workers(snapshot), None if height is None else height - kept - _FRAME)
@@ -130,6 +136,10 @@ def fleet_view(snapshot: FleetSnapshot, width: int, height: int | None = None, f
 
 def fleet_table(shown: Sequence[WorkerSnapshot], taken_at: str, width: int) -> Table:
     """The table alone. Columns are shortened, then dropped by weight, until it is at most ``width`` wide."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     layout = _fitting(shown, taken_at, width)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), show_edge=False, pad_edge=False)
     for column in layout.columns:
@@ -233,7 +243,7 @@ def _counts(counted: Sequence[WorkerSnapshot]) -> str:
 # --- header and reasons ---
 
 
-def header(snapshot: FleetSnapshot) -> Text:
+def header(snapshot: FleetSnapshot) -> str:
     """Fleet, supervisor, counts and the embedded dashboard, in one or two lines."""
     going = ", going down" if snapshot.stopping else ""
     line = (
@@ -242,7 +252,7 @@ def header(snapshot: FleetSnapshot) -> Text:
     )
     if snapshot.dashboard:
         line += f"\ndashboard: {clean(snapshot.dashboard.url)}"
-    return Text(line, style="")
+    return line
 
 
 def why(snapshot: FleetSnapshot) -> list[str]:
@@ -287,6 +297,8 @@ def _why_unheard(worker: WorkerSnapshot) -> str:
 
 
 def _reason_line(line: str) -> Text:
+    from rich.text import Text
+
     name, _, rest = line.partition(" ")
     return Text.assemble((name, "bold"), f" {rest}", overflow="fold")
 
@@ -296,7 +308,7 @@ def _reason_line(line: str) -> Text:
 
 def plain(snapshot: FleetSnapshot) -> str:
     """The same picture as whole lines without colour, mark or box, for pipes and files."""
-    lines = [header(snapshot).plain, "", *_plain_rows(snapshot)]
+    lines = [header(snapshot), "", *_plain_rows(snapshot)]
     reasons = why(snapshot)
     return "\n".join([*lines, "", *reasons] if reasons else lines)
 
@@ -304,16 +316,24 @@ def plain(snapshot: FleetSnapshot) -> str:
 def _plain_rows(snapshot: FleetSnapshot) -> list[str]:
     shown = workers(snapshot)
     columns = _told(shown)
-    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
-    for worker in shown:
-        table.add_row(*(Text(column.read(worker, snapshot.taken_at)) for column in columns))
-    return text_of(table).splitlines()
+    rows = [[column.title for column in columns]]
+    rows += [[column.read(worker, snapshot.taken_at) for column in columns] for worker in shown]
+    widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
+    return [_plain_row(row, columns, widths) for row in rows]
+
+
+def _plain_row(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
+    parts = []
+    for text, column, width in zip(cells, columns, widths, strict=True):
+        blanks = " " * (width - cell_len(text))
+        parts.append(blanks + text if column.right else text + blanks)
+    return (" " * _GAP).join(parts).rstrip()
 
 
 def text_of(view: RenderableType, width: int = 100_000) -> str:
     """``view`` as plain text, without the blanks that a terminal would be filled with."""
+    from rich.console import Console
+
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, emoji=False, markup=False)
     with console.capture() as caught:
         console.print(view)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
+import sys
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,11 +104,13 @@ def version() -> None:
     """Print the versions of fleet, PySyft, PyTorch and Python."""
     for title, distribution in (("fleet", "datasite-fleet"), ("PySyft", "syft"), ("PyTorch", "torch")):
         click.echo(f"{title} {installed(distribution)}")
-    click.echo(f"Python {platform.python_version()}")
+    click.echo(f"Python {sys.version.split()[0]}")
 
 
 def installed(distribution: str) -> str:
     """The installed version, by its metadata: nothing is imported."""
+    from importlib import metadata
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -1,18 +1,16 @@
-"""``fleet install systemd``: writes the unit of ``faces.systemd`` where systemd looks for it. It starts nothing."""
+"""``fleet install systemd``: writes the unit of ``faces.systemd`` where systemd looks for it. It starts nothing.
+
+Every ``fleet`` command loads this module, so it imports what only the installing needs where it needs it.
+"""
 
 from __future__ import annotations
 
-import getpass
 import os
 import pwd
 import re
-import shlex
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,6 +92,8 @@ def systemd(
 
 
 def _plan(config: FleetConfig, owner: str | None, secrets: tuple[tuple[str, Path], ...]) -> UnitPlan:
+    from importlib import metadata
+
     import supervisor
     from supervisor.faces.systemd import UnitPlan
 
@@ -111,6 +111,8 @@ def _program() -> tuple[str, ...]:
 
 
 def _systemd_version() -> int:
+    import subprocess
+
     try:
         told = subprocess.run(
             ["systemctl", "--version"], capture_output=True, text=True, timeout=10, check=False
@@ -125,6 +127,8 @@ def _systemd_version() -> int:
 
 def _owner(run_as: str | None) -> str:
     """Who the fleet runs as: who was named, or who is behind sudo, or who asks. Raises Fault."""
+    import getpass
+
     name = run_as or os.environ.get("SUDO_USER") or getpass.getuser()
     try:
         pwd.getpwnam(name)
@@ -178,6 +182,8 @@ def _advice(error: Exception, variables: Path) -> str:
 @contextmanager
 def _credentials_folder(secrets: tuple[tuple[str, Path], ...]) -> Iterator[str]:
     """A stand-in for what systemd will make of LoadCredential=."""
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         for name, path in secrets:
             (Path(folder) / name).symlink_to(path)
@@ -211,6 +217,8 @@ def _read_variables(path: Path) -> dict[str, str]:
 
 
 def _unquoted(value: str) -> str:
+    import shlex
+
     try:
         return "".join(shlex.split(value)) if value[:1] in ("'", '"') else value
     except ValueError:
@@ -284,5 +292,7 @@ def _next_steps(plan: UnitPlan, target: Path, output: Path | None) -> str:
     if output is not None:
         steps.insert(0, f"{manager} link {target}")
     if plan.user is None:
+        import getpass
+
         steps.append(f"loginctl enable-linger {getpass.getuser()}    so that it runs while you are not logged in")
     return "next steps:\n" + "\n".join(f"  {step}" for step in steps)
