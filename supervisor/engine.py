@@ -77,6 +77,7 @@ class Engine:
         self._ports: dict[str, int] = {}  # where each process was launched; a reload may move its spec away
         self._last_sent: float | None = None
         self._turn_due: float | None = None
+        self._news = False  # something that a picture shows has changed since the last one
 
     def run(self, first: Iterable[Any]) -> None:
         """Take ``first`` (adoptions, start requests), then go on until the fleet was asked down and is."""
@@ -88,14 +89,13 @@ class Engine:
             self._turn()
 
     def _turn(self) -> None:
-        before = dict(self._records)
         for message in self._effects.wait(self._patience()):
             self._take(message, self._effects.now())
         self._take_deadlines(self._effects.now())
         self._let_dashboard_go()
         self._let_removed_go()
         self._admit(self._effects.now())
-        if before != self._records:
+        if self._news:
             self._pin()
 
     def _finished(self) -> bool:
@@ -253,6 +253,7 @@ class Engine:
         for name in [name for name in self._records if name not in kept]:
             if self._records[name].state is WorkerState.DOWN:
                 del self._records[name], self._specs[name]
+                self._news = True
 
     # --- one worker ---
 
@@ -262,6 +263,7 @@ class Engine:
             self._ports.pop(fact.name, None)
         made = step(before, fact, now)
         self._records[fact.name] = made.record
+        self._news = self._news or _shows(before, made.record)
         self._effects.note(fact, made, now)
         self._tell(chronicle.tell(before, made.record, fact, now))
         for order in made.orders:
@@ -329,6 +331,7 @@ class Engine:
         kept = {spec.name for spec in self._config.workers}
         leaving = [spec for name, spec in self._specs.items() if name not in kept and isinstance(spec, DatasiteSpec)]
         shown = replace(self._config, datasites=(*self._config.datasites, *leaving)) if leaving else self._config
+        self._news = False
         self._effects.pin(shown, dict(self._records), stopping=self._stopping)
 
 
@@ -346,6 +349,18 @@ def _losses(lost: CardsLost, made: Placement, known: Collection[str]) -> tuple[E
         for name, why in lost.lost.items()
         if name in known
     )
+
+
+def _shows(before: WorkerRecord, after: WorkerRecord) -> bool:
+    """Whether a picture of ``after`` is another one. Most of what happens is a probe that went well."""
+    if after is before:
+        return False
+    unseen: dict[str, Any] = {
+        "readiness": after.readiness,
+        "liveness": after.liveness,
+        "probe_pending": after.probe_pending,
+    }
+    return replace(before, **unseen) != after
 
 
 _FIRST = 1_000_000

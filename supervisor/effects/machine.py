@@ -106,6 +106,7 @@ class Machine:
         self._announcer.feed(self.now())
         messages = self._inbox.wait(self._announcer.patience(timeout, self.now()))
         self._announcer.look(self._board.read().records, self.now())
+        self._run_files.retry()
         signals = {message.number for message in messages if isinstance(message, Signalled)}
         if signal.SIGCHLD in signals:
             self._reap_strays()
@@ -204,7 +205,6 @@ class Machine:
 
     def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None:
         self._board.pin(config, records, stopping=stopping)
-        self._run_files.retry()
         if stopping:
             self._announcer.stopping()
         else:  # a fleet that goes down in order leaves nothing to remember

@@ -17,11 +17,12 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from datasite_worker.contract import StatusDocument
 from supervisor.facts import Fact
 from supervisor.history import Event
 from supervisor.policy.lifecycle import Step
@@ -46,7 +47,7 @@ class Recorder:
         self._events = _file(folder / EVENTS, _EVENT_BYTES, _EVENT_BACKUPS)
         self._journal = _file(folder / JOURNAL, _JOURNAL_BYTES, _JOURNAL_BACKUPS)
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._kept: str = ""
+        self._kept: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -83,13 +84,13 @@ class Recorder:
         self._journal.close()
 
     def _keep(self, records: Mapping[str, WorkerRecord], *, running: bool) -> None:
-        text = json.dumps(ledger_document(records, running=running), indent=1)
-        if text == self._kept:
+        document = ledger_document(records, running=running)
+        if document == self._kept:
             return
         part = self._ledger.with_suffix(".part")
-        part.write_text(text)
+        part.write_text(json.dumps(document, indent=1))
         part.replace(self._ledger)
-        self._kept = text
+        self._kept = document
 
 
 class _Lines(RotatingFileHandler):
@@ -156,7 +157,7 @@ def fact_line(fact: Fact, made: Step, now: float) -> dict[str, Any]:
     return {
         "t": now,
         "fact": type(fact).__name__,
-        **_slim(asdict(fact)),
+        **{field.name: _told(getattr(fact, field.name)) for field in fields(fact)},
         "s": made.record.state.value,
         "g": made.record.generation,
         **({"o": orders} if orders else {}),
@@ -166,10 +167,11 @@ def fact_line(fact: Fact, made: Step, now: float) -> dict[str, Any]:
 _OF_STATUS = ("factory_name", "generation", "pid", "phase", "failure")
 
 
-def _slim(values: dict[str, Any]) -> dict[str, Any]:
-    """Without what policy does not look at: a year of probes would be mostly that."""
-    status = values.get("status")
-    return {**values, "status": {key: status[key] for key in _OF_STATUS}} if status else values
+def _told(value: Any) -> Any:
+    """Of a status only what policy looks at: a year of probes would be mostly the rest."""
+    if isinstance(value, StatusDocument):
+        return {key: getattr(value, key) for key in _OF_STATUS}
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 # --- the ledger ---
