@@ -10,6 +10,7 @@ POST /v1/reload[?dry_run=1]                          202 (200) with the plan; 42
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import socket
 from collections.abc import Callable, Collection
@@ -78,24 +79,27 @@ class ControlServer:
         self._post = post
         self._load = load
         self._place = place
-        self._server: uvicorn.Server | None = None
+        self._server: _Quiet | None = None
+        self._service: ServiceThread | None = None
         self._path: Path | None = None
         self._serving: Future[None] | None = None
 
     def open(self, path: Path, service: ServiceThread) -> None:
         """Listen on ``path`` (mode 0600 from its first moment)."""
         listening = _listen(path)
-        config = uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off", ws="none")
-        self._server = uvicorn.Server(config)
+        config = uvicorn.Config(
+            self._app(), log_config=None, access_log=False, lifespan="off", ws="none", date_header=False
+        )
+        self._server = _Quiet(config)
         self._path = path
+        self._service = service
         self._serving = service.submit(self._server.serve(sockets=[listening]))
 
     def close(self) -> None:
-        if self._server is None or self._serving is None or self._path is None:
+        if self._server is None or self._serving is None or self._path is None or self._service is None:
             return
         self._path.unlink(missing_ok=True)
-        self._server.should_exit = True
-        self._server.force_exit = True
+        self._service.run(self._server.end)
         self._serving.exception(_CLOSING * 2)
 
     def _app(self) -> Starlette:
@@ -156,6 +160,23 @@ class ControlServer:
         if not dry_run:
             self._post(asked)
         return JSONResponse(plan.to_dict(), status_code=200 if dry_run else 202)
+
+
+class _Quiet(uvicorn.Server):
+    """uvicorn's server without its tick, which would wake an idle supervisor ten times a second for months."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._over = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self._over.wait()
+
+    def end(self) -> None:
+        """To be called in its own loop."""
+        self.should_exit = True
+        self.force_exit = True
+        self._over.set()
 
 
 def _refusal(code: int, error: str, **more: Any) -> JSONResponse:

@@ -22,6 +22,10 @@ class ServiceThread:
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
+    def run(self, work: Callable[[], None]) -> None:
+        """Run ``work``, which takes no time, in the loop itself; nobody waits for it."""
+        self._loop.call_soon_threadsafe(work)
+
     def call(self, work: Callable[[], None]) -> None:
         """Run ``work`` in a thread of the pool; nobody waits for it."""
         self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, work)
