@@ -101,6 +101,7 @@ def _recover(fleet: Fleet, number: int) -> tuple[float, float]:
 def _recover_plain(rival: Plain) -> float:
     port = rival.ports[0]
     rival.wait()
+    time.sleep(_APART)  # its launcher looks on for a moment after it answers
     pid = rival.server(port)
     killed = time.monotonic()
     os.kill(pid, signal.SIGKILL)

@@ -21,7 +21,9 @@ def serve(folder: str, port: int) -> None:
     sy.orchestra.launch(
         name=f"line-{port}", port=port, host="127.0.0.1", dev_mode=False, n_consumers=1, create_producer=True
     )
-    multiprocessing.connection.wait([child.sentinel for child in multiprocessing.active_children()])
+    # One that ended while it was still being launched is no longer among them, and waiting for nobody never ends.
+    if children := multiprocessing.active_children():
+        multiprocessing.connection.wait([child.sentinel for child in children])
     os._exit(1)
 
 
