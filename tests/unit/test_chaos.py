@@ -130,13 +130,7 @@ def test_an_end_that_nobody_caused_is_found() -> None:
 )
 def test_leaks_are_growth_that_stays(counts: list[int], found: int) -> None:
     """A request under way is none, and too few looks say nothing."""
-    assert found == len(verdict.leaks({1: counts}, lines=0))
-
-
-def test_a_launch_in_place_of_an_adopted_line_is_no_leak() -> None:
-    """Two pipes for each line that is launched anew, however often; more than that grows with the faults."""
-    assert [] == verdict.leaks({1: [22] * 3 + [28] * 3}, lines=3)
-    assert 1 == len(verdict.leaks({1: [22] * 3 + [32] * 3}, lines=3))
+    assert found == len(verdict.leaks({1: counts}))
 
 
 # --- what is read back ---

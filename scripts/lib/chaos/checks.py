@@ -28,7 +28,7 @@ def while_up(field: Field, siege: Siege) -> list[Check]:
         *_events(field),
         _orphans(field),
         _zombies(field),
-        Check("no file descriptor leaked", tuple(verdict.leaks(siege.files, len(field.plant.lines))), _files(siege)),
+        Check("no file descriptor leaked", tuple(verdict.leaks(siege.files)), _files(siege)),
     ]
 
 

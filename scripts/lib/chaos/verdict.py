@@ -15,8 +15,6 @@ _ENDED_BY_US = "hung"
 _SAMPLES = 3
 FD_TOLERANCE = 3
 """A probe or a request may be under way at either end of the comparison."""
-FDS_PER_LINE = 2
-"""multiprocessing's pipes to a worker that the supervisor has launched; for one that it adopted there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +146,12 @@ def _within(event: Event, excuse: Excuse) -> bool:
     return excuse.since <= _moment(event) <= excuse.until
 
 
-def leaks(samples: Mapping[int, Sequence[int]], lines: int) -> list[str]:
-    """Supervisors, by pid, whose number of open files grew from their first looks to their last, by more than the
-    launches of ``lines`` that they may have adopted at first explain."""
+def leaks(samples: Mapping[int, Sequence[int]]) -> list[str]:
+    """Supervisors, by pid, whose number of open files grew from their first looks to their last."""
     return [
         f"supervisor {pid}: {first:g} open files at first, {last:g} in the end"
         for pid, first, last in _grown(samples)
-        if last - first > FD_TOLERANCE + FDS_PER_LINE * lines
+        if last - first > FD_TOLERANCE
     ]
 
 
