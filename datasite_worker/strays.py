@@ -46,5 +46,7 @@ def _known() -> set[int]:
     processes = {child.pid for child in multiprocessing.active_children() if child.pid is not None}
     # What was dropped while its process ran is kept by subprocess itself, and only looked at when the next one starts.
     dropped = {id(one) for one in getattr(subprocess, "_active", None) or ()}
-    waiting = {one.pid for one in gc.get_objects() if isinstance(one, subprocess.Popen) and id(one) not in dropped}
+    # By type(): isinstance() asks an object for its class, and some of torch's answer that with a warning.
+    started = [one for one in gc.get_objects() if issubclass(type(one), subprocess.Popen)]
+    waiting = {one.pid for one in started if id(one) not in dropped}
     return processes | waiting
