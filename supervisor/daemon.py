@@ -105,7 +105,7 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
     try:
         run_files = RunFiles(config.state_dir / "run")
         stopped = _end(run_files, _survivors(run_files), config.shutdown_grace)
-        swept = _sweep(config, config.state_dir)
+        swept = _sweep(config)
         for socket in (launching.control_socket(config), launching.pulse_socket(config)):
             socket.unlink(missing_ok=True)
         forget(history_dir(config))
@@ -139,7 +139,7 @@ def _run(
     engine.run([_about(EventKind.SUPERVISOR_STARTED, config), *_first_messages(config, kept, past, assigner)])
     machine.tell([_about(EventKind.SUPERVISOR_STOPPED, config)])
     machine.close()
-    _sweep(config, config.state_dir)
+    _sweep(config)
     recorder.ledger({}, running=False)
     recorder.close()
     log.info("fleet %s: everything stopped", config.name)
@@ -178,14 +178,14 @@ def _keep_or_end(config: FleetConfig, run_files: RunFiles, reset: tuple[str, ...
     for name in _end(run_files, strangers, config.shutdown_grace):
         log.info("%s: an earlier supervisor's process was ended, as this start has no place for it", name)
     kept = [run for run in survivors if run.name in wanted]
-    for name in _sweep(config, config.state_dir, but={run.name for run in kept}):
+    for name in _sweep(config, but={run.name for run in kept}):
         log.info("%s: a process that an earlier supervisor left behind was ended", name)
     return kept
 
 
-def _sweep(config: FleetConfig, state_dir: Path, but: Iterable[str] = ()) -> list[str]:
+def _sweep(config: FleetConfig, but: Iterable[str] = ()) -> list[str]:
     """End whatever bears a leash of this fleet, run file or not; the names of those that left something."""
-    folders = [folder for folder in (state_dir / "datasites").glob("*") if folder.is_dir()]
+    folders = [folder for folder in (config.state_dir / "datasites").glob("*") if folder.is_dir()]
     names = {*(folder.name for folder in folders), *(spec.name for spec in config.workers)} - set(but)
     return [name for name in sorted(names) if leash.sweep(launching.leash(config, name))]
 
