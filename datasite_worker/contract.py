@@ -40,6 +40,17 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one line may take; 0 means no limit. Bytes are bytes, ``bandwidth`` is bytes a second."""
+
+    sessions: int = 3  # trainings at the same time; more wait. Never 0
+    memory: int = 0
+    cpu_percent: float = 0.0  # 100 is one core
+    disk_free: int = 0  # free space to keep on the disk of the state folder
+    bandwidth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchOrder:
     """Everything a worker needs to run one datasite. Paths are absolute, times are seconds."""
 
@@ -61,6 +72,10 @@ class LaunchOrder:
     admin_name: str = ""
     admin_password: str | None = field(default=None, repr=False)
     capabilities: dict[str, Any] = field(default_factory=dict)
+    region: str = ""
+    location: str = ""
+    approved_code: tuple[str, ...] = ()  # sha256:… of functions that need no approval
+    limits: Limits = Limits()
     threads: int = 1
     environment: dict[str, str] = field(default_factory=dict)
     cuda_visible_devices: str | None = None  # UUIDs; None: leave as it is; "": no GPU
@@ -119,6 +134,10 @@ class LiveSettings:
     generation: int
     heartbeat_interval: float
     capabilities: dict[str, Any]
+    region: str = ""
+    location: str = ""
+    approved_code: tuple[str, ...] = ()
+    limits: Limits = Limits()
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -137,13 +156,24 @@ def parse_settings(raw: bytes) -> LiveSettings:
     try:
         values = json.loads(raw)
         settings = LiveSettings(
-            int(values["generation"]), float(values["heartbeat_interval"]), dict(values["capabilities"])
+            int(values["generation"]),
+            float(values["heartbeat_interval"]),
+            dict(values["capabilities"]),
+            str(values.get("region", "")),
+            str(values.get("location", "")),
+            tuple(map(str, values.get("approved_code", ()))),
+            _limits(values.get("limits", {})),
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not live settings: {error!r}") from error
     if not settings.heartbeat_interval > 0:
         raise ValueError(f"not a heartbeat interval: {settings.heartbeat_interval}")
     return settings
+
+
+def _limits(values: dict[str, Any]) -> Limits:
+    known = {f.name for f in fields(Limits)}
+    return Limits(**{key: value for key, value in values.items() if key in known})
 
 
 def parse_status(raw: bytes) -> StatusDocument:

@@ -144,6 +144,9 @@ class DatasiteSpec:
     gpu: GpuRequest = GpuRequest()
     resources: Resources = Resources()
     capabilities: Capabilities = Capabilities()
+    region: str = ""
+    location: str = ""
+    approved_code: tuple[str, ...] = ()  # sha256:… of functions that the owner lets run without being asked
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold secrets
 
     @property

@@ -181,6 +181,9 @@ def _datasite(keys: schema.DatasiteKeys, embedded_url: str, fqdn: Callable[[], s
         gpu=_gpu(keys.gpu),
         resources=Resources(**dict(keys.resources)),
         capabilities=_capabilities(keys),
+        region=keys.region,
+        location=keys.location,
+        approved_code=tuple(dict.fromkeys(keys.approved_code)),
         environment=tuple(keys.environment.items()),
     )
 

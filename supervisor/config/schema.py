@@ -63,6 +63,10 @@ def _numbers(kind: str, low: float, high: float = math.inf) -> dict[str, Any]:
 
 
 Text = Annotated[str, BeforeValidator(values.text), WithJsonSchema(_LINE)]
+OptionalText = Annotated[str, BeforeValidator(values.optional_text), WithJsonSchema({"type": "string"})]
+CodeHash = Annotated[
+    str, BeforeValidator(values.code_hash), _any({"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"})
+]
 Folder = Annotated[str, BeforeValidator(values.folder), WithJsonSchema(_LINE)]
 Name = Annotated[str, BeforeValidator(values.name), _any(_NAME)]
 Host = Annotated[str, BeforeValidator(values.host), WithJsonSchema(_LINE)]
@@ -347,6 +351,12 @@ class SharedKeys(Keys):
     resources: ResourceKeys = Field(default_factory=ResourceKeys, description="Limits; 0 means none.")
     capabilities: CapabilityKeys = Field(
         default_factory=CapabilityKeys, description="What the dashboard is told at registration."
+    )
+    region: OptionalText = _set(_DATASITE, "region", "Where the plant is; the dashboard groups by it.")
+    location: OptionalText = _set(_DATASITE, "location", "Where the line is within it, for people.")
+    approved_code: list[CodeHash] = Field(
+        default=[],
+        description="Functions that run without being approved one by one, each by the SHA-256 of its source: sha256:…",
     )
     environment: dict[EnvironmentName, EnvironmentValue] = Field(
         default={}, repr=False, description="Environment variables of this datasite, handed on as they are written."

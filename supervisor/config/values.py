@@ -247,6 +247,22 @@ def _better_name(value: Scalar) -> str:
     return f"; write {better}" if better and better not in RESERVED_NAMES else ""
 
 
+def optional_text(value: Any) -> str:
+    """A line of text, or nothing in quotes."""
+    if isinstance(value, Scalar) and value.quoted and not value.text:
+        return ""
+    return text(value)
+
+
+def code_hash(value: Any) -> str:
+    """``sha256:`` and 64 hexadecimal digits, which come back in lower case."""
+    expected = "the SHA-256 of a function's source, as sha256: and 64 hexadecimal digits"
+    read = text(value, expected).lower()
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", read):
+        raise Wrong(f"expected {expected}{shown(value)}", value)
+    return read
+
+
 def folder(value: Any) -> str:
     expected = "a folder, relative to fleet.yaml or absolute"
     read = text(value, expected)

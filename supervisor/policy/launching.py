@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from datasite_worker.contract import LEASH, DashboardOrder, LaunchOrder, LiveSettings
-from supervisor.spec import DASHBOARD_NAME, Capabilities, DatasiteSpec, FleetConfig, WorkerSpec
+from datasite_worker.contract import LEASH, DashboardOrder, LaunchOrder, Limits, LiveSettings
+from supervisor.spec import DASHBOARD_NAME, Capabilities, DatasiteSpec, FleetConfig, Resources, WorkerSpec
 
 AnyLaunchOrder = LaunchOrder | DashboardOrder
 
@@ -89,6 +89,10 @@ def _datasite_order(
         admin_name=spec.admin.name,
         admin_password=spec.admin.password,
         capabilities=_told(spec.capabilities),
+        region=spec.region,
+        location=spec.location,
+        approved_code=spec.approved_code,
+        limits=_limits(spec.resources),
         threads=threads_per_line(spec, len(config.datasites), cores),
         environment=dict(spec.environment),
         cuda_visible_devices=None if gpus is None and spec.gpu.mode == "auto" else ",".join(gpus or ()),
@@ -98,7 +102,29 @@ def _datasite_order(
 
 def live_settings(spec: DatasiteSpec, generation: int) -> LiveSettings:
     """What the running worker of ``generation`` takes up without a restart."""
-    return LiveSettings(generation, spec.heartbeat_interval, _told(spec.capabilities))
+    return LiveSettings(
+        generation,
+        spec.heartbeat_interval,
+        _told(spec.capabilities),
+        spec.region,
+        spec.location,
+        spec.approved_code,
+        _limits(spec.resources),
+    )
+
+
+_GB = 10**9
+_MBIT = 10**6 // 8
+
+
+def _limits(asked: Resources) -> Limits:
+    return Limits(
+        sessions=asked.max_concurrent_training_sessions,
+        memory=round(asked.max_memory_usage_gb * _GB),
+        cpu_percent=asked.max_cpu_usage_percent,
+        disk_free=round(asked.disk_space_threshold_gb * _GB),
+        bandwidth=round(asked.network_bandwidth_limit_mbps * _MBIT),
+    )
 
 
 def _told(capabilities: Capabilities) -> dict[str, Any]:

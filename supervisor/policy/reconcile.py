@@ -12,9 +12,9 @@ from typing import Any
 
 from supervisor.spec import FleetConfig, WorkerSpec
 
-TOLD = frozenset({"heartbeat_interval", "capabilities"})
+TOLD = frozenset({"heartbeat_interval", "capabilities", "region", "location", "approved_code", "resources"})
 """Live keys that the running worker is handed."""
-LIVE = TOLD | {
+LIVE = (TOLD - {"resources"}) | {
     "priority",
     "reset",  # counts at `fleet up` only
     "admin.password",  # one that is kept is never replaced

@@ -11,7 +11,6 @@ import pytest
 from supervisor.policy.reconcile import (
     LIVE,
     LIVE_GROUPS,
-    TOLD,
     Plan,
     changed_keys,
     fingerprint,
@@ -182,11 +181,10 @@ def test_every_key_of_the_fleet_is_thought_of() -> None:
 
 
 def test_only_what_a_worker_acts_on_is_handed_to_it() -> None:
-    """Heartbeats and capabilities are the datasite's own; probes and restarts are the supervisor's."""
-    assert {"heartbeat_interval", "capabilities"} == TOLD
-    assert [True, True, False, False] == [
-        is_told(key) for key in ("heartbeat_interval", "capabilities.data_types", "probes.liveness.period", "priority")
-    ]
+    """Heartbeats, capabilities and limits are the datasite's own; probes and restarts are the supervisor's."""
+    told = ("heartbeat_interval", "capabilities.data_types", "resources.disk_space_threshold_gb", "approved_code")
+    assert [True] * 4 == [is_told(key) for key in told]
+    assert [False, False] == [is_told(key) for key in ("probes.liveness.period", "priority")]
 
 
 def test_a_plan_in_words_names_keys_and_no_values() -> None:
