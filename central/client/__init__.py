@@ -1,0 +1,32 @@
+"""The orchestrator's client of a datasite: ``connect``, upload a model, train it where the data is, fetch parameters."""
+
+from central.client.errors import (
+    ClientError,
+    Interrupted,
+    LoginFailed,
+    NotApproved,
+    NotSelfContained,
+    TimedOut,
+    TrainingFailed,
+    UnknownData,
+    Unreachable,
+)
+from central.client.site import DatasiteClient, Training, connect
+from central.client.training import LocalUpdate, TrainingState
+
+__all__ = [
+    "ClientError",
+    "DatasiteClient",
+    "Interrupted",
+    "LocalUpdate",
+    "LoginFailed",
+    "NotApproved",
+    "NotSelfContained",
+    "TimedOut",
+    "Training",
+    "TrainingFailed",
+    "TrainingState",
+    "UnknownData",
+    "Unreachable",
+    "connect",
+]
