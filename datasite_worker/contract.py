@@ -51,6 +51,18 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetOrder:
+    """A local file to publish. ``mock``: synthetic, empty, or file (the owner's own, at ``mock_path``)."""
+
+    name: str
+    path: str  # absolute; .csv, .parquet or .npz
+    description: str = ""
+    mock: str = "synthetic"
+    mock_rows: int | None = 100  # of a synthetic one; None: as many as the data has
+    mock_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchOrder:
     """Everything a worker needs to run one datasite. Paths are absolute, times are seconds."""
 
@@ -76,6 +88,7 @@ class LaunchOrder:
     location: str = ""
     approved_code: tuple[str, ...] = ()  # sha256:… of functions that need no approval
     limits: Limits = Limits()
+    datasets: tuple[DatasetOrder, ...] = ()
     threads: int = 1
     environment: dict[str, str] = field(default_factory=dict)
     cuda_visible_devices: str | None = None  # UUIDs; None: leave as it is; "": no GPU
@@ -122,6 +135,9 @@ class StatusDocument:
     active_experiments: list[str] = field(default_factory=list)  # names of the functions that run now
     last_training_completion: str | None = None
     interrupted_jobs: list[str] = field(default_factory=list)  # jobs that the death of the last process cut off
+    datasets: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # name, shape, published_at, problem
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -138,6 +154,7 @@ class LiveSettings:
     location: str = ""
     approved_code: tuple[str, ...] = ()
     limits: Limits = Limits()
+    datasets: tuple[DatasetOrder, ...] = ()
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -163,6 +180,7 @@ def parse_settings(raw: bytes) -> LiveSettings:
             str(values.get("location", "")),
             tuple(map(str, values.get("approved_code", ()))),
             _limits(values.get("limits", {})),
+            tuple(map(_dataset, values.get("datasets", ()))),
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not live settings: {error!r}") from error
@@ -174,6 +192,11 @@ def parse_settings(raw: bytes) -> LiveSettings:
 def _limits(values: dict[str, Any]) -> Limits:
     known = {f.name for f in fields(Limits)}
     return Limits(**{key: value for key, value in values.items() if key in known})
+
+
+def _dataset(values: dict[str, Any]) -> DatasetOrder:
+    known = {f.name for f in fields(DatasetOrder)}
+    return DatasetOrder(**{key: value for key, value in values.items() if key in known})
 
 
 def parse_status(raw: bytes) -> StatusDocument:

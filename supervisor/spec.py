@@ -113,6 +113,26 @@ class Capabilities:
     security_level: str = "standard"
 
 
+@dataclass(frozen=True, slots=True)
+class Mock:
+    """What the centre sees instead of the data. ``rule``: synthetic (random values that know nothing of the data),
+    empty (no rows), or file: the owner's own, at ``path``."""
+
+    rule: str = "synthetic"
+    rows: int | None = 100  # of a synthetic one; None: as many as the data has, which tells how many these are
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A file of this machine that a datasite offers: its mock to everybody, its rows to approved code only."""
+
+    name: str
+    path: Path  # .csv, .parquet or .npz
+    mock: Mock = Mock()
+    description: str = ""
+
+
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
 
 
@@ -147,6 +167,7 @@ class DatasiteSpec:
     region: str = ""
     location: str = ""
     approved_code: tuple[str, ...] = ()  # sha256:… of functions that the owner lets run without being asked
+    datasets: tuple[Dataset, ...] = ()
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold secrets
 
     @property

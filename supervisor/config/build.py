@@ -20,10 +20,12 @@ from supervisor.spec import (
     Admin,
     Capabilities,
     DashboardSpec,
+    Dataset,
     DatasiteSpec,
     FleetConfig,
     GpuRequest,
     Hook,
+    Mock,
     Probe,
     ProbePolicy,
     Resources,
@@ -52,7 +54,8 @@ def check(path: Path, environ: Environ[str, str], fqdn: Callable[[], str]) -> tu
     if flaws or top is None:
         raise ConfigError(problems_of(path, flaws))
     config = _fleet(path.absolute(), top, [keys for keys in datasites if keys is not None], cache(fqdn))
-    return config, problems_of(path, warnings(root, entries, readable_by_all=_readable_by_all(path)))
+    unwise = warnings(root, entries, readable_by_all=_readable_by_all(path), exists=_exists_beside(path))
+    return config, problems_of(path, unwise)
 
 
 def _text(path: Path) -> str:
@@ -91,6 +94,10 @@ def _readable_by_all(path: Path) -> bool:
         return bool(path.stat().st_mode & stat.S_IROTH)
     except OSError:
         return False
+
+
+def _exists_beside(path: Path) -> Callable[[str], bool]:
+    return lambda name: (path.absolute().parent / name).exists()
 
 
 def _without(root: Mapping, *keys: str) -> Mapping:
@@ -146,7 +153,7 @@ def _fleet(
         path=path,
         state_dir=path.parent / top.state_dir,
         log_dir=path.parent / top.log_dir,
-        datasites=tuple(_datasite(keys, dashboard.url if dashboard else "", fqdn) for keys in datasites),
+        datasites=tuple(_datasite(keys, path.parent, dashboard.url if dashboard else "", fqdn) for keys in datasites),
         dashboard=dashboard,
         shutdown_grace=top.shutdown_grace,
         startup=StartupPolicy(**dict(top.startup)),
@@ -160,7 +167,7 @@ def _dashboard(top: schema.FleetKeys) -> DashboardSpec | None:
     return DashboardSpec() if top.dashboard else None
 
 
-def _datasite(keys: schema.DatasiteKeys, embedded_url: str, fqdn: Callable[[], str]) -> DatasiteSpec:
+def _datasite(keys: schema.DatasiteKeys, base: Path, embedded_url: str, fqdn: Callable[[], str]) -> DatasiteSpec:
     derived = fqdn if values.is_wildcard(keys.hostname) else lambda: keys.hostname
     return DatasiteSpec(
         name=keys.name,
@@ -184,8 +191,17 @@ def _datasite(keys: schema.DatasiteKeys, embedded_url: str, fqdn: Callable[[], s
         region=keys.region,
         location=keys.location,
         approved_code=tuple(dict.fromkeys(keys.approved_code)),
+        datasets=tuple(
+            Dataset(one.name, base / one.path, _mock(one.mock, base), one.description) for one in keys.datasets
+        ),
         environment=tuple(keys.environment.items()),
     )
+
+
+def _mock(keys: str | schema.MockKeys, base: Path) -> Mock:
+    if isinstance(keys, str):
+        return Mock(keys)
+    return Mock("file", path=base / keys.path) if keys.path else Mock(rows=keys.rows)
 
 
 def _probes(keys: schema.ProbeKeys) -> ProbePolicy:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from supervisor.config import values
 from supervisor.config.problems import Flaw
-from supervisor.config.tree import Mapping, Scalar, Tree, join
+from supervisor.config.tree import Mapping, Scalar, Sequence, Tree, join
 from supervisor.spec import DashboardSpec, DatasiteSpec
 
 T = TypeVar("T")
@@ -99,9 +99,12 @@ def _dashboards(root: Mapping, entries: Iterable[Mapping]) -> Iterator[Flaw]:
             yield Flaw(entry.mark, join(entry.key, "dashboard_url"), message)
 
 
-def warnings(root: Mapping, entries: list[Mapping], *, readable_by_all: bool) -> list[Flaw]:
-    """What is allowed but unwise in a valid file. ``readable_by_all``: what its mode grants."""
-    found = [flaw for entry in entries for flaw in _exposed(entry)]
+def warnings(
+    root: Mapping, entries: list[Mapping], *, readable_by_all: bool, exists: Callable[[str], bool]
+) -> list[Flaw]:
+    """What is allowed but unwise in a valid file. ``readable_by_all``: what its mode grants. ``exists``: whether a file
+    named in it is there."""
+    found = [flaw for entry in entries for flaw in (*_exposed(entry), *_absent(entry, exists))]
     if isinstance(dashboard := root.items.get("dashboard"), Mapping):
         found += _exposed(dashboard)
     return found + ([flaw for entry in entries for flaw in _open_password(entry)] if readable_by_all else [])
@@ -112,6 +115,15 @@ def _exposed(tree: Mapping) -> Iterator[Flaw]:
     host = _value(tree, "hostname", values.host)
     if node is not None and host is not None and not values.is_loopback(host):
         yield Flaw(node.mark, node.key, "served to the network as plain http, without TLS: others can read along")
+
+
+def _absent(entry: Mapping, exists: Callable[[str], bool]) -> Iterator[Flaw]:
+    listed = entry.items.get("datasets")
+    for dataset in listed.items if isinstance(listed, Sequence) else ():
+        name = _value(dataset, "path", values.data_file) if isinstance(dataset, Mapping) else None
+        if isinstance(dataset, Mapping) and name is not None and not exists(name):
+            node = dataset.items["path"]
+            yield Flaw(node.mark, node.key, "there is no such file yet; the dataset is published once there is")
 
 
 def _open_password(entry: Mapping) -> Iterator[Flaw]:

@@ -34,6 +34,7 @@ from supervisor.spec import (
     FleetConfig,
     GpuRequest,
     Hook,
+    Mock,
     Probe,
     ProbePolicy,
     Resources,
@@ -43,6 +44,7 @@ from supervisor.spec import (
 )
 
 MOST_DATASITES = 1000
+MOST_DATASETS = 100
 
 _REFERENCE = {"type": "string", "pattern": r"\$\{(env|file):", "description": "Filled in when the file is read."}
 _LINE = {"type": "string", "minLength": 1}
@@ -68,6 +70,19 @@ CodeHash = Annotated[
     str, BeforeValidator(values.code_hash), _any({"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"})
 ]
 Folder = Annotated[str, BeforeValidator(values.folder), WithJsonSchema(_LINE)]
+DatasetName = Annotated[
+    str,
+    BeforeValidator(values.dataset_name),
+    _any({"type": "string", "pattern": "^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?$"}),
+]
+DataFile = Annotated[
+    str,
+    BeforeValidator(values.data_file),
+    _any({"type": "string", "pattern": r"^[^~].*\.([cC][sS][vV]|[pP][aA][rR][qQ][uU][eE][tT]|[nN][pP][zZ])$"}),
+]
+MockRows = Annotated[
+    int | None, BeforeValidator(values.mock_rows), _any(_numbers("integer", 1, 100_000), {"const": "same"})
+]
 Name = Annotated[str, BeforeValidator(values.name), _any(_NAME)]
 Host = Annotated[str, BeforeValidator(values.host), WithJsonSchema(_LINE)]
 ReachableHost = Annotated[str, BeforeValidator(values.reachable_host), WithJsonSchema(_LINE)]
@@ -154,6 +169,7 @@ class Keys(BaseModel):
 
 _ADMIN, _RESTART, _PROBES, _GPU = Admin(), RestartPolicy(), ProbePolicy(), GpuRequest()
 _RESOURCES, _CAPABILITIES, _DASHBOARD = Resources(), Capabilities(), DashboardSpec()
+_MOCK = Mock()
 _DATASITE = DatasiteSpec("", 0)
 _STARTUP, _HOOK = StartupPolicy(), Hook()
 _GRACE: Any = next(field.default for field in fields(FleetConfig) if field.name == "shutdown_grace")
@@ -320,6 +336,66 @@ class CapabilityKeys(Keys):
     security_level: Text = _set(_CAPABILITIES, "security_level", "A word for the dashboard.")
 
 
+MockWord = Annotated[
+    str, BeforeValidator(values.choice(("synthetic", "empty"))), _any({"enum": ["synthetic", "empty"]})
+]
+
+
+class MockKeys(Keys):
+    """What the centre sees instead of the data, in full. Either path or rows."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    path: DataFile | None = Field(default=None, description="The owner's own mock, a file of the same kind.")
+    rows: MockRows = Field(
+        default=_MOCK.rows,
+        description="A synthetic mock of so many rows; same: as many as the data has, which reveals the number.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if len(self.model_fields_set & {"path", "rows"}) != 1:
+            raise Wrong("expected either path or rows", key="rows" if "rows" in self.model_fields_set else "path")
+        return self
+
+
+MockRule = Annotated[
+    Annotated[MockWord, Tag("(word)")] | Annotated[MockKeys, Tag("(keys)")],
+    Discriminator(lambda value: "(keys)" if isinstance(value, dict) else "(word)"),
+]
+
+
+class DatasetKeys(Keys):
+    """A file of this machine that a datasite offers to the centre."""
+
+    name: DatasetName = Field(description="The name under which the centre finds it.")
+    path: DataFile = Field(description="A CSV, Parquet or NPZ file. Relative to this file. Read again when it changes.")
+    mock: MockRule = Field(
+        default=_MOCK.rule,
+        description="What the centre sees instead: synthetic (random values that know nothing of the data), empty, or "
+        "path or rows.",
+    )
+    description: OptionalText = Field(default="", description="What it is, for the centre.")
+
+    @model_validator(mode="after")
+    def _same_kind(self) -> Self:
+        kind = self.path.rpartition(".")[2].lower()
+        if isinstance(self.mock, MockKeys) and self.mock.path and not self.mock.path.lower().endswith(f".{kind}"):
+            raise Wrong(f"expected a file of the data's own kind, .{kind}", key="mock")
+        return self
+
+
+def _each_name_once(datasets: list[DatasetKeys]) -> list[DatasetKeys]:
+    names = [one.name for one in datasets]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        first, second = [number for number, name in enumerate(names, 1) if name == twice][:2]
+        raise Wrong(f"datasets {first} and {second} have the same name; each needs its own")
+    return datasets
+
+
+Datasets = Annotated[list[DatasetKeys], AfterValidator(_each_name_once)]
+
+
 class SharedKeys(Keys):
     """What a datasite may be told, and defaults may say for all."""
 
@@ -357,6 +433,9 @@ class SharedKeys(Keys):
     approved_code: list[CodeHash] = Field(
         default=[],
         description="Functions that run without being approved one by one, each by the SHA-256 of its source: sha256:…",
+    )
+    datasets: Datasets = Field(
+        default=[], max_length=MOST_DATASETS, description="Files of this machine, offered to the centre with a mock."
     )
     environment: dict[EnvironmentName, EnvironmentValue] = Field(
         default={}, repr=False, description="Environment variables of this datasite, handed on as they are written."

@@ -271,6 +271,41 @@ def folder(value: Any) -> str:
     return read
 
 
+DATA_FILES = (".csv", ".parquet", ".npz")
+"""The kinds of files that a dataset is made of, by the ends of their names."""
+
+_DATASET_NAME = "a name of letters, digits, spaces and . _ -, 64 at most, beginning with a letter or digit"
+
+
+def dataset_name(value: Any) -> str:
+    """It is shown to everybody who may log in, and in logs."""
+    read = text(value, _DATASET_NAME)
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?", read):
+        raise Wrong(f"expected {_DATASET_NAME}{shown(value)}", value)
+    return read
+
+
+def data_file(value: Any) -> str:
+    expected = "a file that ends in .csv, .parquet or .npz, relative to fleet.yaml or absolute"
+    read = text(value, expected)
+    if not read.lower().endswith(DATA_FILES):
+        raise Wrong(f"expected {expected}{shown(value)}", value)
+    if read.startswith("~"):
+        raise Wrong(f"expected {expected}; ~ is not followed here: write ${{env:HOME}}/…", value)
+    return read
+
+
+def mock_rows(value: Any) -> int | None:
+    """How many rows a synthetic mock has; None for as many as the data has."""
+    expected = "a whole number, 1..100000, or same (as many as the data has)"
+    if isinstance(value, Scalar) and value.text == "same":
+        return None
+    try:
+        return whole(1, 100_000)(value)
+    except Wrong as wrong:
+        raise Wrong(str(wrong).replace("a whole number, 1..100000", expected), wrong.node) from None
+
+
 def host(value: Any) -> str:
     """A host name or an IP address, as bind(2) takes it."""
     expected = "a host name or an IP address, without scheme and port"

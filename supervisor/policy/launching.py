@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from datasite_worker.contract import LEASH, DashboardOrder, LaunchOrder, Limits, LiveSettings
-from supervisor.spec import DASHBOARD_NAME, Capabilities, DatasiteSpec, FleetConfig, Resources, WorkerSpec
+from datasite_worker.contract import LEASH, DashboardOrder, DatasetOrder, LaunchOrder, Limits, LiveSettings
+from supervisor.spec import DASHBOARD_NAME, Capabilities, Dataset, DatasiteSpec, FleetConfig, Resources, WorkerSpec
 
 AnyLaunchOrder = LaunchOrder | DashboardOrder
 
@@ -93,6 +93,7 @@ def _datasite_order(
         location=spec.location,
         approved_code=spec.approved_code,
         limits=_limits(spec.resources),
+        datasets=tuple(map(_dataset, spec.datasets)),
         threads=threads_per_line(spec, len(config.datasites), cores),
         environment=dict(spec.environment),
         cuda_visible_devices=None if gpus is None and spec.gpu.mode == "auto" else ",".join(gpus or ()),
@@ -110,7 +111,14 @@ def live_settings(spec: DatasiteSpec, generation: int) -> LiveSettings:
         spec.location,
         spec.approved_code,
         _limits(spec.resources),
+        tuple(map(_dataset, spec.datasets)),
     )
+
+
+def _dataset(spec: Dataset) -> DatasetOrder:
+    mock = spec.mock
+    own = str(mock.path) if mock.path else ""
+    return DatasetOrder(spec.name, str(spec.path), spec.description, mock.rule, mock.rows, own)
 
 
 _GB = 10**9

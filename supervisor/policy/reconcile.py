@@ -12,7 +12,7 @@ from typing import Any
 
 from supervisor.spec import FleetConfig, WorkerSpec
 
-TOLD = frozenset({"heartbeat_interval", "capabilities", "region", "location", "approved_code", "resources"})
+TOLD = frozenset({"heartbeat_interval", "capabilities", "region", "location", "approved_code", "datasets", "resources"})
 """Live keys that the running worker is handed."""
 LIVE = (TOLD - {"resources"}) | {
     "priority",

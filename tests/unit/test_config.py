@@ -21,10 +21,12 @@ from supervisor.spec import (
     Admin,
     Capabilities,
     DashboardSpec,
+    Dataset,
     DatasiteSpec,
     FleetConfig,
     GpuRequest,
     Hook,
+    Mock,
     Probe,
     ProbePolicy,
     Resources,
@@ -254,6 +256,40 @@ on_event:
     assert "s3cret" not in repr(fleet)
 
 
+def test_datasets_arrive(read: Read, tmp_path: Path) -> None:
+    """Paths are relative to the file; each of the mock rules; a datasite's own list stands instead of the defaults'."""
+    fleet = read(
+        """
+        version: 1
+        dashboard: embedded
+        defaults:
+          datasets: [{name: shared, path: "${env:DATA}/shared.NPZ"}]
+        datasites:
+          - {name: alpha, port: 8080}
+          - name: beta
+            port: 8081
+            datasets:
+              - {name: bearings, path: data/a.csv, mock: synthetic, description: "Vibration, 1 kHz"}
+              - {name: Wear 2, path: /srv/b.parquet, mock: empty, description: ""}
+              - {name: c, path: c.csv, mock: {rows: 1000}}
+              - {name: d, path: d.csv, mock: {rows: same}}
+              - {name: e, path: data/e.npz, mock: {path: data/mock.npz}}
+          - {name: gamma, port: 8082, datasets: []}
+        """,
+        DATA="/data",
+    )
+    alpha, beta, gamma = (one.datasets for one in fleet.datasites)
+    assert (Dataset("shared", Path("/data/shared.NPZ")),) == alpha
+    assert (
+        Dataset("bearings", tmp_path / "data/a.csv", description="Vibration, 1 kHz"),
+        Dataset("Wear 2", Path("/srv/b.parquet"), Mock("empty")),
+        Dataset("c", tmp_path / "c.csv", Mock(rows=1000)),
+        Dataset("d", tmp_path / "d.csv", Mock(rows=None)),
+        Dataset("e", tmp_path / "data/e.npz", Mock("file", path=tmp_path / "data/mock.npz")),
+    ) == beta
+    assert () == gamma
+
+
 @pytest.mark.parametrize("dashboard", ["", "dashboard:", "dashboard: null"])
 def test_no_embedded_dashboard(read: Read, dashboard: str) -> None:
     """Without it, the URL may come from the defaults."""
@@ -379,6 +415,8 @@ LEAKY = [
     "probes: {}",
     "resources: {{threads: {}, max_memory_usage_gb: {}}}",
     "capabilities: {{data_types: {}}}",
+    "datasets: [{{name: '{} !', path: {}, mock: {}}}]",
+    "datasets: [{{name: a, path: {}.txt, mock: {{rows: {}}}}}]",
     "environment: {}",
     "environment: {{A: [{}], 9: {}}}",
     "pasword: {}",
@@ -510,6 +548,35 @@ SINGLE = [
     ("resources: {max_memory_usage_gb: 8GB}", 45, "resources.max_memory_usage_gb", "a number, 0 or more, not '8GB'"),
     ("capabilities: {data_types: tabular}", 39, "capabilities.data_types", "expected a list"),
     ("capabilities: {data_types: [{}]}", 40, "capabilities.data_types[0]", "not a mapping"),
+    ("datasets: x", 22, "datasets", "expected a list"),
+    ("datasets: [x]", 23, "datasets[0]", "expected a mapping"),
+    ("datasets: [{name: x}]", 23, "datasets[0].path", "is missing. A CSV, Parquet or NPZ file"),
+    ("datasets: [{path: x.csv}]", 23, "datasets[0].name", "is missing"),
+    ("datasets: [{name: a/b, path: x.csv}]", 30, "datasets[0].name", "letters, digits, spaces and . _ -, .*not 'a/b'"),
+    ("datasets: [{name: a, path: x.xlsx}]", 39, "datasets[0].path", r"ends in \.csv, \.parquet or \.npz, .*'x\.xlsx'"),
+    ("datasets: [{name: a, path: ~/x.csv}]", 39, "datasets[0].path", "~ is not followed here"),
+    ("datasets: [{name: a, path: x.csv, mock: real}]", 52, "datasets[0].mock", "synthetic or empty, not 'real'"),
+    ("datasets: [{name: a, path: x.csv, mock: {}}]", 52, "datasets[0].mock.path", "expected either path or rows"),
+    ("datasets: [{name: a, path: x.csv, mock: {path: m.npz}}]", 52, "datasets[0].mock", r"the data's own kind, \.csv"),
+    (
+        "datasets: [{name: a, path: x.csv, mock: {path: m.csv, rows: 3}}]",
+        72,
+        "datasets[0].mock.rows",
+        "either path or rows",
+    ),
+    (
+        "datasets: [{name: a, path: x.csv, mock: {rows: all}}]",
+        59,
+        "datasets[0].mock.rows",
+        r"1\.\.100000, or same .*, not 'all'",
+    ),
+    ("datasets: [{name: a, path: x.csv, mok: empty}]", 46, "datasets[0].mok", r"did you mean mock\?"),
+    (
+        "datasets: [{name: a, path: x.csv}, {name: a, path: y.csv}]",
+        22,
+        "datasets",
+        "datasets 1 and 2 have the same name",
+    ),
     ("environment: [A]", 25, "environment", "expected a mapping"),
     ("environment: {A: [b]}", 29, "environment.A", "not a list"),
     ("environment: {A: }", 29, "environment.A", r"a text \(\"\" for an empty one\)"),
@@ -824,6 +891,18 @@ def test_what_is_allowed_but_unwise(tmp_path: Path) -> None:
         assert "tr0ub4dor" not in "".join(map(str, warnings))
 
 
+def test_a_dataset_that_is_not_there_yet_is_told(tmp_path: Path) -> None:
+    """It keeps nobody from starting: the file may come later."""
+    path = tmp_path / "fleet.yaml"
+    (tmp_path / "there.csv").write_text("a\n1\n")
+    path.write_text(
+        f"{HEAD}- {{name: a, port: 1, datasets: [{{name: x, path: there.csv}}, {{name: y, path: not.csv}}]}}\n"
+    )
+    (warning,) = config.check(path, {}, lambda: "plant7")[1]
+    assert (4, 77, "datasites[0].datasets[1].path") == places([warning])[0]
+    assert "there is no such file yet; the dataset is published once there is" == warning.message
+
+
 # What is shipped
 
 
@@ -916,6 +995,12 @@ REFUSED = [
     "{name: a, port: '1'}",
     "{name: a, port: 1, priority: 1001}",
     "{name: a, port: 1, probes: {startup: {success_threshold: 2}}}",
+    "{name: a, port: 1, datasets: [{name: a}]}",
+    "{name: a, port: 1, datasets: [{name: a, path: a.txt}]}",
+    "{name: a, port: 1, datasets: [{name: /, path: a.csv}]}",
+    "{name: a, port: 1, datasets: [{name: a, path: a.csv, mock: real}]}",
+    "{name: a, port: 1, datasets: [{name: a, path: a.csv, mock: {rows: 0}}]}",
+    "{name: a, port: 1, datasets: [{name: a, path: a.csv, mock: {}}]}",
     "{name: a, port: 1}\nstartup: {parallel: -1}",
     "{name: a, port: 1}\non_event: [{command: a}]",
 ]
@@ -927,6 +1012,9 @@ TAKEN = [
     "{name: a, port: 1, gpu: [0, GPU-8a56a4bc]}",
     "{name: a, port: 1, gpu: {count: 2, memory: 8GiB}}",
     "{name: a, port: 1, priority: -3, probes: {startup: {period: 2s, failure_threshold: 600}}}",
+    "{name: a, port: 1, datasets: [{name: a, path: a.csv}, {name: b, path: '${env:DATA:-/x}/b.Parquet', mock: empty}]}",
+    "{name: a, port: 1, datasets: [{name: a, path: a.npz, mock: {rows: same}, description: ''}]}",
+    "{name: a, port: 1, datasets: [{name: a, path: a.npz, mock: {path: '${env:DATA:-x.npz}'}}]}",
     "{name: a, port: 1}\nstartup: {parallel: 3, stagger: 250ms}",
     "{name: a, port: 1}\non_event: [{command: [a], events: [exited]}, {webhook: 'http://c/?k=v', timeout: 2}]",
 ]

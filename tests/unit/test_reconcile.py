@@ -23,10 +23,12 @@ from supervisor.spec import (
     Admin,
     Capabilities,
     DashboardSpec,
+    Dataset,
     DatasiteSpec,
     FleetConfig,
     GpuRequest,
     Hook,
+    Mock,
     Probe,
     ProbePolicy,
     Resources,
@@ -130,6 +132,13 @@ def test_who_comes_who_goes_and_in_which_order() -> None:
     assert (False, {}, {}) == (made.empty, made.restart, made.live)
 
 
+def test_another_mock_of_a_dataset_is_taken_up() -> None:
+    """What changes deep within the list is found under the key of the list; the same list again is no change."""
+    before, after = (replace(ALPHA, datasets=(Dataset("x", Path("/x.csv"), mock),)) for mock in (Mock(), Mock(rows=7)))
+    assert {"alpha": ("datasets",)} == plan(fleet(before), fleet(after)).live
+    assert plan(fleet(before), fleet(replace(before))).empty
+
+
 def test_live_and_restarting_keys_together_restart() -> None:
     """What restarts takes the live keys up anyway; only the keys that are to blame are told."""
     changed = replace(ALPHA, port=8090, heartbeat_interval=5.0, environment=(("TZ", "UTC"), ("LANG", "C")))
@@ -183,7 +192,8 @@ def test_every_key_of_the_fleet_is_thought_of() -> None:
 def test_only_what_a_worker_acts_on_is_handed_to_it() -> None:
     """Heartbeats, capabilities and limits are the datasite's own; probes and restarts are the supervisor's."""
     told = ("heartbeat_interval", "capabilities.data_types", "resources.disk_space_threshold_gb", "approved_code")
-    assert [True] * 4 == [is_told(key) for key in told]
+    told += ("datasets",)
+    assert [True] * 5 == [is_told(key) for key in told]
     assert [False, False] == [is_told(key) for key in ("probes.liveness.period", "priority")]
 
 
