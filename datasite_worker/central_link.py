@@ -50,6 +50,8 @@ class Site:
     heartbeat_url: str
     interval: float
     capabilities: dict[str, Any]
+    region: str = ""
+    location: str = ""
 
 
 def registration_body(site: Site) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def registration_body(site: Site) -> dict[str, Any]:
         "device": site.device,
         "status": "running",
         "capabilities": site.capabilities,
+        **_place(site),
     }
 
 
@@ -79,8 +82,14 @@ def heartbeat_body(site: Site, status: str, latency_ms: float, activity: dict[st
             "disk_usage": _disk_usage(),
             "network_latency": round(latency_ms, 1),
         },
+        **_place(site),
         **activity,
     }
+
+
+def _place(site: Site) -> dict[str, str]:
+    """Only what is known: a central need not have heard of these keys."""
+    return {key: value for key, value in (("region", site.region), ("location", site.location)) if value}
 
 
 def _disk_usage() -> float:
@@ -138,12 +147,13 @@ class CentralLink:
             body = heartbeat_body(self._site, "stopping", self._latency_ms, self._activity())
             self._post(_session(self._heartbeat_url), self._heartbeat_url, body, FAREWELL)
 
-    def apply(self, interval: float, capabilities: dict[str, Any]) -> None:
-        """Take on new settings now; new capabilities are registered anew."""
-        if capabilities != self._site.capabilities:
+    def apply(self, interval: float, capabilities: dict[str, Any], region: str = "", location: str = "") -> None:
+        """Take on new settings now; a new capability, region or location is registered anew."""
+        site = replace(self._site, interval=interval, capabilities=capabilities, region=region, location=location)
+        if registration_body(site) != registration_body(self._site):
             self._registration_due = 0.0
         self._beat_due = min(self._beat_due, time.monotonic() + interval)
-        self._site = replace(self._site, interval=interval, capabilities=capabilities)
+        self._site = site
         self._wake.set()
 
     def _run(self) -> None:

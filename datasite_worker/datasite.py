@@ -80,6 +80,8 @@ class FactoryDatasite:
         admin_name: str = "Factory Admin",
         admin_password: str | None = None,
         capabilities: dict[str, Any] | None = None,
+        region: str = "",
+        location: str = "",
         generation: int = 0,
         pid: int = 0,
         pulse_address: str = "",
@@ -98,6 +100,7 @@ class FactoryDatasite:
         self._auto_approval = association_request_auto_approval
         self._admin = (admin_email, admin_name, admin_password)
         self._capabilities = capabilities or DEFAULT_CAPABILITIES
+        self._region, self._location = region, location
         self._pulse_address = pulse_address
         self._reset = reset
         self._told: queue.SimpleQueue[_Word] = queue.SimpleQueue()
@@ -134,6 +137,8 @@ class FactoryDatasite:
             admin_name=order.admin_name,
             admin_password=order.admin_password,
             capabilities=order.capabilities,
+            region=order.region,
+            location=order.location,
             generation=order.generation,
             pid=pid,
             pulse_address=order.pulse_address,
@@ -300,10 +305,11 @@ class FactoryDatasite:
     def _apply(self, settings: LiveSettings) -> None:
         self._heartbeat_interval = settings.heartbeat_interval
         self._capabilities = settings.capabilities
+        self._region, self._location = settings.region, settings.location
         logger.info(
             "settings: heartbeat every %g s, capabilities %s", settings.heartbeat_interval, settings.capabilities
         )
-        self._central().apply(settings.heartbeat_interval, settings.capabilities)
+        self._central().apply(settings.heartbeat_interval, settings.capabilities, settings.region, settings.location)
 
     def _central(self) -> CentralLink:
         if self._link is None:
@@ -316,6 +322,8 @@ class FactoryDatasite:
                 self._heartbeat_url,
                 self._heartbeat_interval,
                 self._capabilities,
+                self._region,
+                self._location,
             )
             self._link = CentralLink(site, lambda changes: self._update(**changes), self._answers, self._activity.told)
         return self._link
