@@ -1,0 +1,194 @@
+"""One round of a federation as a value: who was asked, who answered, when it is over. Pure; `now` is an argument.
+
+A line is asked once at a time. One that fails is asked again after a pause, a few times, and on and on while the quorum
+cannot be reached without it. A round is over when nothing more is worth waiting for, or at its deadline.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from central.federated.participants import Update
+
+_LONGEST_PAUSE = 10.0
+
+
+class TurnState(StrEnum):
+    """Where one line is within one round."""
+
+    DUE = "due"  # to be asked, now or after a pause
+    BUSY = "busy"  # still at work for an earlier round
+    TRAINING = "training"
+    ANSWERED = "answered"
+    REFUSED = "refused"  # asking again in this round would change nothing
+
+
+class Outcome(StrEnum):
+    """How a round ended."""
+
+    DONE = "done"
+    QUORUM_MISSED = "quorum missed"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Seconds are seconds. ``retries``: how often a failed line is asked again although the quorum holds without it."""
+
+    quorum: int
+    deadline: float
+    retries: int = 3
+    pause: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One line's part in a round. ``since``: when it was last asked; ``due``: when it is to be asked."""
+
+    state: TurnState
+    due: float = 0.0
+    since: float = 0.0
+    attempts: int = 0
+    took: float = 0.0
+    reason: str = ""
+    update: Update | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Turns are in the order of the lines, whoever answers first."""
+
+    number: int
+    ends: float
+    rules: Rules
+    turns: Mapping[str, Turn]
+
+    def updates(self) -> list[Update]:
+        return [turn.update for turn in self.turns.values() if turn.update is not None]
+
+    def count(self, *states: TurnState) -> int:
+        return sum(turn.state in states for turn in self.turns.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A line handed in its update for round ``number``."""
+
+    name: str
+    number: int
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A line did not; ``refused``: and would not if it were asked again."""
+
+    name: str
+    number: int
+    reason: str
+    refused: bool = False
+
+
+Fact = Answered | Failed
+
+
+def opened(number: int, names: Sequence[str], busy: Collection[str], rules: Rules, now: float) -> Round:
+    """A new round in which nobody has been asked yet. ``busy`` lines are left to finish what they do."""
+    turns = {name: Turn(TurnState.BUSY if name in busy else TurnState.DUE, due=now) for name in names}
+    return Round(number, now + rules.deadline, rules, turns)
+
+
+def to_ask(played: Round, now: float) -> tuple[str, ...]:
+    """The lines to ask now."""
+    return tuple(name for name in _worth_asking(played) if played.turns[name].due <= now < played.ends)
+
+
+def asked(played: Round, names: Collection[str], now: float) -> Round:
+    for name in names:
+        turn = played.turns[name]
+        played = _with(played, name, replace(turn, state=TurnState.TRAINING, since=now, attempts=turn.attempts + 1))
+    return played
+
+
+def take(played: Round, fact: Fact, now: float) -> Round:
+    """The round after ``fact``. What a line says of an earlier round only frees the line for this one."""
+    turn = played.turns[fact.name]
+    if fact.number != played.number:
+        return _with(played, fact.name, replace(turn, state=TurnState.DUE, due=now))
+    took = now - turn.since
+    if isinstance(fact, Answered):
+        done = replace(turn, state=TurnState.ANSWERED, took=took, reason="", update=fact.update)
+    elif fact.refused:
+        done = replace(turn, state=TurnState.REFUSED, took=took, reason=fact.reason)
+    else:
+        pause = min(_LONGEST_PAUSE, played.rules.pause * 2 ** (turn.attempts - 1))
+        done = replace(turn, state=TurnState.DUE, took=took, reason=fact.reason, due=now + pause)
+    return _with(played, fact.name, done)
+
+
+def outcome(played: Round, now: float) -> Outcome | None:
+    """None while the round goes on."""
+    reached = played.count(TurnState.ANSWERED) >= played.rules.quorum
+    if now < played.ends and _open(played, reached):
+        return None
+    return Outcome.DONE if reached else Outcome.QUORUM_MISSED
+
+
+def wakes(played: Round) -> float:
+    """When to look again, whatever happens: the deadline, or the end of a pause."""
+    return min([played.ends, *(played.turns[name].due for name in _worth_asking(played))])
+
+
+def _open(played: Round, reached: bool) -> bool:
+    if played.count(TurnState.TRAINING) or _worth_asking(played):
+        return True
+    return not reached and _can_still(played) >= played.rules.quorum
+
+
+def _worth_asking(played: Round) -> list[str]:
+    due = [name for name, turn in played.turns.items() if turn.state is TurnState.DUE]
+    fresh = [name for name in due if played.turns[name].attempts <= played.rules.retries]
+    without = played.count(TurnState.ANSWERED, TurnState.TRAINING) + len(fresh)
+    needed = without < played.rules.quorum <= _can_still(played)
+    return due if needed else fresh
+
+
+def _can_still(played: Round) -> int:
+    """How many updates the round could end with at best."""
+    return len(played.turns) - played.count(TurnState.REFUSED)
+
+
+def _with(played: Round, name: str, turn: Turn) -> Round:
+    return replace(played, turns={**played.turns, name: turn})
+
+
+def quorum_of(asked_for: str, lines: int) -> int:
+    """How many of ``lines`` must answer: ``all``, a number, or a share (``60%``, ``0.6``). Raises ValueError."""
+    text = asked_for.strip().lower()
+    if text == "all":
+        return lines
+    share = _share(text)
+    needed = _whole(text) if share is None else math.ceil(round(share * lines, 9))
+    if not 1 <= needed <= lines:
+        raise ValueError(f"a quorum of {asked_for} is {needed} of {lines} lines")
+    return needed
+
+
+def _share(text: str) -> float | None:
+    """Of ``60%`` and ``0.6``; None of a whole number."""
+    if text.endswith("%"):
+        return _number(text[:-1]) / 100
+    return _number(text) if "." in text else None
+
+
+def _number(text: str) -> float:
+    if not re.fullmatch(r"\d*\.?\d+|\d+\.", text):
+        raise ValueError(f"a quorum is all, a number of lines or a share such as 60%, not {text!r}")
+    return float(text)
+
+
+def _whole(text: str) -> int:
+    return int(_number(text))

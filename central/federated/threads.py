@@ -1,0 +1,29 @@
+"""The outside of a federation in real life: the monotonic clock, and a thread for each line that is at work."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from central.federated.rounds import Fact
+
+
+class Threads:
+    """Daemon threads: one that waits for a straggler keeps nobody from ending the program."""
+
+    def __init__(self) -> None:
+        self._facts: queue.SimpleQueue[Fact] = queue.SimpleQueue()
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def begin(self, work: Callable[[], Fact]) -> None:
+        threading.Thread(target=lambda: self._facts.put(work()), name="line", daemon=True).start()
+
+    def wait(self, until: float) -> Fact | None:
+        try:
+            return self._facts.get(timeout=max(0.0, until - self.now()))
+        except queue.Empty:
+            return None
