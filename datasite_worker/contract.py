@@ -135,6 +135,7 @@ class StatusDocument:
     active_experiments: list[str] = field(default_factory=list)  # names of the functions that run now
     last_training_completion: str | None = None
     interrupted_jobs: list[str] = field(default_factory=list)  # jobs that the death of the last process cut off
+    limited: dict[str, str] = field(default_factory=dict)  # limits that bite now (disk, bandwidth), in words
     datasets: list[dict[str, Any]] = field(
         default_factory=list
     )  # name, shape, published_at, problem

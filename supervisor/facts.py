@@ -107,6 +107,35 @@ class RulesChanged:
     told: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one worker takes of what it may. Memory in bytes, CPU in percent of one core; a limit of 0 is none.
+
+    ``…_looks``: for how many looks in a row it has been at its limit. ``kernel``: a control group holds it there.
+    ``oom_kills``: processes of it that the kernel has ended since the last look, for want of memory in that group.
+    ``of_host``: the figures are those of all lines together, of which this is the biggest.
+    """
+
+    memory: int = 0
+    memory_limit: int = 0
+    memory_looks: int = 0
+    cpu: float = 0.0
+    cpu_limit: float = 0.0
+    cpu_looks: int = 0
+    kernel: bool = False
+    oom_kills: int = 0
+    of_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSeen:
+    """Told while a worker is near a limit or at it, and once when it no longer is."""
+
+    name: str
+    generation: int
+    load: Load
+
+
 Fact = (
     LaunchSent
     | ProcessStarted
@@ -118,4 +147,5 @@ Fact = (
     | DeadlineReached
     | OperatorAsked
     | RulesChanged
+    | LoadSeen
 )

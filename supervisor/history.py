@@ -28,6 +28,9 @@ class EventKind(StrEnum):
     UNREGISTERED = "unregistered"
     JOBS_INTERRUPTED = "jobs_interrupted"
     GPU_LOST = "gpu_lost"
+    LIMIT_NEAR = "limit_near"
+    LIMIT_REACHED = "limit_reached"
+    LIMIT_CLEARED = "limit_cleared"
     CONFIGURED = "configured"
     RELOADED = "reloaded"
     RELOAD_REFUSED = "reload_refused"
@@ -37,7 +40,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``cause``: an ``ExitKind``, a ``By``, ``probe`` or empty. ``text``: one sentence for people.
+    """``cause``: an ``ExitKind``, a ``By``, ``probe``, a limit's name or empty. ``text``: one sentence for people.
 
     ``pid`` and ``generation`` are those of the process the event speaks of; ``exit_code`` is negative for a signal.
     """

@@ -61,6 +61,7 @@ class ExitKind(StrEnum):
     SIGNAL = "signal"  # killed by a signal nobody of us sent
     OOM = "oom"  # killed by the kernel for want of memory, by the kernel's own evidence
     HUNG = "hung"  # ended by us: it did not start in time, or no longer answered
+    MEMORY_LIMIT = "memory_limit"  # ended by us: it took more memory than it may
     UNKNOWN = "unknown"  # ended while no supervisor could take its status
     LAUNCH = "launch"  # no process came of the launch
 
@@ -85,6 +86,14 @@ class Check:
     due: float = 0.0
     failures: int = 0
     successes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Limits that the present process is near to, and those it has reached: by name, each in words for people."""
+
+    near: dict[str, str] = field(default_factory=dict)
+    reached: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,9 @@ class WorkerRecord:
     asked: str = ""  # the same as a sentence for people
     settings_due: bool = False  # settings changed since it was launched; it hears of them once it is ready
     killed_for: str = ""  # why we ourselves are ending the present process, when nobody asked for it
+    killed_kind: ExitKind = ExitKind.HUNG  # and what kind of end that is
+    pressure: Pressure = Pressure()
+    limit_ends: tuple[float, ...] = ()  # when it was ended for taking too much, within the last hour
     last_exit: ExitCause | None = None
     reason: str = ""  # why the state is what it is, for people
     status: StatusDocument | None = None  # the last word of the present process

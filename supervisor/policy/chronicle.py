@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from datasite_worker.contract import StatusDocument
-from supervisor.facts import Fact, LaunchFailed, ProcessAdopted, ProcessExited
+from supervisor.facts import Fact, LaunchFailed, LoadSeen, ProcessAdopted, ProcessExited
 from supervisor.history import Event, EventKind
 from supervisor.policy.lifecycle import ADOPTED
 from supervisor.record import By, ExitCause, ExitKind, WorkerRecord, WorkerState
@@ -15,7 +15,14 @@ PROBE = "probe"
 """The cause of what a probe brought about."""
 NEVER = ExitCause(ExitKind.UNKNOWN, "nothing is known of its end")
 
-_WARNINGS = {EventKind.UNREADY, EventKind.BACKOFF, EventKind.QUARANTINED, EventKind.JOBS_INTERRUPTED}
+_WARNINGS = {
+    EventKind.UNREADY,
+    EventKind.BACKOFF,
+    EventKind.QUARANTINED,
+    EventKind.JOBS_INTERRUPTED,
+    EventKind.LIMIT_NEAR,
+    EventKind.LIMIT_REACHED,
+}
 
 
 def tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> tuple[Event, ...]:
@@ -26,6 +33,8 @@ def tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> t
 def _tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> Iterator[Event]:
     if isinstance(fact, ProcessExited) or (isinstance(fact, LaunchFailed) and _was_for_nothing(before)):
         yield _exited(before, after)
+    if isinstance(fact, LoadSeen):
+        yield from _weighed(before, after, fact)
     if isinstance(fact, ProcessAdopted):
         text = f"adopted (pid {after.pid}), running since before this supervisor"
         yield _event(after, EventKind.ADOPTED, text, cause=By.ADOPTION.value)
@@ -88,6 +97,8 @@ def _changed(before: WorkerRecord, after: WorkerRecord, now: float) -> Event:
             return _event(after, EventKind.READY, _ready(before, after, now))
         case WorkerState.UNREADY:
             return _event(after, EventKind.UNREADY, f"not ready: {after.reason}", cause=PROBE)
+        case WorkerState.STOPPING if after.killed_kind is ExitKind.MEMORY_LIMIT:
+            return _event(after, EventKind.STOPPING, f"stopping: {after.reason}", cause=after.killed_kind, warning=True)
         case WorkerState.STOPPING if after.killed_for:
             return _event(after, EventKind.STOPPING, f"killed: {after.reason}", cause=PROBE, warning=True)
         case WorkerState.STOPPING:
@@ -97,6 +108,28 @@ def _changed(before: WorkerRecord, after: WorkerRecord, now: float) -> Event:
         case WorkerState.QUARANTINED:
             return _event(after, EventKind.QUARANTINED, _waiting(after, "quarantined", now), cause=_exit_kind(after))
     return _event(after, EventKind.DOWN, f"down: {after.reason}", cause=after.asked_by or _exit_kind(after))
+
+
+def _weighed(before: WorkerRecord, after: WorkerRecord, fact: LoadSeen) -> Iterator[Event]:
+    """Each limit once when it comes near, once when it is reached, and once when it is neither any more."""
+    old, new = before.pressure, after.pressure
+    for name in new.near.keys() - old.near.keys() - old.reached.keys():
+        yield _event(after, EventKind.LIMIT_NEAR, f"near a limit: {new.near[name]}", cause=name)
+    for name in sorted(new.reached.keys() - old.reached.keys()):
+        yield _event(after, EventKind.LIMIT_REACHED, f"limit reached: {new.reached[name]}", cause=name)
+    for name in sorted((old.near.keys() | old.reached.keys()) - new.near.keys() - new.reached.keys()):
+        yield _event(after, EventKind.LIMIT_CLEARED, f"no longer near its limit of {name}", cause=name)
+    if fact.load.oom_kills:
+        text = f"out of memory: the kernel ended {fact.load.oom_kills} of its processes, to keep it within its limit"
+        yield _event(after, EventKind.LIMIT_REACHED, text, cause=ExitKind.OOM.value)
+
+
+def _felt(old: dict[str, str], new: dict[str, str], after: WorkerRecord) -> Iterator[Event]:
+    """Limits that the worker keeps itself."""
+    for name in sorted(new.keys() - old.keys()):
+        yield _event(after, EventKind.LIMIT_REACHED, f"limit reached: {new[name]}", cause=name)
+    for name in sorted(old.keys() - new.keys()):
+        yield _event(after, EventKind.LIMIT_CLEARED, f"the limit of {name} holds nothing back any more", cause=name)
 
 
 def _ready(before: WorkerRecord, after: WorkerRecord, now: float) -> str:
@@ -125,6 +158,9 @@ def _heard(old: StatusDocument | None, after: WorkerRecord) -> Iterator[Event]:
     if new.interrupted_jobs and not (same and old is not None and old.interrupted_jobs):
         jobs = f"jobs were running when it ended and are marked interrupted: {', '.join(new.interrupted_jobs)}"
         yield _event(after, EventKind.JOBS_INTERRUPTED, jobs)
+    if new.jobs_cut_off > (old.jobs_cut_off if same and old is not None else 0):
+        yield _event(after, EventKind.JOBS_INTERRUPTED, f"a job was interrupted: {new.last_job_cut_off}")
+    yield from _felt(old.limited if same and old is not None else {}, new.limited, after)
     known = old.registered if same and old is not None else None
     if new.registered and not known:
         yield _event(after, EventKind.REGISTERED, new.registration or "registered")

@@ -16,6 +16,7 @@ from supervisor.facts import (
     Fact,
     LaunchFailed,
     LaunchSent,
+    LoadSeen,
     OperatorAsked,
     ProbeAnswered,
     ProcessAdopted,
@@ -25,7 +26,7 @@ from supervisor.facts import (
     RulesChanged,
 )
 from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Order, Probe, Terminate
-from supervisor.policy import health
+from supervisor.policy import health, limits
 from supervisor.policy.restart import backoff_delay, is_crash_loop, remember_crash, wants_restart
 from supervisor.record import (
     BY_WORDS,
@@ -33,6 +34,7 @@ from supervisor.record import (
     ExitCause,
     ExitKind,
     OperatorRequest,
+    Pressure,
     Wanted,
     WorkerRecord,
     WorkerState,
@@ -114,6 +116,8 @@ def _no_process() -> dict[str, Any]:
         "status": None,
         "settings_due": False,
         "killed_for": "",
+        "killed_kind": ExitKind.HUNG,
+        "pressure": Pressure(),
         "probe_pending": False,
         "readiness": Check(),
         "liveness": Check(),
@@ -254,10 +258,27 @@ def exited_while_stopping(record: WorkerRecord, fact: ProcessExited, now: float)
 
 def _ended_by_us(record: WorkerRecord, code: int | None, now: float) -> Step:
     """It did not do its work, and was killed for that, or its launch given up: a crash, unless somebody asked."""
-    cause = ExitCause(ExitKind.HUNG, record.killed_for, code)
+    cause = ExitCause(record.killed_kind, record.killed_for, code)
     if record.restart_asked and record.wanted is Wanted.UP:
         return _gone_as_asked(replace(record, last_exit=cause), now)
+    if cause.kind is ExitKind.MEMORY_LIMIT:
+        return _too_big(record, cause, now)
     return _crashed(record, cause, now)
+
+
+def _too_big(record: WorkerRecord, cause: ExitCause, now: float) -> Step:
+    """No crash, so it never quarantines; but the more often within an hour, the longer it stays down."""
+    ends = limits.remember(record.limit_ends, now)
+    record = replace(record, last_exit=cause, limit_ends=ends)
+    if record.wanted is Wanted.DOWN:
+        return _rest(record, DOWN, now, record.asked)
+    record = replace(record, asked_by=None, asked="")
+    if not wants_restart(record.rules.restart.mode, cause):
+        mode = record.rules.restart.mode
+        return _rest(record, DOWN, now, f"{cause}; restart mode is {mode}", wanted=Wanted.DOWN)
+    if (delay := limits.rest(len(ends))) > 0:
+        return _rest(record, BACKOFF, now, str(cause), deadline=now + delay)
+    return _restart_by_itself(record, now)
 
 
 def _gone_as_asked(record: WorkerRecord, now: float) -> Step:
@@ -315,6 +336,14 @@ def probed(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
         return Step(_enter(record, UNREADY, now, f"readiness probe failed: {fact.reason}"))
     if record.state is UNREADY and ok and health.has_succeeded(record.readiness, probes.readiness):
         return Step(_enter(record, READY, now))
+    return Step(record)
+
+
+def weigh(record: WorkerRecord, fact: LoadSeen, now: float) -> Step:
+    """Where the kernel holds a line to its limits there is only something to tell."""
+    record = replace(record, pressure=limits.pressure(record.pressure, fact.load))
+    if why := limits.why_end(fact.load):
+        return _terminate(record, now, why, killed_for=why, killed_kind=ExitKind.MEMORY_LIMIT)
     return Step(record)
 
 
@@ -427,6 +456,7 @@ _AT_REST: dict[type, Handler] = {
     DeadlineReached: wait_is_over,
     OperatorAsked: asked_at_rest,
     RulesChanged: take_rules,
+    LoadSeen: ignore,
 }
 _RUNNING: dict[type, Handler] = {
     LaunchSent: ignore,
@@ -439,6 +469,7 @@ _RUNNING: dict[type, Handler] = {
     DeadlineReached: probe_is_due,
     OperatorAsked: asked_running,
     RulesChanged: take_rules,
+    LoadSeen: weigh,
 }
 _ROWS: dict[WorkerState, dict[type, Handler]] = {
     DOWN: {**_AT_REST, DeadlineReached: ignore},
@@ -464,6 +495,7 @@ _ROWS: dict[WorkerState, dict[type, Handler]] = {
         DeadlineReached: grace_is_over,
         OperatorAsked: asked_stopping,
         RulesChanged: take_rules,
+        LoadSeen: ignore,
     },
     BACKOFF: _AT_REST,
     QUARANTINED: _AT_REST,

@@ -13,6 +13,8 @@ from supervisor.facts import (
     Fact,
     LaunchFailed,
     LaunchSent,
+    Load,
+    LoadSeen,
     OperatorAsked,
     ProbeAnswered,
     ProcessAdopted,
@@ -57,6 +59,7 @@ FACTS: dict[type, Fact] = {
     DeadlineReached: DeadlineReached("a", 3),
     OperatorAsked: OperatorAsked("a", OperatorRequest.STOP),
     RulesChanged: RulesChanged("a", Rules(grace=1.0), told=True),
+    LoadSeen: LoadSeen("a", 3, Load(memory=5, memory_limit=4, memory_looks=9)),
 }
 
 

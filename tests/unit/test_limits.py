@@ -1,0 +1,235 @@
+"""Limits of a line as decisions: what is told and when, when it is restarted and how long it then rests, which cores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from datasite_worker.contract import StatusDocument
+from supervisor.facts import DeadlineReached, Load, LoadSeen, OperatorAsked, ProcessExited, PulseReceived
+from supervisor.history import EventKind
+from supervisor.orders import Launch, Terminate
+from supervisor.policy import limits
+from supervisor.policy.chronicle import tell
+from supervisor.policy.lifecycle import next_due, step
+from supervisor.record import (
+    Check,
+    ExitCause,
+    ExitKind,
+    OperatorRequest,
+    Pressure,
+    Wanted,
+    WorkerRecord,
+    WorkerState,
+)
+from supervisor.spec import RestartMode, RestartPolicy, Rules
+
+GB = 10**9
+LIMIT = 4 * GB
+CLEAN = ExitCause(ExitKind.CLEAN, "exit code 0", 0)
+
+
+def record(**more: Any) -> WorkerRecord:
+    far = Check(9e9)
+    ready = WorkerRecord("a", state=WorkerState.READY, wanted=Wanted.UP, generation=3, readiness=far, liveness=far)
+    return replace(ready, **{"pid": 77, "created": 5, "started_at": 90.0, "ready_since": 91.0, **more})
+
+
+def seen(memory: float, looks: int = 0, generation: int = 3, **more: Any) -> LoadSeen:
+    load = Load(memory=round(memory * GB), memory_limit=LIMIT, memory_looks=looks, **more)
+    return LoadSeen("a", generation, load)
+
+
+def told(before: WorkerRecord, *facts: Any) -> tuple[WorkerRecord, list[tuple[EventKind, str]]]:
+    events: list[tuple[EventKind, str]] = []
+    for fact in facts:
+        after = step(before, fact, 100.0).record
+        events += [(event.event, event.cause) for event in tell(before, after, fact, 100.0)]
+        before = after
+    return before, events
+
+
+# --- warnings ---
+
+
+def test_a_warning_comes_once_and_is_taken_back_once() -> None:
+    """At 90 % of the memory limit; what wavers above 85 % is not told again; below that it is cleared."""
+    last, events = told(record(), *(seen(gb) for gb in (3.5, 3.6, 3.7, 3.5, 3.61, 3.3, 3.3)))
+    assert [(EventKind.LIMIT_NEAR, "memory"), (EventKind.LIMIT_CLEARED, "memory")] == events
+    assert Pressure() == last.pressure
+
+
+def test_a_warning_names_the_figures() -> None:
+    """What it takes and what it may."""
+    after = step(record(), seen(3.7), 100.0).record
+    assert {"memory": "takes 3.70 of 4 GB of memory"} == after.pressure.near
+    (event,) = tell(record(), after, seen(3.7), 100.0)
+    assert ("near a limit: takes 3.70 of 4 GB of memory", True) == (event.text, event.warning)
+
+
+def test_a_limit_that_is_reached_is_told_again_when_it_was_near() -> None:
+    """Near, reached, and cleared are three events; falling back to near is none."""
+    _, events = told(record(), seen(3.7), seen(4.1, 1), seen(3.7), seen(1.0))
+    expected = [EventKind.LIMIT_NEAR, EventKind.LIMIT_REACHED, EventKind.LIMIT_CLEARED]
+    assert expected == [kind for kind, _ in events]
+
+
+def test_cpu_is_told_after_a_while_and_restarts_nobody() -> None:
+    """Three looks in a row at the limit; a line that computes hard is doing its work."""
+    busy = [LoadSeen("a", 3, Load(cpu=250.0, cpu_limit=200.0, cpu_looks=looks)) for looks in (1, 2, 3, 4)]
+    last, events = told(record(), *busy, LoadSeen("a", 3, Load(cpu=10.0, cpu_limit=200.0)))
+    assert [(EventKind.LIMIT_REACHED, "cpu"), (EventKind.LIMIT_CLEARED, "cpu")] == events
+    assert WorkerState.READY is last.state
+
+
+@pytest.mark.parametrize(
+    ("load", "worth"),
+    [
+        (Load(memory=3 * GB, memory_limit=LIMIT), False),
+        (Load(memory=round(3.41 * GB), memory_limit=LIMIT), True),
+        (Load(memory=9 * GB), False),
+        (Load(cpu=900.0, cpu_limit=100.0, cpu_looks=2), False),
+        (Load(cpu=900.0, cpu_limit=100.0, cpu_looks=3), True),
+        (Load(oom_kills=1), True),
+    ],
+)
+def test_what_is_ordinary_is_not_worth_telling(load: Load, worth: bool) -> None:
+    """So that a fleet within its limits makes no facts at all."""
+    assert worth == limits.is_worth_telling(load)
+
+
+# --- the restart ---
+
+
+def test_memory_over_its_limit_for_three_looks_is_a_graceful_restart() -> None:
+    """One look over it may be a moment; three in a row are not. SIGTERM, with the figures as the reason."""
+    before = record()
+    for looks in (1, 2):
+        assert () == step(before, seen(4.2, looks), 100.0).orders
+    made = step(before, seen(4.2, 3), 100.0)
+    assert (Terminate("a", 3, 77),) == made.orders
+    assert (WorkerState.STOPPING, "memory limit: takes 4.20 of 4 GB of memory") == (
+        made.record.state,
+        made.record.reason,
+    )
+    assert 100.0 + before.rules.grace == next_due(made.record)  # then SIGKILL, as at every stop
+
+
+def test_a_line_in_a_control_group_is_not_restarted() -> None:
+    """The kernel holds it there already."""
+    assert WorkerState.READY is step(record(), seen(4.2, 9, kernel=True), 100.0).record.state
+
+
+def ended(before: WorkerRecord, now: float) -> WorkerRecord:
+    """The line is ended for its memory, and has gone."""
+    stopping = step(before, seen(4.2, 3, before.generation), now).record
+    return step(stopping, ProcessExited("a", before.generation, CLEAN), now).record
+
+
+def test_it_is_back_at_once_and_the_restart_has_its_cause() -> None:
+    """Counted as ``memory_limit``, not as a crash."""
+    after = ended(record(), 100.0)
+    assert (WorkerState.STARTING, 4, {"memory_limit": 1}, ()) == (
+        after.state,
+        after.generation,
+        after.restarts_by_cause,
+        after.crashes,
+    )
+    assert "memory limit: takes 4.20 of 4 GB of memory" == str(after.last_exit)
+
+
+def test_a_line_that_is_always_too_big_rests_longer_and_longer() -> None:
+    """0, 30, 60, 120 s and so on up to ten minutes; it is never given up, and never restarted in a circle."""
+    line, now, rests = record(), 1000.0, []
+    for _ in range(8):
+        line = ended(line, now)
+        rests.append((line.deadline or now) - now if line.state is WorkerState.BACKOFF else 0.0)
+        now += rests[-1]
+        if line.state is WorkerState.BACKOFF:
+            line = step(line, DeadlineReached("a", line.generation), now).record
+        line = record(generation=line.generation, limit_ends=line.limit_ends)  # it came up, and is too big again
+    assert [0.0, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0] == rests
+
+
+def test_an_hour_later_all_is_forgotten() -> None:
+    """Then the next one is answered at once again."""
+    assert (9000.0,) == limits.remember((1000.0, 2000.0, 5400.0), 9000.0)
+    assert (8000.0, 9000.0) == limits.remember((8000.0,), 9000.0)
+
+
+def test_a_stop_that_is_asked_meanwhile_holds() -> None:
+    """The operator's word is the last one."""
+    stopping = step(record(), seen(4.2, 3), 100.0).record
+    stopping = step(stopping, OperatorAsked("a", OperatorRequest.STOP), 101.0).record
+    assert WorkerState.DOWN is step(stopping, ProcessExited("a", 3, CLEAN), 102.0).record.state
+
+
+def test_a_restart_that_is_asked_meanwhile_is_one() -> None:
+    """And waits for nothing, however often the line was too big."""
+    stopping = step(record(limit_ends=(90.0, 95.0)), seen(4.2, 3), 100.0).record
+    stopping = step(stopping, OperatorAsked("a", OperatorRequest.RESTART), 101.0).record
+    assert (Launch("a", 4),) == step(stopping, ProcessExited("a", 3, CLEAN), 102.0).orders
+
+
+def test_a_line_that_is_never_to_be_restarted_stays_down() -> None:
+    """``restart: {mode: never}`` holds for this end as for any other."""
+    never = record(rules=Rules(RestartPolicy(RestartMode.NEVER)))
+    after = ended(never, 100.0)
+    assert (WorkerState.DOWN, Wanted.DOWN) == (after.state, after.wanted)
+
+
+def test_what_is_told_of_the_restart() -> None:
+    """The limit, the stop for it, the end, the start: each with its cause."""
+    _, events = told(record(), seen(4.2, 3), ProcessExited("a", 3, CLEAN))
+    assert [
+        (EventKind.LIMIT_REACHED, "memory"),
+        (EventKind.STOPPING, "memory_limit"),
+        (EventKind.EXITED, "memory_limit"),
+        (EventKind.STARTING, "memory_limit"),
+    ] == events
+
+
+def test_the_biggest_line_goes_when_all_together_take_too_much() -> None:
+    """And it is said that the figures are everybody's."""
+    made = step(record(), seen(4.2, 3, of_host=True), 100.0)
+    assert "memory limit: the biggest where all lines together take 4.20 of 4 GB of memory" == made.record.reason
+
+
+def test_processes_that_the_kernel_ended_are_told() -> None:
+    """A job that ran into the control group's limit, while its datasite lives on."""
+    _, events = told(record(), seen(3.0, kernel=True, oom_kills=1))
+    assert [(EventKind.LIMIT_REACHED, "oom")] == events
+
+
+# --- what the worker says itself ---
+
+
+def said(**more: Any) -> PulseReceived:
+    document = StatusDocument("a", "localhost", 8080, "cpu", "running", generation=3, pid=77, **more)
+    return PulseReceived("a", 3, document)
+
+
+def test_a_full_disk_is_told_once_at_its_beginning_and_once_at_its_end() -> None:
+    """What the datasite says in its pulse becomes events."""
+    full = said(limited={"disk": "1.0 GB free, below 2 GB: uploads are refused"})
+    _, events = told(record(), said(), full, full, said(), said())
+    assert [(EventKind.LIMIT_REACHED, "disk"), (EventKind.LIMIT_CLEARED, "disk")] == events
+
+
+# --- cores ---
+
+
+def test_a_share_of_cpu_becomes_whole_cores() -> None:
+    """150 % is two cores, 50 % is one; 0, and what is more than there is, are all."""
+    eight = tuple(range(8))
+    assert [2, 1, 8, 8, 8] == [len(limits.cores_for("a", percent, eight)) for percent in (150, 50, 0, 800, 9000)]
+
+
+def test_the_cores_are_the_same_each_time_and_spread() -> None:
+    """By name alone; twenty lines of one core each do not all sit on one."""
+    allowed = (2, 3, 6, 7)
+    first = limits.cores_for("alpha", 100, allowed)
+    assert first == limits.cores_for("alpha", 100, allowed)
+    assert set(allowed) == {core for n in range(20) for core in limits.cores_for(f"line_{n}", 100, allowed)}
