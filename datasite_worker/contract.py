@@ -90,6 +90,7 @@ class LaunchOrder:
     limits: Limits = Limits()
     datasets: tuple[DatasetOrder, ...] = ()
     threads: int = 1
+    threads_fixed: bool = False  # every training takes ``threads``, instead of sharing them
     environment: dict[str, str] = field(default_factory=dict)
     cuda_visible_devices: str | None = None  # UUIDs; None: leave as it is; "": no GPU
     gpu_memory_bytes: int = 0  # what it may take of each GPU it sees; 0: all there is
@@ -135,10 +136,10 @@ class StatusDocument:
     active_experiments: list[str] = field(default_factory=list)  # names of the functions that run now
     last_training_completion: str | None = None
     interrupted_jobs: list[str] = field(default_factory=list)  # jobs that the death of the last process cut off
+    jobs_cut_off: int = 0  # jobs of this process that ended without a result
+    last_job_cut_off: str = ""  # the last of them, and why
     limited: dict[str, str] = field(default_factory=dict)  # limits that bite now (disk, bandwidth), in words
-    datasets: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # name, shape, published_at, problem
+    datasets: list[dict[str, Any]] = field(default_factory=list)  # name, shape, published_at, problem
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()

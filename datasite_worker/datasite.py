@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
+import os
 import queue
 import shutil
 import threading
@@ -24,6 +25,7 @@ from datasite_worker.contract import (
     LEASH,
     STATUS_PATH,
     LaunchOrder,
+    Limits,
     LiveSettings,
     Phase,
     StatusDocument,
@@ -31,6 +33,9 @@ from datasite_worker.contract import (
     settings_file,
 )
 from datasite_worker.credentials import AdminLogin, admin_login, identity, show
+from datasite_worker.jobs.process import Errand
+from datasite_worker.jobs.queue import JobQueue, threads_of
+from datasite_worker.jobs.zygote import Zygote, may_fork
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +90,10 @@ class FactoryDatasite:
         generation: int = 0,
         pid: int = 0,
         pulse_address: str = "",
+        limits: Limits = Limits(),  # noqa: B008 - a frozen value
+        threads: int = 0,
+        threads_fixed: bool = False,
+        gpu_memory_bytes: int = 0,
     ) -> None:
         self.factory_name = factory_name
         self.port = port
@@ -107,6 +116,12 @@ class FactoryDatasite:
         self._status_lock = threading.Lock()
         self._server: Any = None
         self._serving: server.Serving | None = None
+        self._limits = limits
+        self._threads = threads or torch.get_num_threads()
+        self._threads_fixed = threads_fixed
+        self._gpu_memory_bytes = gpu_memory_bytes
+        self._zygote: Zygote | None = None
+        self._jobs: JobQueue | None = None
         self._link: CentralLink | None = None
         self._activity = activity.Activity(self._note_activity)
         self._strays = strays.Strays()
@@ -142,12 +157,18 @@ class FactoryDatasite:
             generation=order.generation,
             pid=pid,
             pulse_address=order.pulse_address,
+            limits=order.limits,
+            threads=order.threads,
+            threads_fixed=order.threads_fixed,
+            gpu_memory_bytes=order.gpu_memory_bytes,
         )
 
     # --- steps of the lifecycle ---
 
     def detect_device(self) -> str:
-        """``cuda:0`` when this process sees a GPU, else ``cpu``."""
+        """``cuda:0`` when this process sees a GPU, else ``cpu``. Asks NVML: what has initialised CUDA cannot fork jobs
+        that use it."""
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
         logger.info("device: %s", device)
         return device
@@ -161,6 +182,7 @@ class FactoryDatasite:
 
         Raises PortTaken and ConfigurationFailure, before anything is touched.
         """
+        self._make_zygote()
         listening = process.bind(self.hostname, self.port)
         try:
             process.claim(self.state_dir)
@@ -183,9 +205,33 @@ class FactoryDatasite:
             self.state_dir,
             dev_mode=self.dev_mode,
             auto_approval=self._auto_approval,
+            sessions=self._limits.sessions,
         )
         self._update(interrupted_jobs=self._server.interrupted)
+        self._jobs = JobQueue(
+            self._server, self._zygote, self._errand, self._activity, self._note_cut_off, self._limits.sessions
+        )
+        self._jobs.start()
         self.create_admin_user(*self._admin)
+
+    def _make_zygote(self) -> None:
+        """Before there is a thread, or a socket, or a database. Where there are threads already, as in a notebook, the
+        first job waits for a fresh one."""
+        if self._zygote is None and may_fork():
+            self._zygote = Zygote.forked()
+
+    def _errand(self, running: int) -> Errand:
+        threads = threads_of(self._threads, running, fixed=self._threads_fixed)
+        return Errand(
+            self.factory_name,
+            str(self.state_dir),
+            threads=threads,
+            gpu_memory_bytes=self._gpu_memory_bytes,
+            dev_mode=self.dev_mode,
+        )
+
+    def _note_cut_off(self, job: str, why: str) -> None:
+        self._renew(lambda: {"jobs_cut_off": self._status.jobs_cut_off + 1, "last_job_cut_off": f"{job}: {why}"})
 
     def _handle(self) -> Any:
         host = process.own_address(self.hostname)
@@ -272,6 +318,8 @@ class FactoryDatasite:
             self._link.stop()
         if self._serving is not None:
             self._serving.stop()
+        if self._jobs is not None:
+            self._jobs.stop()
         logger.info("stopped")
 
     # --- inside ---
@@ -306,6 +354,9 @@ class FactoryDatasite:
         self._heartbeat_interval = settings.heartbeat_interval
         self._capabilities = settings.capabilities
         self._region, self._location = settings.region, settings.location
+        self._limits = settings.limits
+        if self._jobs is not None:
+            self._jobs.allow(settings.limits.sessions)
         logger.info(
             "settings: heartbeat every %g s, capabilities %s", settings.heartbeat_interval, settings.capabilities
         )

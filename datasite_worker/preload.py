@@ -10,6 +10,7 @@ from syft.protocol.data_protocol import get_data_protocol
 
 import datasite_worker.datasite
 import datasite_worker.gpu
+import datasite_worker.jobs.process
 import datasite_worker.server
 
 __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]

@@ -21,53 +21,46 @@ from nacl.signing import SigningKey
 from syft.server.credentials import SyftSigningKey
 from syft.server.datasite import Datasite
 from syft.server.routes import make_routes
+from syft.server.server import create_default_worker_pool
 from syft.service.api.api_service import APIService
 from syft.service.context import AuthedServiceContext
-from syft.service.queue import zmq_consumer
-from syft.service.queue.zmq_producer import ZMQProducer
+from syft.service.queue.queue import QueueManager
 from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 from syft.types.result import as_result
 from syft.types.uid import UID
 
-from datasite_worker import jobs
 from datasite_worker.contract import STATUS_PATH, StatusDocument
 from datasite_worker.credentials import AdminLogin, Identity
+from datasite_worker.jobs import settling, stores
 
 _STOP_PATIENCE = 1
 _START_PATIENCE = 10.0
 _ENDPOINT = "factory.status"
-_NEVER = 10.0 * 365 * 86400
 
 
 class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
-    """PySyft's datasite, which settles the jobs of its last life before its queue starts to move them."""
+    """PySyft's datasite without PySyft's job queue: it settles the jobs of its last life, and ``jobs.queue`` runs the
+    new ones. PySyft's own listens on a port of every interface, without authentication, and writes the database every
+    second."""
 
     interrupted: list[str]
 
     def init_queue_manager(self, queue_config: Any) -> None:
-        self.interrupted = jobs.settle(self)
-        super().init_queue_manager(queue_config)
-        self._consume()
+        self.interrupted = settling.settle(self)
+        self.queue_manager = QueueManager(config=queue_config)
+        create_default_worker_pool(self)
 
-    def _consume(self) -> None:
-        """PySyft starts the consumers of its default pool only when it makes the pool, on a first start; without this,
-        no job queued after a restart would ever run."""
-        pool = self.get_default_worker_pool().unwrap()
-        at_work = {one.syft_worker_id for several in self.queue_manager.consumers.values() for one in several}
-        (producer,) = self.queue_manager.producers.values()
-        for worker in pool.worker_list:
-            if worker.object_uid not in at_work:
-                self.add_consumer_for_service(pool.name, worker.object_uid, producer.address)
+    def add_consumer_for_service(self, *_args: Any, **_kwargs: Any) -> None:
+        """PySyft's pools of workers stay for clients to see; nothing consumes for them."""
 
 
-def make_server(name: str, who: Identity, state: Path, *, dev_mode: bool, auto_approval: bool) -> SettledDatasite:
-    """PySyft's server with its fixed identity. Queued jobs run in a thread of this process: a job forked from a
-    serving process can deadlock in SQLite."""
+def make_server(
+    name: str, who: Identity, state: Path, *, dev_mode: bool, auto_approval: bool, sessions: int
+) -> SettledDatasite:
+    """PySyft's server with its fixed identity. ``sessions``: how many workers it shows, as each runs one job."""
     os.environ["SYFT_TEMP_ROOT"] = str(state / "syft")
-    _keep_queue_on_loopback()
-    _keep_queue_going()
-    return SettledDatasite(
+    made = SettledDatasite(
         name=name,
         id=UID.from_string(who.uid),
         signing_key=SyftSigningKey(signing_key=SigningKey(bytes.fromhex(who.signing_key))),
@@ -75,28 +68,13 @@ def make_server(name: str, who: Identity, state: Path, *, dev_mode: bool, auto_a
         root_username="fleet",
         root_password=who.root_password,
         processes=1,
-        thread_workers=True,
-        n_consumers=1,
-        create_producer=True,
+        n_consumers=sessions,
         in_memory_workers=True,
         association_request_auto_approval=auto_approval,
         dev_mode=dev_mode,
     )
-
-
-def _keep_queue_on_loopback() -> None:
-    """PySyft's job queue binds every interface, without authentication; nobody outside this host needs it."""
-
-    def bind(producer: Any, endpoint: str) -> None:
-        producer.socket.bind(endpoint.replace("tcp://*:", "tcp://127.0.0.1:"))
-
-    ZMQProducer.bind = bind
-
-
-def _keep_queue_going() -> None:
-    """A consumer that was busy for more than a minute takes its producer for dead, and reconnects so clumsily that the
-    next job waits another minute. Here both live in one process, and neither outlives the other."""
-    zmq_consumer.PRODUCER_TIMEOUT_SEC = _NEVER
+    stores.be_patient(made)
+    return made
 
 
 def create_admin(server: Datasite, login: AdminLogin) -> bool:

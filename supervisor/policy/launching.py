@@ -95,6 +95,7 @@ def _datasite_order(
         limits=_limits(spec.resources),
         datasets=tuple(map(_dataset, spec.datasets)),
         threads=threads_per_line(spec, len(config.datasites), cores),
+        threads_fixed=spec.resources.threads > 0,
         environment=dict(spec.environment),
         cuda_visible_devices=None if gpus is None and spec.gpu.mode == "auto" else ",".join(gpus or ()),
         gpu_memory_bytes=spec.gpu.memory_bytes if gpus else 0,

@@ -1,0 +1,159 @@
+"""One queued job, in its own process: makes PySyft's server over the datasite's stores, runs the job, keeps the result.
+
+It does what PySyft's own ``handle_message_multiprocessing`` does, without its sleeps, and without its thread that looks
+every five seconds whether somebody wants the job dead: here that is the zygote's affair, at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import setproctitle
+import torch
+from nacl.signing import SigningKey
+from syft.server.credentials import SyftSigningKey
+from syft.server.server import AuthServerContextRegistry, Server
+from syft.service.context import AuthedServiceContext
+from syft.service.job.job_stash import JobStatus
+from syft.service.notification.email_templates import FailedJobTemplate
+from syft.service.notification.notification_service import CreateNotification
+from syft.service.notifier.notifier_enums import NOTIFIERS
+from syft.service.queue.queue_service import QueueService
+from syft.service.queue.queue_stash import QueueItem, Status
+from syft.service.response import SyftError
+from syft.store.linked_obj import LinkedObject
+from syft.types.datetime import DateTime
+from syft.types.errors import SyftException
+from syft.types.uid import UID
+
+from datasite_worker import gpu
+from datasite_worker.credentials import identity
+from datasite_worker.jobs import stores
+
+logger = logging.getLogger(__name__)
+
+_LOG_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What a job's process has to know; crosses from worker to zygote as JSON."""
+
+    datasite: str
+    state_dir: str
+    item: str = ""  # uid of the queue item
+    title: str = ""  # what runs, for people
+    threads: int = 1
+    gpu_memory_bytes: int = 0
+    dev_mode: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(errand: dict[str, Any], nudge: Callable[[], None]) -> None:
+    """Run that job to its end. ``nudge`` is called when it has queued another one."""
+    told = Errand(**errand)
+    setproctitle.setproctitle(f"fleet: {told.datasite}, job {told.title}")
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(told.threads)
+    torch.set_num_threads(told.threads)
+    gpu.limit_memory(told.gpu_memory_bytes)
+    server = _server(told)
+    stores.on_arrival(server, lambda _item: nudge())
+    perform(server, server.queue_stash.get_by_uid(server.verify_key, UID.from_string(told.item)).unwrap())
+
+
+def _server(told: Errand) -> Server:
+    """PySyft's server as a job sees it: the same stores and identity, no queue, no migration, no HTTP."""
+    who = identity(Path(told.state_dir))
+    os.environ["SYFT_TEMP_ROOT"] = str(Path(told.state_dir) / "syft")
+    made = Server(
+        name=told.datasite,
+        id=UID.from_string(who.uid),
+        signing_key=SyftSigningKey(signing_key=SigningKey(bytes.fromhex(who.signing_key))),
+        root_email=who.root_email,
+        root_username="fleet",
+        root_password=who.root_password,
+        is_subprocess=True,
+        migrate=False,
+        dev_mode=told.dev_mode,
+    )
+    stores.be_patient(made)
+    return made
+
+
+def perform(server: Any, item: QueueItem) -> None:
+    """Run the job of ``item``; afterwards both are resolved, whatever it did short of ending this process."""
+    _begin(server, item)
+    try:
+        result, status, job_status = _call(server, item), Status.COMPLETED, JobStatus.COMPLETED
+    except Exception as error:  # noqa: BLE001 - whatever user code raised is the job's result
+        logger.info("job %s failed: %s", item.job_id, error)
+        _notify(server, item)
+        message = error.public_message if isinstance(error, SyftException) else str(error)
+        result, status, job_status = SyftError(message=message), Status.ERRORED, JobStatus.ERRORED
+    _end(server, item, result, status, job_status)
+
+
+def _begin(server: Any, item: QueueItem) -> None:
+    """The item first: one whose job had not begun goes back to the queue after a crash (``jobs.settling``)."""
+    item.status, item.server_uid = Status.PROCESSING, server.id
+    server.queue_stash.update(server.verify_key, item).unwrap()
+    job = server.job_stash.get_by_uid(server.verify_key, item.job_id).unwrap()
+    _wait_for_log(server, job.log_id)
+    job.status, job.server_uid = JobStatus.PROCESSING, server.id
+    job.job_pid, job.updated_at = os.getpid(), DateTime.now()
+    server.job_stash.update(server.verify_key, job).unwrap()
+
+
+def _wait_for_log(server: Any, log_id: UID) -> None:
+    """PySyft stores a job's log after the job itself, and a function that prints before that fails."""
+    give_up = time.monotonic() + _LOG_PATIENCE
+    while not server.services.log.stash.exists(server.verify_key, log_id) and time.monotonic() < give_up:
+        time.sleep(0.01)
+
+
+def _call(server: Any, item: QueueItem) -> Any:
+    credentials = item.syft_client_verify_key
+    context = AuthedServiceContext(
+        server=server,
+        credentials=credentials,
+        role=server.get_role_for_credentials(credentials=credentials),
+        job_id=item.job_id,
+        has_execute_permissions=item.has_execute_permissions,
+    )
+    AuthServerContextRegistry.set_server_context(server_uid=server.id, context=context, user_verify_key=credentials)
+    service = server.get_service("userservice" if item.service == "user" else item.service)
+    return getattr(service, item.method)(context, *item.args, **item.kwargs)
+
+
+def _notify(server: Any, item: QueueItem) -> None:
+    """Whoever queued it finds a notification, as with PySyft's own queue."""
+    context = AuthedServiceContext(server=server, credentials=server.verify_key)
+    message = CreateNotification(
+        subject=f"Job {item.job_id} failed!",
+        from_user_verify_key=server.verify_key,
+        to_user_verify_key=item.syft_client_verify_key,
+        linked_obj=LinkedObject.with_context(item, context=context, service_type=QueueService),
+        notifier_types=[NOTIFIERS.EMAIL],
+        email_template=FailedJobTemplate,
+    )
+    try:
+        server.services.notification.send(context=context, notification=message)
+    except SyftException:
+        logger.warning("nobody could be notified that job %s failed", item.job_id, exc_info=True)
+
+
+def _end(server: Any, item: QueueItem, result: Any, status: Status, job_status: JobStatus) -> None:
+    """The job is read anew: its function may have counted iterations. It comes first, as clients wait for it."""
+    job = server.job_stash.get_by_uid(server.verify_key, item.job_id).unwrap()
+    job.result, job.resolved, job.status = result, True, job_status
+    server.job_stash.update(server.verify_key, job).unwrap()
+    item.result, item.resolved, item.status = result, True, status
+    server.queue_stash.update(server.verify_key, item).unwrap()

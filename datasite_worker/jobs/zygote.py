@@ -1,0 +1,259 @@
+"""A process that does nothing but fork jobs: clean, with one thread, and with PySyft and torch loaded.
+
+A job forked from the serving process can deadlock, as threads there hold SQLite's locks; a fresh interpreter for each
+costs seconds and half a gigabyte. So the worker forks a zygote before it has any thread, and the zygote forks the jobs.
+It knows nothing of jobs: an errand is a dictionary for ``jobs.process.run``. Standard library only here.
+
+Between the two: a socket of whole messages (JSON). Down: ``{"run": tag, "errand": …}``, ``{"kill": tag}``. Up:
+``{"born": tag, "pid": …}``, ``{"gone": tag, "status": …}``, the status as of waitpid(2). The zygote ends with its
+worker, however that ends, and the jobs with the zygote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LARGEST = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """The job of that errand runs as ``pid``."""
+
+    tag: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """It has ended and was reaped. ``status`` is waitpid's; None: with its zygote, and nobody knows how."""
+
+    tag: int
+    status: int | None
+
+
+class Zygote:
+    """The worker's end. ``nudges``: what jobs write a byte to when they have queued something themselves."""
+
+    def __init__(self, control: socket.socket, nudges: int, pid: int) -> None:
+        self.control = control
+        self.nudges = nudges
+        self.pid = pid
+
+    @classmethod
+    def forked(cls) -> Zygote:
+        """Forked from this process, which has to have one thread still; see ``may_fork``."""
+        ours, theirs, nudges, nudge = _channels()
+        worker = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            os.close(nudges)
+            _live(theirs, nudge, worker)
+        return cls._kept(ours, theirs, nudges, nudge, pid)
+
+    @classmethod
+    def fresh(cls) -> Zygote:
+        """A new interpreter, which takes seconds to import PySyft: for a process that must not fork any more."""
+        ours, theirs, nudges, nudge = _channels()
+        arguments = [str(one) for one in (theirs.fileno(), nudge, os.getpid())]
+        # -P: the working directory is the datasite's, and user code writes files into it.
+        started = subprocess.Popen(
+            [sys.executable, "-P", "-m", "datasite_worker.jobs.zygote", *arguments],
+            pass_fds=(theirs.fileno(), nudge),
+            stdin=subprocess.DEVNULL,
+        )
+        started.returncode = 0  # reaped by ``bury``, not by Popen
+        return cls._kept(ours, theirs, nudges, nudge, started.pid)
+
+    @classmethod
+    def _kept(cls, ours: socket.socket, theirs: socket.socket, nudges: int, nudge: int, pid: int) -> Zygote:
+        theirs.close()
+        os.close(nudge)
+        return cls(ours, nudges, pid)
+
+    def run(self, tag: int, errand: dict[str, Any]) -> None:
+        """Ask for a job. Raises OSError when the zygote is gone."""
+        self._send({"run": tag, "errand": errand})
+
+    def kill(self, tag: int) -> None:
+        """SIGKILL the job of that errand, and its process group. Raises OSError when the zygote is gone."""
+        self._send({"kill": tag})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self.control.send(json.dumps(message).encode())
+
+    def hear(self) -> Born | Gone | None:
+        """The next word, waiting for it; None: the zygote is gone."""
+        try:
+            told = json.loads(self.control.recv(_LARGEST) or b"null")
+        except OSError:
+            return None
+        if told is None:
+            return None
+        return Born(told["born"], told["pid"]) if "born" in told else Gone(told["gone"], told["status"])
+
+    def bury(self) -> None:
+        """End it, if it lives, and leave nothing of it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self.control.close()
+        os.close(self.nudges)
+
+
+def may_fork() -> bool:
+    """Whether this process has no thread of Python's beside the one that asks."""
+    return threading.active_count() == 1
+
+
+def _channels() -> tuple[socket.socket, socket.socket, int, int]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    nudges, nudge = os.pipe()
+    os.set_blocking(nudges, False)
+    os.set_blocking(nudge, False)
+    return ours, theirs, nudges, nudge
+
+
+def die_with(parent: int) -> None:
+    """SIGKILL comes when ``parent`` ends (prctl(2)); had it ended before, at once."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _live(control: socket.socket, nudge: int, worker: int) -> NoReturn:
+    """The zygote's life. It shrugs off what is sent to the worker's whole group: it ends with the worker."""
+    try:
+        die_with(worker)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        _titled("fleet: jobs are forked from here")
+        gc.freeze()
+        _Life(control, nudge).go_on()
+    finally:
+        os._exit(0)
+
+
+def _titled(title: str) -> None:
+    with contextlib.suppress(ImportError):
+        import setproctitle
+
+        setproctitle.setproctitle(title)
+
+
+class _Life:
+    def __init__(self, control: socket.socket, nudge: int) -> None:
+        self._control = control
+        self._nudge = nudge
+        self._selector = selectors.DefaultSelector()
+        self._jobs: dict[int, tuple[int, int]] = {}  # tag: pid, pidfd
+
+    def go_on(self) -> None:
+        self._selector.register(self._control, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    self._reap(key.data)
+                elif not self._obey():
+                    return
+
+    def _obey(self) -> bool:
+        raw = self._control.recv(_LARGEST)
+        if not raw:
+            return False
+        asked = json.loads(raw)
+        if "run" in asked:
+            self._fork(asked["run"], asked["errand"])
+        elif asked["kill"] in self._jobs:
+            _kill(self._jobs[asked["kill"]][0])
+        return True
+
+    def _fork(self, tag: int, errand: dict[str, Any]) -> None:
+        zygote = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_job(zygote, errand)
+        pidfd = os.pidfd_open(pid)
+        self._jobs[tag] = pid, pidfd
+        self._selector.register(pidfd, selectors.EVENT_READ, tag)
+        self._tell({"born": tag, "pid": pid})
+
+    def _become_job(self, zygote: int, errand: dict[str, Any]) -> NoReturn:
+        code = 1
+        try:
+            die_with(zygote)
+            os.setpgid(0, 0)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            self._let_go()
+            from datasite_worker.jobs import process
+
+            process.run(errand, lambda: _nudge(self._nudge))
+            code = 0
+        except BaseException:  # noqa: BLE001 - this process ends here, whatever it was
+            sys.excepthook(*sys.exc_info())
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _let_go(self) -> None:
+        self._selector.close()
+        self._control.close()
+        for _, pidfd in self._jobs.values():
+            os.close(pidfd)
+
+    def _reap(self, tag: int) -> None:
+        pid, pidfd = self._jobs.pop(tag)
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        _kill_group(pid)  # what user code left behind in it, while the number still is the job's
+        _, status = os.waitpid(pid, 0)
+        self._tell({"gone": tag, "status": status})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        self._control.send(json.dumps(message).encode())
+
+
+def _kill(pid: int) -> None:
+    _kill_group(pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)  # it may not have its own group yet
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _nudge(fd: int) -> None:
+    with contextlib.suppress(OSError):  # full: then one is on its way already
+        os.write(fd, b".")
+
+
+def main() -> None:
+    control, nudge, worker = (int(word) for word in sys.argv[1:4])
+    import datasite_worker.jobs.process
+    import datasite_worker.preload  # noqa: F401 - both loaded here, once, for all the jobs
+
+    _live(socket.socket(fileno=control), nudge, worker)
+
+
+if __name__ == "__main__":
+    main()
