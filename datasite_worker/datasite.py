@@ -19,11 +19,12 @@ from typing import Any
 import syft as sy
 import torch
 
-from datasite_worker import activity, process, pulse, server, strays
+from datasite_worker import activity, datasets, process, pulse, server, strays
 from datasite_worker.central_link import CentralLink, Site
 from datasite_worker.contract import (
     LEASH,
     STATUS_PATH,
+    DatasetOrder,
     LaunchOrder,
     Limits,
     LiveSettings,
@@ -91,6 +92,7 @@ class FactoryDatasite:
         pid: int = 0,
         pulse_address: str = "",
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
+        published: tuple[DatasetOrder, ...] = (),
         threads: int = 0,
         threads_fixed: bool = False,
         gpu_memory_bytes: int = 0,
@@ -125,12 +127,14 @@ class FactoryDatasite:
         self._link: CentralLink | None = None
         self._activity = activity.Activity(self._note_activity)
         self._strays = strays.Strays()
+        self._datasets = datasets.Datasets(self.state_dir, published, lambda said: self._update(datasets=said))
         self._chores_due = 0.0
         self.setup_logging()
         self.device = self.detect_device()
         self._status = StatusDocument(
             factory_name, self._advertise, port, self.device, "starting", generation=generation, pid=pid
         )
+        self._status = replace(self._status, datasets=self._datasets.known())
 
     @classmethod
     def from_order(cls, order: LaunchOrder, pid: int) -> FactoryDatasite:
@@ -158,6 +162,7 @@ class FactoryDatasite:
             pid=pid,
             pulse_address=order.pulse_address,
             limits=order.limits,
+            published=order.datasets,
             threads=order.threads,
             threads_fixed=order.threads_fixed,
             gpu_memory_bytes=order.gpu_memory_bytes,
@@ -290,6 +295,7 @@ class FactoryDatasite:
         if self.dashboard_url:
             self._central().start()
         threading.Thread(target=self._offer_status, name="endpoint", daemon=True).start()
+        self._datasets.look(self._server)
         while (word := self._wait_for_word()) is not _Word.STOP:
             if word is _Word.SETTINGS:
                 self._take_settings()
@@ -332,6 +338,7 @@ class FactoryDatasite:
     def _look_around(self) -> None:
         if self._serving is not None and not self._serving.alive:
             raise RuntimeError("the HTTP server ended by itself")
+        self._datasets.look(self._server)
         if time.monotonic() >= self._chores_due:
             self._chores_due = time.monotonic() + strays.ROUND
             self._strays.reap()
@@ -355,6 +362,7 @@ class FactoryDatasite:
         self._capabilities = settings.capabilities
         self._region, self._location = settings.region, settings.location
         self._limits = settings.limits
+        self._datasets.want(settings.datasets)
         if self._jobs is not None:
             self._jobs.allow(settings.limits.sessions)
         logger.info(

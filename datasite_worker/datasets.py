@@ -1,0 +1,301 @@
+"""Keeps a datasite's datasets as its local files are: published, updated when a file changes, taken back when it is
+no longer listed. Knows files, digests and a ledger; PySyft's stores are ``dataset_site``'s affair.
+
+What was published stays until something better can be: a file that is missing, broken or half written changes nothing.
+Each round runs in a short thread of its own, as a file may be large and its disk may hang.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from datasite_worker import data_files, mocks
+from datasite_worker.contract import DatasetOrder
+from datasite_worker.data_files import Blocked, Content, Look, Unusable
+from datasite_worker.dataset_site import DatasetSite, Held, Ids
+from datasite_worker.moments import now_iso
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SETTLED = 5.0
+"""Seconds that a file has to be left alone before it is read: its writer may not be done."""
+RETRY = 60.0
+"""Seconds after which something is tried again that was not the file's fault."""
+OUTDATED = 600.0
+"""Seconds after which the last version of the data is removed: code that began with it may still read it."""
+
+Looks = tuple[Look, ...]
+"""The data file's, then the mock file's if there is one."""
+
+
+class Site(Protocol):
+    """``dataset_site.DatasetSite``, or what stands for it in a test."""
+
+    def holds(self, name: str) -> Held | None: ...
+    def put(self, name: str, description: str, ids: Ids, data: Content, mocks: Content) -> None: ...
+    def remove(self, ids: Ids) -> None: ...
+    def drop(self, assets: list[str]) -> None: ...
+    def blobs(self, assets: list[str]) -> list[str]: ...
+    def forget(self, blobs: list[str]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the ledger knows of a dataset. ``digest``: of all that went into it; empty while it is being made."""
+
+    ids: Ids
+    digest: str = ""
+    looks: Looks = ()
+    published_at: str | None = None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What was published, in the state folder; written before PySyft's stores are touched, so that no id is lost."""
+
+    path: Path
+    datasets: dict[str, Published] = field(default_factory=dict)
+    outdated: dict[str, float] = field(default_factory=dict)  # blobs, and since when (wall clock)
+
+    @classmethod
+    def kept(cls, path: Path) -> Ledger:
+        """The ledger at ``path``; a new one where it is missing or broken: then everything is published again."""
+        try:
+            values = json.loads(path.read_text())
+            return cls(path, {name: _published(one) for name, one in values["datasets"].items()}, values["outdated"])
+        except FileNotFoundError:
+            return cls(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.warning("%s cannot be used (%s): datasets are published anew", path, type(error).__name__)
+            return cls(path)
+
+    def write(self) -> None:
+        part = self.path.with_suffix(".part")
+        told = {"datasets": {name: asdict(one) for name, one in self.datasets.items()}, "outdated": self.outdated}
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(told, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.path)
+
+
+def _published(values: dict[str, Any]) -> Published:
+    looks = tuple((int(at), int(size), int(inode)) for at, size, inode in values["looks"])
+    return Published(Ids(**values["ids"]), str(values["digest"]), looks, values["published_at"])
+
+
+class Datasets:
+    """``told`` gets what the status document says of them, whenever that changed."""
+
+    def __init__(
+        self, state_dir: Path, wanted: tuple[DatasetOrder, ...], told: Callable[[list[dict[str, Any]]], None]
+    ) -> None:
+        self._wanted = wanted
+        self._told = told
+        self._path = state_dir / "datasets.json"
+        self._ledger: Ledger | None = None
+        self._problems: dict[str, str] = {}
+        self._seen: dict[str, Looks] = {}
+        self._given_up: dict[str, tuple[Any, float]] = {}
+        self._said = self.known()
+        self._trouble = ""
+        self._thread: threading.Thread | None = None
+
+    def known(self) -> list[dict[str, Any]]:
+        """What a status document may say before the first round: what was published by the process before this one."""
+        return self._told_of(self._wanted, Ledger.kept(self._path)) if self._wanted else []
+
+    def want(self, wanted: tuple[DatasetOrder, ...]) -> None:
+        """Other datasets from the next round on."""
+        self._wanted = wanted
+
+    def look(self, server: Any) -> None:
+        """Begin a round, unless the last one still runs or there is nothing to do. Never blocks."""
+        if server is None or (self._thread is not None and self._thread.is_alive()):
+            return
+        if self._wanted or self._path.exists():
+            self._thread = threading.Thread(target=self._guarded, args=(server,), name="datasets", daemon=True)
+            self._thread.start()
+
+    def _guarded(self, server: Any) -> None:
+        trouble = ""
+        try:
+            self.round(DatasetSite(server), time.time())
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next round tries again; its words may hold data
+            trouble = _named(error)
+        if trouble and trouble != self._trouble:
+            logger.warning("datasets: %s; it is tried again", trouble)
+        self._trouble = trouble
+
+    def round(self, site: Site, now: float) -> None:
+        """Look at every file once, and make the site as they are. ``now``: the wall clock, as files have it."""
+        ledger = self._ledger = self._ledger or Ledger.kept(self._path)
+        wanted = self._wanted
+        for name in ledger.datasets.keys() - {one.name for one in wanted}:
+            self._remove(site, ledger, name)
+        for order in wanted:
+            self._attempt(site, ledger, order, now)
+        self._forget_outdated(site, ledger, now)
+        self._say(wanted, ledger)
+
+    def _attempt(self, site: Site, ledger: Ledger, order: DatasetOrder, now: float) -> None:
+        try:
+            self._keep(site, ledger, order, now)
+        except Blocked as blocked:
+            self._problem(order, str(blocked), now + RETRY)
+        except Unusable as unusable:
+            self._problem(order, str(unusable), math.inf)
+        except Exception as error:  # noqa: BLE001 - of PySyft's stores; its words may hold data
+            self._problem(order, f"could not be published ({_named(error)}); it is tried again", now + RETRY)
+
+    def _keep(self, site: Site, ledger: Ledger, order: DatasetOrder, now: float) -> None:
+        """Publish the dataset if it is not yet, or no longer, as its file is."""
+        before = self._seen.pop(order.name, None)
+        looks = self._seen[order.name] = _looks(order)
+        known = ledger.datasets.get(order.name)
+        if known is not None and known.digest and (known.looks, known.digest[:16]) == (looks, _rule(order)):
+            self._solved(order)
+            return
+        told, again = self._given_up.get(order.name, (None, 0.0))
+        if (told == (looks, order) and now < again) or not _settled(looks, before, now):
+            return
+        data, mock = _contents(order)
+        if _looks(order) == looks:  # else it was written to while it was read: the next round reads it again
+            self._take_on(site, ledger, order, looks, data, mock, now)
+
+    def _take_on(
+        self, site: Site, ledger: Ledger, order: DatasetOrder, looks: Looks, data: bytes, mock: bytes, now: float
+    ) -> None:
+        known = ledger.datasets.get(order.name)
+        digest = "".join((_rule(order), *(hashlib.sha256(raw).hexdigest() for raw in (data, mock))))
+        if known is None or known.digest != digest:
+            self._publish(site, ledger, order, data, mock, now)
+            logger.info("dataset %s: %s", order.name, "published" if known is None else "updated")
+            ledger.datasets[order.name] = replace(ledger.datasets[order.name], published_at=now_iso())
+        ledger.datasets[order.name] = replace(ledger.datasets[order.name], digest=digest, looks=looks)
+        ledger.write()
+        self._solved(order)
+
+    def _publish(self, site: Site, ledger: Ledger, order: DatasetOrder, data: bytes, mock: bytes, now: float) -> None:
+        content = data_files.parsed(data, _kind(order.path), order.name)
+        shown = _mock(order, content, data, mock)
+        known = ledger.datasets.get(order.name) or _adopted(site, order.name) or Published(Ids(uuid.uuid4().hex, {}))
+        gone = [asset for name, asset in known.ids.assets.items() if name not in content]
+        ids = Ids(known.ids.dataset, {name: known.ids.assets.get(name) or uuid.uuid4().hex for name in content})
+        ledger.outdated |= dict.fromkeys(site.blobs(list(ids.assets.values())), now)
+        # Until the assets that go are gone, the ledger keeps their ids; and no digest, so that this is done again.
+        ledger.datasets[order.name] = replace(known, ids=replace(ids, assets=known.ids.assets | ids.assets), digest="")
+        ledger.write()
+        site.put(order.name, order.description, ids, content, shown)
+        site.drop(gone)
+        ledger.datasets[order.name] = replace(known, ids=ids, digest="")
+
+    def _remove(self, site: Site, ledger: Ledger, name: str) -> None:
+        site.remove(ledger.datasets[name].ids)
+        del ledger.datasets[name]
+        ledger.write()
+        for kept in (self._problems, self._seen, self._given_up):
+            kept.pop(name, None)
+        logger.info("dataset %s: removed, as fleet.yaml no longer lists it", name)
+
+    def _forget_outdated(self, site: Site, ledger: Ledger, now: float) -> None:
+        due = [blob for blob, since in ledger.outdated.items() if not since <= now < since + OUTDATED]
+        if not due:
+            return
+        used = {blob for one in ledger.datasets.values() for blob in site.blobs(list(one.ids.assets.values()))}
+        site.forget([blob for blob in due if blob not in used])
+        ledger.outdated = {blob: since for blob, since in ledger.outdated.items() if blob not in due}
+        ledger.write()
+
+    def _problem(self, order: DatasetOrder, why: str, again: float) -> None:
+        if order.name in self._seen:
+            self._given_up[order.name] = ((self._seen[order.name], order), again)
+        if self._problems.get(order.name) != why:
+            self._problems[order.name] = why
+            logger.warning("dataset %s: %s (%s)", order.name, why, order.path)
+
+    def _solved(self, order: DatasetOrder) -> None:
+        self._given_up.pop(order.name, None)
+        if self._problems.pop(order.name, None):
+            logger.info("dataset %s: its file is as it should be", order.name)
+
+    def _say(self, wanted: tuple[DatasetOrder, ...], ledger: Ledger) -> None:
+        said = self._told_of(wanted, ledger)
+        if said != self._said:
+            self._said = said
+            self._told(said)
+
+    def _told_of(self, wanted: tuple[DatasetOrder, ...], ledger: Ledger) -> list[dict[str, Any]]:
+        """Everybody may read it: no path, no value, no count."""
+        at = {name: one.published_at for name, one in ledger.datasets.items()}
+        return [
+            {"name": one.name, "published_at": at.get(one.name), "problem": self._problems.get(one.name, "")}
+            for one in wanted
+        ]
+
+
+def _adopted(site: Site, name: str) -> Published | None:
+    """A dataset that was made here and is not in the ledger, which was lost: it keeps its ids. Raises Blocked when
+    somebody else made it."""
+    held = site.holds(name)
+    if held is not None and not held.ours:
+        raise Blocked("the site has a dataset of this name that somebody uploaded; rename one of them")
+    return Published(held.ids) if held is not None else None
+
+
+def _named(error: Exception) -> str:
+    """What kind of error it is: its own words may hold values of the data. An OSError's are the system's."""
+    return f"{type(error).__name__}: {error.strerror}" if isinstance(error, OSError) else type(error).__name__
+
+
+def _kind(path: str) -> str:
+    return Path(path).suffix.lower()
+
+
+def _looks(order: DatasetOrder) -> Looks:
+    data = data_files.look(Path(order.path))
+    return (data, _of_mock(lambda: data_files.look(Path(order.mock_path)))) if order.mock_path else (data,)
+
+
+def _contents(order: DatasetOrder) -> tuple[bytes, bytes]:
+    data = data_files.read(Path(order.path))
+    return data, _of_mock(lambda: data_files.read(Path(order.mock_path))) if order.mock_path else b""
+
+
+def _of_mock(does: Callable[[], T]) -> T:
+    try:
+        return does()
+    except Unusable as unusable:
+        raise Unusable(f"its mock: {unusable}") from unusable
+
+
+def _rule(order: DatasetOrder) -> str:
+    """Tells whether the same file would be published otherwise."""
+    told = (1, order.mock, order.mock_rows, order.description, _kind(order.path))
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def _settled(looks: Looks, before: Looks | None, now: float) -> bool:
+    """Whether nobody has written to the files for a while, by the clock or by what the last round saw."""
+    return looks == before or all(now - changed / 1e9 >= SETTLED for changed, _, _ in looks)
+
+
+def _mock(order: DatasetOrder, content: Content, data: bytes, mock: bytes) -> Content:
+    if order.mock == "file":
+        if data == mock:
+            raise Unusable("its mock: it is the data itself, which would be shown to everybody")
+        return mocks.own(content, _of_mock(lambda: data_files.parsed(mock, _kind(order.mock_path), order.name)))
+    return mocks.synthetic(content, order.name, 0 if order.mock == "empty" else order.mock_rows)
