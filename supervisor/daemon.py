@@ -18,6 +18,7 @@ from typing import Any
 from supervisor.config import ConfigError, load
 from supervisor.effects import clock, leash, lock, processes
 from supervisor.effects.assigner import Assigner
+from supervisor.effects.cgroups import Cgroups
 from supervisor.effects.control import ReloadFailed
 from supervisor.effects.launcher import scrub_environment
 from supervisor.effects.machine import Machine
@@ -134,7 +135,8 @@ def _run(
     recorder.rules({spec.name: config.rules(spec) for spec in config.workers}, clock.monotonic())
     load_again = lambda: _load_again(config.path, environ)  # noqa: E731 - what a reload calls
     notifier = Notifier.from_environ(environ)
-    machine = Machine(config, run_files, recorder, notifier, load_again, version("datasite-fleet"), assigner)
+    groups = Cgroups.find(environ)
+    machine = Machine(config, run_files, recorder, notifier, load_again, version("datasite-fleet"), assigner, groups)
     engine = Engine(config, machine, _restored(config, past))
     engine.run([_about(EventKind.SUPERVISOR_STARTED, config), *_first_messages(config, kept, past, assigner)])
     machine.tell([_about(EventKind.SUPERVISOR_STOPPED, config)])

@@ -30,7 +30,7 @@ from supervisor.facts import (
 )
 from supervisor.history import FLEET, Event, EventKind
 from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Order, Probe, Terminate
-from supervisor.policy import admission, chronicle, reconcile
+from supervisor.policy import admission, chronicle, launching, reconcile
 from supervisor.policy.lifecycle import Step, next_due, step
 from supervisor.policy.placement import ImpossibleGpus, Placement
 from supervisor.record import By, ExitCause, OperatorRequest, Wanted, WorkerRecord, WorkerState, running
@@ -201,6 +201,7 @@ class Engine:
         """Take up another configuration: only what differs is touched. One that cannot be had is refused whole."""
         placement = self._effects.place(asked, running(self._records.values()))
         config, plan = asked.config, reconcile.plan(self._config, asked.config, placement.moved)
+        retold = launching.retold(self._config, config)
         if why := self._refusal(plan, placement):
             self._tell((Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {why}", warning=True),))
             return
@@ -210,7 +211,7 @@ class Engine:
         for name in plan.remove:
             self._apply(OperatorAsked(name, OperatorRequest.STOP, By.RELOAD, "no longer in fleet.yaml"), now)
         for name in (*plan.restart, *plan.live, *plan.unchanged):
-            self._renew(name, plan, now)
+            self._renew(name, plan, now, told=name in retold)
         for name in plan.add:
             self._records.setdefault(name, WorkerRecord(name, config.rules(self._specs[name])))
             self._renew(name, plan, now)  # one that was still on its way out may be back with other rules
@@ -225,9 +226,9 @@ class Engine:
             return str(ImpossibleGpus(placement.problems))
         return "it is going down" if self._stopping else ""
 
-    def _renew(self, name: str, plan: reconcile.Plan, now: float) -> None:
+    def _renew(self, name: str, plan: reconcile.Plan, now: float, *, told: bool = False) -> None:
         """What a kept worker is told of a reload."""
-        told = any(map(reconcile.is_told, plan.live.get(name, ())))
+        told = told or any(map(reconcile.is_told, plan.live.get(name, ())))
         rules = self._config.rules(self._specs[name])
         if told or rules != self._records[name].rules:
             self._apply(RulesChanged(name, rules, told), now)

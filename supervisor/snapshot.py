@@ -6,7 +6,7 @@ A snapshot carries only facts that were true when it was taken; what is not know
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from supervisor.record import WorkerRecord, WorkerState
@@ -44,6 +44,10 @@ class WorkerSnapshot:
     active_experiments: list[str] = field(default_factory=list)  # user code that runs now
     last_training_completion: str | None = None
     interrupted_jobs: list[str] = field(default_factory=list)  # cut off by the end of the process before this one
+    limits: dict[str, float] = field(default_factory=dict)  # those of fleet.yaml that are not 0, under its names
+    enforced: str = "no"  # who holds it to memory and CPU: cgroup, watch (fleet itself), or no where nothing limits it
+    limited: dict[str, str] = field(default_factory=dict)  # limits that are reached now, in words
+    near_limits: dict[str, str] = field(default_factory=dict)  # those that are near
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class SupervisorFacts:
     started_at: float
     stopping: bool
     revision: int
+    held: frozenset[str] = frozenset()  # what control groups hold lines to: memory, cpu
 
 
 def take(
@@ -120,7 +125,8 @@ def take(
 
     def picture(spec: WorkerSpec) -> WorkerSnapshot:
         log = config.log_dir / f"{spec.name}.log"
-        return _worker(spec, records[spec.name], measures.get(spec.name, Measure()), str(log), now)
+        drawn = _worker(spec, records[spec.name], measures.get(spec.name, Measure()), str(log), now)
+        return replace(drawn, **_limits(config, spec, supervisor.held)) if isinstance(spec, DatasiteSpec) else drawn
 
     return FleetSnapshot(
         fleet=config.name,
@@ -134,6 +140,17 @@ def take(
         datasites=tuple(picture(spec) for spec in config.datasites),
         dashboard=picture(config.dashboard) if config.dashboard else None,
     )
+
+
+def _limits(config: FleetConfig, spec: DatasiteSpec, held: frozenset[str]) -> dict[str, Any]:
+    """The line's limits, and who holds it to those of memory and CPU."""
+    asked = asdict(spec.resources)
+    kinds = {"memory": "max_memory_usage_gb", "cpu": "max_cpu_usage_percent"}
+    wanted = {kind for kind, key in kinds.items() if asked[key] or getattr(config.host, key)}
+    return {
+        "limits": {key: value for key, value in asked.items() if value and key != "threads"},
+        "enforced": "no" if not wanted else "cgroup" if wanted <= held else "watch",
+    }
 
 
 def _reason(record: WorkerRecord) -> str:
@@ -172,4 +189,6 @@ def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, 
         active_experiments=list(said.active_experiments) if said else [],
         last_training_completion=said.last_training_completion if said else None,
         interrupted_jobs=list(said.interrupted_jobs) if said else [],
+        limited={**record.pressure.reached, **(said.limited if said else {})},
+        near_limits=dict(record.pressure.near),
     )

@@ -104,6 +104,17 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class HostLimits:
+    """Limits of all lines together; 0 means none."""
+
+    max_memory_usage_gb: float = 0.0
+    max_cpu_usage_percent: float = 0.0
+    max_concurrent_training_sessions: int = 0
+    disk_space_threshold_gb: float = 0.0
+    network_bandwidth_limit_mbps: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What the dashboard is told about the line at registration."""
 
@@ -235,6 +246,7 @@ class FleetConfig:
     dashboard: DashboardSpec | None = None
     shutdown_grace: float = 10.0
     startup: StartupPolicy = StartupPolicy()
+    host: HostLimits = HostLimits()
     on_event: tuple[Hook, ...] = ()
 
     @property

@@ -25,6 +25,7 @@ from supervisor.spec import (
     FleetConfig,
     GpuRequest,
     Hook,
+    HostLimits,
     Mock,
     Probe,
     ProbePolicy,
@@ -157,6 +158,7 @@ def _fleet(
         dashboard=dashboard,
         shutdown_grace=top.shutdown_grace,
         startup=StartupPolicy(**dict(top.startup)),
+        host=HostLimits(**dict(top.host)),
         on_event=tuple(_hook(keys) for keys in top.on_event),
     )
 

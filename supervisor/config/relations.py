@@ -22,7 +22,7 @@ _read_port = values.whole(1, 65535)
 
 def relations(root: Mapping, entries: list[Mapping]) -> list[Flaw]:
     """The clashes in a file. ``entries``: the datasites with the defaults merged in."""
-    return [*_names(entries), *_ports(root, entries), *_dashboards(root, entries)]
+    return [*_names(entries), *_ports(root, entries), *_dashboards(root, entries), *_sessions(root, entries)]
 
 
 def _value(tree: Mapping, key: str, reader: Callable[[Tree], T]) -> T | None:
@@ -97,6 +97,16 @@ def _dashboards(root: Mapping, entries: Iterable[Mapping]) -> Iterator[Flaw]:
         if not _present(entry, "dashboard_url"):
             message = "is missing, and so is dashboard; set it here or under defaults, or write `dashboard: embedded`"
             yield Flaw(entry.mark, join(entry.key, "dashboard_url"), message)
+
+
+def _sessions(root: Mapping, entries: list[Mapping]) -> Iterator[Flaw]:
+    """What is shared out evenly has to be enough for one each."""
+    host = root.items.get("host")
+    key = "max_concurrent_training_sessions"
+    asked = _value(host, key, values.whole(0, 1000)) if isinstance(host, Mapping) else None
+    if isinstance(host, Mapping) and asked and asked < len(entries):
+        message = f"expected at least {len(entries)}, one for each datasite, or 0 for no limit"
+        yield Flaw(host.items[key].mark, join("host", key), message)
 
 
 def warnings(

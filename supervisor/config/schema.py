@@ -34,6 +34,7 @@ from supervisor.spec import (
     FleetConfig,
     GpuRequest,
     Hook,
+    HostLimits,
     Mock,
     Probe,
     ProbePolicy,
@@ -171,7 +172,7 @@ _ADMIN, _RESTART, _PROBES, _GPU = Admin(), RestartPolicy(), ProbePolicy(), GpuRe
 _RESOURCES, _CAPABILITIES, _DASHBOARD = Resources(), Capabilities(), DashboardSpec()
 _MOCK = Mock()
 _DATASITE = DatasiteSpec("", 0)
-_STARTUP, _HOOK = StartupPolicy(), Hook()
+_STARTUP, _HOOK, _HOST = StartupPolicy(), Hook(), HostLimits()
 _GRACE: Any = next(field.default for field in fields(FleetConfig) if field.name == "shutdown_grace")
 
 
@@ -500,6 +501,24 @@ class HookKeys(Keys):
         return self
 
 
+class HostKeys(Keys):
+    """Limits of all datasites together; 0 means none."""
+
+    max_memory_usage_gb: Amount = _set(_HOST, "max_memory_usage_gb", "Memory, in GB; 0: no limit.")
+    max_cpu_usage_percent: Amount = _set(_HOST, "max_cpu_usage_percent", "CPU, where 100 is one core; 0: no limit.")
+    max_concurrent_training_sessions: Tally = _set(
+        _HOST,
+        "max_concurrent_training_sessions",
+        "Trainings that run at the same time, shared out evenly; 0: no limit.",
+    )
+    disk_space_threshold_gb: Amount = _set(
+        _HOST, "disk_space_threshold_gb", "Free disk space that every datasite keeps, in GB; 0: no limit."
+    )
+    network_bandwidth_limit_mbps: Amount = _set(
+        _HOST, "network_bandwidth_limit_mbps", "Network, in Mbit/s, shared out evenly; 0: no limit."
+    )
+
+
 class FleetKeys(Keys):
     """What stands at the top, apart from the datasites."""
 
@@ -514,6 +533,7 @@ class FleetKeys(Keys):
     )
     shutdown_grace: Duration = Field(default=_GRACE, description="Time from SIGTERM to SIGKILL at a stop.")
     startup: StartupKeys = Field(default_factory=StartupKeys, description="How the datasites are started.")
+    host: HostKeys = Field(default_factory=HostKeys, description="Limits of all datasites together; 0 means none.")
     on_event: list[HookKeys] = Field(default=[], max_length=32, description="Commands and webhooks told of events.")
 
 

@@ -1,55 +1,228 @@
-"""A control group for each line, where a service manager has delegated ours to us: its kill reaches every process.
+"""Control groups, where a service manager has delegated ours to us: a group for each line, whose kill reaches every
+process of it, and in which the kernel holds it to its memory and CPU limits. Decides nothing.
 
-Without a delegated cgroup v2 nothing is done here; process groups and leashes do the work alone then.
+    <the unit's group>/supervisor          ourselves and what starts lines: cgroup v2 wants no process in an inner group
+                      /lines               the limits of all lines together
+                            /line-NAME     one line, with all that it forks
+
+Without a delegated cgroup v2 nothing is done here; process groups and leashes do the work alone then, and limits are
+watched. Controllers are switched on only where the unit's next start is safe: a service manager that puts the main
+process straight into the unit's own group fails while that has them. From systemd 254 on it puts it into our leaf;
+before, the unit says by ``FREES`` that it switches them off again whenever the supervisor has ended.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+log = logging.getLogger("fleet")
+
+LEAF = "supervisor"
+LINES = "lines"
+FREES = "FLEET_UNIT_FREES_CGROUP"
+_CONTROLLERS = ("memory", "cpu")
 _MOUNTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 _MARKS = ("trusted.delegate", "user.delegate")
 """systemd sets these extended attributes on a group that it has delegated (systemd.resource-control(5))."""
+_CPU_PERIOD = 100_000  # microseconds; the kernel's own default
+_LEAST_QUOTA = 1000  # and the least that it takes
+_JUST_NOW = 5.0
+_NO_LIMIT = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """``memory``: bytes that cannot simply be dropped. ``cpu_s``: CPU seconds in all. ``held_back_s``: for how long the
+    kernel has held it back for its CPU limit."""
+
+    memory: int
+    cpu_s: float
+    held_back_s: float
+    oom_kills: int
 
 
 class Cgroups:
-    """``own``: the folder of the delegated group; None: there is none."""
+    """``own``: the folder of the delegated group; None: there is none. ``safe``: controllers may be switched on."""
 
-    def __init__(self, own: Path | None) -> None:
+    def __init__(self, own: Path | None, *, safe: bool = False) -> None:
         self._own = own
+        self._ooms: dict[str, tuple[int, float]] = {}  # the count when last looked at, and when it last rose
+        self._lines = _prepared(own) if own is not None else None
+        self._controllers = _switched_on(own, self._lines) if safe and own and self._lines else frozenset[str]()
+        if own is not None:
+            log.info("control groups: %s", self.words)
 
     @classmethod
-    def find(cls) -> Cgroups:
-        """Our own group, if it was delegated to us and can be written."""
-        own = _own_group()
-        return cls(own if own is not None and _is_delegated(own) else None)
+    def find(cls, environ: Mapping[str, str]) -> Cgroups:
+        """The group that was delegated to us, if there is one and it can be written."""
+        group = _own_group()
+        if group is not None and group.name == LEAF and _is_delegated(group.parent):
+            return cls(group.parent, safe=True)
+        if group is not None and _is_delegated(group):
+            return cls(group, safe=FREES in environ)
+        return cls(None)
+
+    @property
+    def words(self) -> str:
+        """For people: what the kernel holds lines to."""
+        if self._own is None:
+            return "none was delegated to us; limits of memory and CPU are watched"
+        if not self._controllers:
+            return f"{self._own}, without controllers; limits of memory and CPU are watched"
+        return f"{self._own}, the kernel holds limits of {' and '.join(sorted(self._controllers))}"
+
+    def holds(self, controller: str) -> bool:
+        """Whether the kernel holds lines to limits of ``memory`` or ``cpu``."""
+        return controller in self._controllers
 
     def make(self, name: str) -> str:
         """The group of that line, made if absent; empty when there is none."""
-        if self._own is None:
+        if self._lines is None:
             return ""
-        folder = self._folder(self._own, name)
+        folder = self._folder(name)
         try:
             folder.mkdir(exist_ok=True)
         except OSError:
             return ""
+        self._ooms[name] = (_count(folder / "memory.events", "oom_kill"), float("-inf"))
         return str(folder)
+
+    def limit(self, name: str, memory: int, cpu_percent: float) -> None:
+        """Hold that line to these; 0 is no limit. May be said again at any time, to a running line too."""
+        if self._lines is not None:
+            self._set(self._folder(name), memory, cpu_percent)
+
+    def limit_all(self, memory: int, cpu_percent: float) -> None:
+        """Hold all lines together to these."""
+        if self._lines is not None:
+            self._set(self._lines, memory, cpu_percent)
+
+    def _set(self, folder: Path, memory: int, cpu_percent: float) -> None:
+        quota = max(_LEAST_QUOTA, round(cpu_percent / 100 * _CPU_PERIOD)) if cpu_percent else _NO_LIMIT
+        wanted = {"memory": ("memory.max", str(memory or _NO_LIMIT)), "cpu": ("cpu.max", f"{quota} {_CPU_PERIOD}")}
+        for controller in self._controllers:
+            file, value = wanted[controller]
+            try:
+                (folder / file).write_text(value)
+            except FileNotFoundError:
+                continue  # not made yet; it is limited when it is
+            except OSError as error:
+                log.error("%s/%s cannot be set to %s: %s", folder, file, value, error.strerror)
+
+    def usage(self, name: str, pid: int) -> Usage | None:
+        """What that line takes; None when its group does not hold it: none, no controllers, or it is not in there."""
+        folder = self._folder(name) if self._lines is not None else None
+        if folder is None or not self._controllers:
+            return None
+        try:
+            if str(pid) not in (folder / "cgroup.procs").read_text().split():
+                return None
+            return self._read(name, folder)
+        except (OSError, ValueError):
+            return None
+
+    def _read(self, name: str, folder: Path) -> Usage:
+        """Cache that the kernel may drop does not count: every line's would fill up to its limit in time."""
+        current = int((folder / "memory.current").read_text()) if self.holds("memory") else 0
+        cache = _count(folder / "memory.stat", "inactive_file") if current else 0
+        cpu_s = _count(folder / "cpu.stat", "usage_usec") / 1e6
+        held_s = _count(folder / "cpu.stat", "throttled_usec") / 1e6
+        return Usage(max(0, current - cache), cpu_s, held_s, self._oom_kills(name, folder))
+
+    def _oom_kills(self, name: str, folder: Path) -> int:
+        count = _count(folder / "memory.events", "oom_kill")
+        before, rose = self._ooms.get(name, (count, float("-inf")))
+        self._ooms[name] = (count, time.monotonic() if count > before else rose)
+        return count
+
+    def out_of_memory(self, name: str) -> str:
+        """Which limit the kernel has just ended a process of that line for; empty: none. Asked before ``end``."""
+        folder = self._folder(name) if self._lines is not None else None
+        if folder is None or not self.holds("memory"):
+            return ""
+        self._oom_kills(name, folder)
+        if time.monotonic() - self._ooms[name][1] > _JUST_NOW:
+            return ""
+        if _count(folder / "memory.events", "oom"):
+            return f"its own limit of {_gb(folder)} GB (max_memory_usage_gb)"
+        if self._lines is not None and _count(self._lines / "memory.events.local", "oom"):
+            return f"the host's limit of {_gb(self._lines)} GB for all lines (host: max_memory_usage_gb)"
+        return "the machine had no more"
 
     def end(self, name: str) -> None:
         """Kill whatever is left in the line's group, and remove it."""
-        if self._own is None:
+        if self._lines is None:
             return
-        folder = self._folder(self._own, name)
+        folder = self._folder(name)
         try:
             (folder / "cgroup.kill").write_text("1")
             folder.rmdir()
         except OSError:
             return  # never made, or what was killed is still going: the next line of that name uses it again
 
-    @staticmethod
-    def _folder(own: Path, name: str) -> Path:
-        return own / f"line-{name}"
+    def _folder(self, name: str) -> Path:
+        return (self._lines or Path()) / f"line-{name}"
+
+
+def _prepared(own: Path) -> Path | None:
+    """The group of all lines; None when none can be made."""
+    try:
+        (own / LINES).mkdir(exist_ok=True)
+    except OSError as error:
+        log.warning("%s: no groups for lines can be made: %s", own, error.strerror)
+        return None
+    return own / LINES
+
+
+def _switched_on(own: Path, lines: Path) -> frozenset[str]:
+    """The controllers that lines have now. Who still sits in ``own`` moves to the leaf first."""
+    _move_to_leaf(own)
+    for folder in (own, lines):
+        for controller in _CONTROLLERS:
+            with contextlib.suppress(OSError):  # this machine has it not, or not for us
+                (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+    had = _words(lines / "cgroup.subtree_control")
+    if missing := [controller for controller in _CONTROLLERS if controller not in had]:
+        log.warning("%s: no control of %s by the kernel; those limits are watched", own, " and ".join(missing))
+    return frozenset(had) & frozenset(_CONTROLLERS)
+
+
+def _move_to_leaf(own: Path) -> None:
+    try:
+        (own / LEAF).mkdir(exist_ok=True)
+        for pid in _words(own / "cgroup.procs"):
+            with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+                (own / LEAF / "cgroup.procs").write_text(pid)
+    except OSError as error:
+        log.warning("%s: its processes cannot be moved to %s: %s", own, LEAF, error.strerror)
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
+
+
+def _count(file: Path, key: str) -> int:
+    """The number behind ``key`` in a file of such lines; 0 when there is none."""
+    try:
+        found = re.search(rf"^{key} (\d+)$", file.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
+
+
+def _gb(folder: Path) -> str:
+    limit = (_words(folder / "memory.max") or ["?"])[0]
+    return f"{int(limit) / 1e9:g}" if limit.isdigit() else "?"
 
 
 def _own_group() -> Path | None:

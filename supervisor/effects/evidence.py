@@ -31,8 +31,13 @@ class Evidence:
         self._victims: set[int] = set()
         self._log = _open_at_end(kmsg)
 
-    def explain(self, cause: ExitCause, pid: int, work_dir: Path) -> ExitCause:
-        """``cause`` with what else is known: killed for want of memory, or with a core file in ``work_dir``."""
+    def explain(self, cause: ExitCause, pid: int, work_dir: Path, limit: str = "") -> ExitCause:
+        """``cause`` with what else is known: killed for want of memory, or with a core file in ``work_dir``.
+
+        ``limit``: the one for which its control group has just lost a process, in words."""
+        if cause.signal == "SIGKILL" and limit:
+            self._memory(cause, pid)  # the log and the count tell of it too, and of nobody else
+            return replace(cause, kind=ExitKind.OOM, detail=f"SIGKILL: out of memory, {limit}")
         if cause.signal == "SIGKILL":
             return self._memory(cause, pid)
         if cause.kind is ExitKind.SIGNAL and (core := _core_file(work_dir, pid)):

@@ -27,11 +27,13 @@ from supervisor.effects.recorder import Recorder
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.sdnotify import Notifier
 from supervisor.effects.service import ServiceThread
+from supervisor.effects.watcher import Watcher
 from supervisor.facts import Fact, ProcessAdopted, ProcessStarted
 from supervisor.history import FLEET, Event, EventKind
 from supervisor.orders import Configure, Probe
 from supervisor.policy import launching
 from supervisor.policy.lifecycle import Step
+from supervisor.policy.limits import CPU, MEMORY
 from supervisor.policy.placement import Placement
 from supervisor.policy.readiness import start_limit
 from supervisor.policy.reconcile import fingerprint
@@ -58,6 +60,7 @@ class Machine:
         load: Callable[[], FleetConfig],
         version: str,
         assigner: Assigner,
+        cgroups: Cgroups,
     ) -> None:
         self._config = config
         self._run_files = run_files
@@ -69,7 +72,7 @@ class Machine:
         self._started_at = clock.monotonic()
         self._watched: dict[int, int] = {}  # pid to start time
         self._evidence = evidence.Evidence()
-        self._cgroups = Cgroups.find()
+        self._cgroups = cgroups
         self._gauges = Gauges()
         self._board = Board(config)
         self._inbox = Inbox(launching.pulse_socket(config))
@@ -79,12 +82,15 @@ class Machine:
         self._announcer = Announcer(notifier, self._started_at, start_limit(config))
         self._prober = Prober(self._service, self._inbox.post)
         self._gpu_watch = GpuWatch(assigner, self._inbox.post)
+        self._watcher = Watcher(self._board.read, cgroups, self._inbox.post)
+        self._hold()
         self._launcher = Launcher(self._inbox.post)
         self._control = ControlServer(self._board, self.picture, self._inbox.post, self._load_asked, self.place)
         self._control.open(launching.control_socket(config), self._service)
 
     def close(self) -> None:
         self._gpu_watch.close()
+        self._watcher.close()
         self._board.close()
         self._control.close()
         self._service.close()
@@ -125,7 +131,21 @@ class Machine:
         gpus = self._launched_with[spec.name] = self._assigner.of(spec.name)
         seen = gpus if self._assigner.sees_cards else None
         order = launching.launch_order(self._config, spec, generation, self.cores, seen)
-        self._launcher.launch(replace(order, cgroup=self._cgroups.make(spec.name)))
+        group = self._cgroups.make(spec.name)
+        self._hold_one(spec)
+        self._launcher.launch(replace(order, cgroup=group))
+
+    def _hold(self) -> None:
+        """Have the kernel hold everybody to the limits of the configuration, where it can."""
+        host = launching.host_limits(self._config)
+        self._cgroups.limit_all(host.memory, host.cpu_percent)
+        for spec in self._config.datasites:
+            self._hold_one(spec)
+
+    def _hold_one(self, spec: WorkerSpec) -> None:
+        if isinstance(spec, DatasiteSpec):
+            may = launching.limits_of(self._config, spec)
+            self._cgroups.limit(spec.name, may.memory, may.cpu_percent)
 
     def terminate(self, pid: int) -> None:
         signal_group(pid, signal.SIGTERM)
@@ -146,7 +166,7 @@ class Machine:
         path = settings_file(launching.worker_dir(self._config, spec.name))
         part = path.with_suffix(".part")
         try:
-            part.write_bytes(launching.live_settings(spec, order.generation).to_json())
+            part.write_bytes(launching.live_settings(self._config, spec, order.generation).to_json())
             part.replace(path)
         except OSError as error:
             log.error("%s: its new settings cannot be written (%s); a restart takes them up", spec.name, error)
@@ -165,6 +185,8 @@ class Machine:
             return False
         self._watched[started.pid] = started.created
         self._inbox.watch(started.name, started.generation, started.pid, pidfd)
+        if isinstance(spec, DatasiteSpec):
+            self._watcher.give_cores(spec, started.pid, self._config)
         if isinstance(started, ProcessStarted):
             identity = (started.name, started.generation, started.pid, started.created)
             gpus = self._launched_with.get(spec.name, ())
@@ -176,10 +198,11 @@ class Machine:
         created = self._watched.pop(exited.pid, 0)
         sweep_group(exited.pid)
         leash.sweep(launching.leash(self._config, exited.name), created, but=self._watched)
+        limit = self._cgroups.out_of_memory(exited.name)
         self._cgroups.end(exited.name)
         self._run_files.remove(exited.name)
         folder = launching.worker_dir(self._config, exited.name)
-        return self._evidence.explain(self._launcher.exit_cause(exited.pid), exited.pid, folder / "work")
+        return self._evidence.explain(self._launcher.exit_cause(exited.pid), exited.pid, folder / "work", limit)
 
     def place(self, asked: ReloadAsked, running: Collection[str]) -> Placement:
         return self._assigner.placed(asked.config, asked.cards, running)
@@ -190,6 +213,7 @@ class Machine:
         added = {spec.name: config.rules(spec) for spec in config.workers if spec.name not in known}
         self._recorder.added(added, self.now())
         self._config = config
+        self._hold()
         self._hooks.use(config.on_event)
 
     def note(self, fact: Fact, made: Step, now: float) -> None:
@@ -215,7 +239,8 @@ class Machine:
     def picture(self, pinned: Pinned) -> FleetSnapshot:
         now = clock.monotonic()
         pids = {name: record.pid for name, record in pinned.records.items() if record.pid is not None}
-        about = SupervisorFacts(os.getpid(), self._version, self._started_at, pinned.stopping, pinned.revision)
+        held = frozenset(name for name in (MEMORY, CPU) if self._cgroups.holds(name))
+        about = SupervisorFacts(os.getpid(), self._version, self._started_at, pinned.stopping, pinned.revision, held)
         return take(pinned.config, pinned.records, self._gauges.read(pids, now), about, now, clock.wall())
 
     def _load_asked(self) -> ReloadAsked:

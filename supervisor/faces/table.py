@@ -84,6 +84,17 @@ def _number(value: float | None, pattern: str) -> str:
     return NOTHING if value is None else pattern.format(value)
 
 
+def _memory(worker: WorkerSnapshot) -> str:
+    """``118M``; of a line with a limit ``1.2/4 GB``."""
+    limit = (worker.limits or {}).get("max_memory_usage_gb")
+    if worker.memory_mb is None or not limit:
+        return _number(worker.memory_mb, "{:.0f}M")
+    return f"{worker.memory_mb * _MIB / _GB:.1f}/{limit:g} GB"
+
+
+_MIB, _GB = 1024 * 1024, 10**9
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("name", "name", _NEVER_DROPPED, lambda w, _: clean(w.name)),
     Column("state", "state", _NEVER_DROPPED, _state),
@@ -98,7 +109,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("registered", "reg", 55, _registered),
     Column("heartbeat", "beat", 65, _heartbeat, right=True),
     Column("CPU", "CPU", 30, lambda w, _: _number(w.cpu_percent, "{:.1f}%"), right=True),
-    Column("memory", "mem", 40, lambda w, _: _number(w.memory_mb, "{:.0f}M"), right=True),
+    Column("memory", "mem", 40, lambda w, _: _memory(w), right=True),
+    Column("limited", "lim", 75, lambda w, _: ",".join(map(clean, w.limited)) or NOTHING),
 )
 
 
@@ -198,7 +210,8 @@ def _layouts(columns: tuple[Column, ...]) -> Iterator[_Layout]:
 
 def _told(shown: Sequence[WorkerSnapshot]) -> tuple[Column, ...]:
     """Every column that has something to tell: what is wanted only where the state does not say it."""
-    return tuple(column for column in COLUMNS if column.title != "wanted" or any(map(_disagrees, shown)))
+    silent = {"wanted": not any(map(_disagrees, shown)), "limited": not any(worker.limited for worker in shown)}
+    return tuple(column for column in COLUMNS if not silent.get(column.title))
 
 
 def _style(column: Column, worker: WorkerSnapshot) -> str:
@@ -209,6 +222,8 @@ def _style(column: Column, worker: WorkerSnapshot) -> str:
     if column.title == "registered" and worker.registered is False and not worker.last_heartbeat:
         return "yellow"
     if column.title == "heartbeat" and worker.heartbeat_error:
+        return "yellow"
+    if column.title == "limited":
         return "yellow"
     return ""
 
@@ -256,11 +271,11 @@ def header(snapshot: FleetSnapshot) -> str:
 
 
 def why(snapshot: FleetSnapshot) -> list[str]:
-    """One line for each worker that is not ready, then one for each whose dashboard does not hear it."""
+    """One line for each worker that is not ready, for each whose dashboard does not hear it, for each at a limit."""
     seen = workers(snapshot)
     waiting = [_why_not_ready(worker) for worker in seen if not worker.ready]
     unheard = [line for worker in seen if worker.ready and (line := _why_unheard(worker))]
-    return waiting + unheard
+    return waiting + unheard + [line for worker in seen if worker.ready for line in _at_limits(worker)]
 
 
 def _why_not_ready(worker: WorkerSnapshot) -> str:
@@ -294,6 +309,12 @@ def _why_unheard(worker: WorkerSnapshot) -> str:
     if worker.registered is False and not worker.last_heartbeat:
         return f"{name} not registered: {clean(worker.registration) or 'the dashboard does not answer'}"
     return ""
+
+
+def _at_limits(worker: WorkerSnapshot) -> list[str]:
+    name = clean(worker.name)
+    reached = [f"{name} at its limit: {clean(words)}" for words in worker.limited.values()]
+    return reached + [f"{name} near its limit: {clean(words)}" for words in worker.near_limits.values()]
 
 
 def _reason_line(line: str) -> Text:

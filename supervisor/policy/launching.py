@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from datasite_worker.contract import LEASH, DashboardOrder, DatasetOrder, LaunchOrder, Limits, LiveSettings
-from supervisor.spec import DASHBOARD_NAME, Capabilities, Dataset, DatasiteSpec, FleetConfig, Resources, WorkerSpec
+from supervisor.spec import (
+    DASHBOARD_NAME,
+    Capabilities,
+    Dataset,
+    DatasiteSpec,
+    FleetConfig,
+    HostLimits,
+    Resources,
+    WorkerSpec,
+)
 
 AnyLaunchOrder = LaunchOrder | DashboardOrder
 
@@ -92,7 +101,7 @@ def _datasite_order(
         region=spec.region,
         location=spec.location,
         approved_code=spec.approved_code,
-        limits=_limits(spec.resources),
+        limits=limits_of(config, spec),
         datasets=tuple(map(_dataset, spec.datasets)),
         threads=threads_per_line(spec, len(config.datasites), cores),
         threads_fixed=spec.resources.threads > 0,
@@ -102,7 +111,7 @@ def _datasite_order(
     )
 
 
-def live_settings(spec: DatasiteSpec, generation: int) -> LiveSettings:
+def live_settings(config: FleetConfig, spec: DatasiteSpec, generation: int) -> LiveSettings:
     """What the running worker of ``generation`` takes up without a restart."""
     return LiveSettings(
         generation,
@@ -111,7 +120,7 @@ def live_settings(spec: DatasiteSpec, generation: int) -> LiveSettings:
         spec.region,
         spec.location,
         spec.approved_code,
-        _limits(spec.resources),
+        limits_of(config, spec),
         tuple(map(_dataset, spec.datasets)),
     )
 
@@ -126,7 +135,31 @@ _GB = 10**9
 _MBIT = 10**6 // 8
 
 
-def _limits(asked: Resources) -> Limits:
+def limits_of(config: FleetConfig, spec: DatasiteSpec) -> Limits:
+    """The line's own, and what it has to keep of the host's: the greater disk threshold, and at most its even part of
+    sessions and bandwidth, so that all together never take more. Memory and CPU of the host are nobody's in particular.
+    """
+    own, host, lines = _limits(spec.resources), host_limits(config), len(config.datasites)
+    return replace(
+        own,
+        sessions=min(own.sessions, max(1, host.sessions // lines)) if host.sessions else own.sessions,
+        disk_free=max(own.disk_free, host.disk_free),
+        bandwidth=min(filter(None, (own.bandwidth, host.bandwidth // lines)), default=0),
+    )
+
+
+def host_limits(config: FleetConfig) -> Limits:
+    """What all lines together may take; here 0 sessions are no limit too."""
+    return _limits(config.host)
+
+
+def retold(old: FleetConfig, new: FleetConfig) -> set[str]:
+    """The lines whose limits differ, be it for the host's, or because there are more lines to share them."""
+    before = {spec.name: limits_of(old, spec) for spec in old.datasites}
+    return {spec.name for spec in new.datasites if before.get(spec.name, limits_of(new, spec)) != limits_of(new, spec)}
+
+
+def _limits(asked: Resources | HostLimits) -> Limits:
     return Limits(
         sessions=asked.max_concurrent_training_sessions,
         memory=round(asked.max_memory_usage_gb * _GB),

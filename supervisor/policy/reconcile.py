@@ -30,7 +30,7 @@ GPU = "gpu"
 """The reason of a line that gets other GPUs without having asked for them."""
 
 _FIXED = ("state_dir", "log_dir")
-_FLEET_LIVE = ("name", "shutdown_grace", "startup", "on_event")
+_FLEET_LIVE = ("name", "shutdown_grace", "startup", "host", "on_event")
 
 
 @dataclass(frozen=True, slots=True)

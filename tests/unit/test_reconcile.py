@@ -28,6 +28,7 @@ from supervisor.spec import (
     FleetConfig,
     GpuRequest,
     Hook,
+    HostLimits,
     Mock,
     Probe,
     ProbePolicy,
@@ -165,13 +166,14 @@ FLEET_WIDE: dict[str, Any] = {
     "name": "other",
     "shutdown_grace": 3.0,
     "startup": StartupPolicy(2),
+    "host": HostLimits(max_memory_usage_gb=8.0),
     "on_event": (Hook(("true",)),),
     "state_dir": Path("/elsewhere"),
     "log_dir": Path("/elsewhere"),
 }
 
 
-@pytest.mark.parametrize("key", ["name", "shutdown_grace", "startup", "on_event"])
+@pytest.mark.parametrize("key", ["name", "shutdown_grace", "startup", "host", "on_event"])
 def test_keys_of_the_fleet_are_taken_up(key: str) -> None:
     """They need no restart of anybody."""
     made = plan(fleet(ALPHA), replace(fleet(ALPHA), **{key: FLEET_WIDE[key]}))
