@@ -8,6 +8,7 @@ answer to ``GET /factory.status``. All carry the generation, so that a late word
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum, StrEnum
@@ -20,6 +21,16 @@ LEASH = "leash"
 """A file in a worker's state folder that it, and all it forks, keep open for life: so they are known as its own."""
 LEASH_VARIABLE = "FLEET_LEASH"
 """The leash's absolute path in the environment: it marks what a worker's children exec as well."""
+
+
+def code_hash(source: str) -> str:
+    """What ``approved_code`` in fleet.yaml lists for the function with this source.
+
+    Taken over the source as PySyft keeps it (from the first line, decorators included), in UTF-8, less the white space
+    at its very end. That may differ because PySyft lets a user submit one text once: an orchestrator adds empty lines
+    to ask for the same function on a dataset that was published anew.
+    """
+    return f"sha256:{hashlib.sha256(source.rstrip().encode()).hexdigest()}"
 
 
 class ExitCode(IntEnum):

@@ -19,7 +19,7 @@ from typing import Any
 import syft as sy
 import torch
 
-from datasite_worker import activity, datasets, process, pulse, server, strays
+from datasite_worker import activity, approvals, datasets, load, process, pulse, server, strays
 from datasite_worker.central_link import CentralLink, Site
 from datasite_worker.contract import (
     LEASH,
@@ -37,6 +37,7 @@ from datasite_worker.credentials import AdminLogin, admin_login, identity, show
 from datasite_worker.jobs.process import Errand
 from datasite_worker.jobs.queue import JobQueue, threads_of
 from datasite_worker.jobs.zygote import Zygote, may_fork
+from datasite_worker.limits import Keeper
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ class FactoryDatasite:
         threads: int = 0,
         threads_fixed: bool = False,
         gpu_memory_bytes: int = 0,
+        approved_code: tuple[str, ...] = (),
     ) -> None:
         self.factory_name = factory_name
         self.port = port
@@ -119,6 +121,10 @@ class FactoryDatasite:
         self._server: Any = None
         self._serving: server.Serving | None = None
         self._limits = limits
+        self._keeper = Keeper(self.state_dir, limits, self._note_limits)
+        self._weight = load.Weight()
+        self._approved_code = approved_code
+        self._approvals: approvals.Approvals | None = None
         self._threads = threads or torch.get_num_threads()
         self._threads_fixed = threads_fixed
         self._gpu_memory_bytes = gpu_memory_bytes
@@ -166,6 +172,7 @@ class FactoryDatasite:
             threads=order.threads,
             threads_fixed=order.threads_fixed,
             gpu_memory_bytes=order.gpu_memory_bytes,
+            approved_code=order.approved_code,
         )
 
     # --- steps of the lifecycle ---
@@ -196,7 +203,9 @@ class FactoryDatasite:
         except BaseException:
             listening.close()
             raise
-        self._serving = server.Serving(server.make_app(self._server, lambda: self._status), listening)
+        app = server.make_app(self._server, self._loaded_status)
+        self._keeper.keep(self._server, app)
+        self._serving = server.Serving(app, listening)
         self._update(status="running", phase=Phase.SERVING)
         logger.info("launched on port %d", self.port)
         return self._handle()
@@ -204,6 +213,7 @@ class FactoryDatasite:
     def _make_server(self) -> None:
         logger.info("launching PySyft %s", sy.__version__)
         activity.watch(self._activity)
+        load.begin()
         self._server = server.make_server(
             self.factory_name,
             identity(self.state_dir),
@@ -218,6 +228,7 @@ class FactoryDatasite:
         )
         self._jobs.start()
         self.create_admin_user(*self._admin)
+        self._approvals = approvals.Approvals(self._server, self._approved_code)
 
     def _make_zygote(self) -> None:
         """Before there is a thread, or a socket, or a database. Where there are threads already, as in a notebook, the
@@ -284,9 +295,16 @@ class FactoryDatasite:
 
     def status_endpoint(self) -> dict[str, Any]:
         """What ``factory.status`` answers: factory_name, factory_hostname, factory_port, device, status, and what
-        trains: active_experiments, last_training_completion."""
+        trains: active_experiments, last_training_completion; and how busy the host is: current_load."""
         said = self._status
-        return {key: getattr(said, key) for key in _STATUS_KEYS} | self._activity.told()
+        loads = {"current_load": load.current_load(self._latency())}
+        return {key: getattr(said, key) for key in _STATUS_KEYS} | self._activity.told() | loads
+
+    def _loaded_status(self) -> load.LoadedStatus:
+        return load.loaded(self._status, self._latency(), self._weight.memory_mb)
+
+    def _latency(self) -> float:
+        return self._link.latency_ms if self._link is not None else 0.0
 
     def run(self) -> None:
         """Launch, register, beat, and serve until ``stop``. Raises RuntimeError when the HTTP thread dies."""
@@ -339,6 +357,9 @@ class FactoryDatasite:
         if self._serving is not None and not self._serving.alive:
             raise RuntimeError("the HTTP server ended by itself")
         self._datasets.look(self._server)
+        self._weight.look()
+        self._keeper.look()
+        self._note_limits()
         if time.monotonic() >= self._chores_due:
             self._chores_due = time.monotonic() + strays.ROUND
             self._strays.reap()
@@ -362,9 +383,12 @@ class FactoryDatasite:
         self._capabilities = settings.capabilities
         self._region, self._location = settings.region, settings.location
         self._limits = settings.limits
+        self._keeper.use(settings.limits)
         self._datasets.want(settings.datasets)
         if self._jobs is not None:
             self._jobs.allow(settings.limits.sessions)
+        if self._approvals is not None:
+            self._approvals.allow(settings.approved_code)
         logger.info(
             "settings: heartbeat every %g s, capabilities %s", settings.heartbeat_interval, settings.capabilities
         )
@@ -392,6 +416,11 @@ class FactoryDatasite:
 
     def _note_activity(self) -> None:
         self._renew(self._activity.told)
+
+    def _note_limits(self) -> None:
+        if self._keeper.told() != self._status.limited:
+            self._renew(lambda: {"limited": self._keeper.told()})
+            logger.warning("limits that are reached: %s", "; ".join(self._status.limited.values()) or "none any more")
 
     def _renew(self, changes: Callable[[], dict[str, Any]]) -> None:
         """Asked and told under one lock: of two threads the later has the last word, here and at the supervisor."""

@@ -1,4 +1,4 @@
-"""The orchestrator's client of a datasite: ``connect``, upload a model, train it where the data is, fetch parameters."""
+"""The orchestrator's client of a datasite: connect, upload a model, train it where the data is, fetch parameters."""
 
 from central.client.errors import (
     ClientError,
@@ -11,8 +11,9 @@ from central.client.errors import (
     UnknownData,
     Unreachable,
 )
-from central.client.site import DatasiteClient, Training, connect
+from central.client.site import DatasiteClient, connect
 from central.client.training import LocalUpdate, TrainingState
+from central.client.underway import Training
 
 __all__ = [
     "ClientError",

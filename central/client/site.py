@@ -6,12 +6,30 @@ Speaks PySyft's own protocol, so that a plain PySyft 0.9.5 datasite serves as we
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from syft.service.action.action_object import ActionObject
+from syft.service.code.user_code import SubmitUserCode
+from syft.service.policy.policy import Matches, MixedInputPolicy, OutputPolicyExecuteCount
 
-from central.client.training import LocalUpdate, TrainingState
+from central.client import transport
+from central.client.errors import (
+    ClientError,
+    UnknownData,
+)
+from central.client.function import LOSSES, PAIR, TrainingFunction, training_function
+from central.client.link import Link
+from central.client.source import maker
+from central.client.training import LocalUpdate, completed
+from central.client.underway import Model, Training
+
+Data = str | Mapping[str, torch.Tensor]
+
+_SENT = "tensors of the orchestrator's own"
+_UNLIMITED = 1_000_000_000
 
 
 def connect(
@@ -20,32 +38,59 @@ def connect(
     email: str = "",
     password: str = "",
     ca: str | Path | None = None,
-    client_cert: str | tuple[str, str] | None = None,
+    client_cert: transport.ClientCert | None = None,
     *,
     timeout: float = 60.0,
     patience: float = 30.0,
 ) -> DatasiteClient:
     """Log in to a datasite at ``url`` (http or https; ``port`` may stand in it instead).
 
-    ``ca`` is a file with the certificates to trust instead of the system's, ``client_cert`` a file with certificate
+    ``ca`` is a file with the certificates to trust instead of the usual ones, ``client_cert`` a file with certificate
     and key, or both as a pair. One answer may take ``timeout`` seconds; a datasite that is away is tried again for
     ``patience`` seconds, here and in every later call.
 
-    Raises Unreachable and LoginFailed.
+    Raises Unreachable and LoginFailed; ValueError for a URL that is none, FileNotFoundError for a missing certificate.
     """
-    raise NotImplementedError
+    session = transport.session(ca, client_cert, timeout)
+    return DatasiteClient(Link(transport.parsed(url, port), email, password, session, patience))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a training's data is: the inputs' ids by argument, and how the function names them. ``own``: tensors that
+    were sent, which only an ADMIN may compute on."""
+
+    name: str
+    assets: tuple[str, ...]
+    ids: dict[str, Any]
+    own: bool = False
 
 
 class DatasiteClient:
     """A logged-in user of one datasite, for months: it outlives restarts of the datasite. Made by ``connect``."""
 
-    name: str
-    """The datasite's name."""
-    url: str
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._models: dict[str, Model] = {}
+        self._last: dict[str, Training] = {}
+
+    @property
+    def name(self) -> str:
+        """The datasite's name."""
+        return self._link.name
+
+    @property
+    def url(self) -> str:
+        return self._link.url
+
+    @property
+    def role(self) -> str:
+        """What this user may do, by PySyft's name for it: DATA_SCIENTIST, DATA_OWNER, ADMIN."""
+        return self._link.role
 
     def datasets(self) -> dict[str, tuple[str, ...]]:
         """The datasets that the datasite publishes, each with the names of its assets."""
-        raise NotImplementedError
+        return {one.name: tuple(asset.name for asset in one.asset_list) for one in self._published()}
 
     def upload_model(
         self,
@@ -60,47 +105,72 @@ class DatasiteClient:
 
         ``loss`` is "mse", "l1", "cross_entropy" or "bce_with_logits". ``init`` holds the arguments that the model's
         class was made with, where it was made with any. The same model gives the same function, hence the same
-        approval, in every process.
+        approval, in every process; the id is good for this client object.
 
-        Raises NotSelfContained when the class needs more than torch and its own module's plain functions.
+        Raises NotSelfContained when the class needs more than torch, numpy, the standard library, and plain functions
+        and classes of one's own; ValueError for another loss.
         """
-        raise NotImplementedError
+        if loss not in LOSSES:
+            raise ValueError(f"no loss {loss!r}; there are {', '.join(LOSSES)}")
+        source = maker(model, init)
+        parameters = _plain(model.state_dict())
+        stored = self._send(parameters)
+        self._models[str(stored)] = Model(name, description, source, loss, parameters, stored)
+        return str(stored)
 
-    def code_hash(self, model_id: str, data: str) -> str:
+    def code_hash(self, model_id: str, data: Data) -> str:
         """What the owner lists under ``approved_code`` to let this model train on this data without asking."""
-        raise NotImplementedError
+        place = self._place(data) if isinstance(data, str) else _Place(_SENT, ("data",), {}, own=True)
+        return self._function(self._model(model_id), place).hash
 
     def execute_federated_training(
         self,
         model_id: str,
         training_config: Mapping[str, Any],
-        data: str | Mapping[str, torch.Tensor],
+        data: Data,
         *,
         parameters: Mapping[str, torch.Tensor] | None = None,
     ) -> Training:
         """Ask for one training of the model where the data is; does not wait for it.
 
-        ``data`` names a published dataset ("vibration") or one of its assets ("vibration/line_7"). ``parameters`` are
-        what it begins from (default: what was uploaded).
+        ``data`` names a published dataset ("vibration") or one of its assets ("vibration/line_7"); or it holds tensors
+        "x" and "y", which are sent: only an ADMIN may train on those. ``parameters`` are what it begins from (default:
+        what was uploaded).
 
         While the owner has not approved the function, the training waits for that, and begins when it is polled
-        (``state``, ``wait``) after the approval.
+        (``state``, ``wait``) after the approval. An ADMIN is the owner, and asks nobody.
+
+        Raises UnknownData and Unreachable; ValueError for a configuration that none can train with.
         """
-        raise NotImplementedError
+        model = self._model(model_id)
+        config = completed(training_config)
+        place = self._place(data)
+        function = self._function(model, place)
+        code, request = self._submitted(function, place, model)
+        begins = model.stored if parameters is None else self._send(_fitting(parameters, model))
+        inputs = {"parameters": begins, "config": self._send(config), **place.ids}
+        made = Training(self._link, model, function, code, request, inputs)
+        self._last[model_id] = made
+        made.poll()
+        return made
 
     def get_parameters(self, training: Training | str, timeout: float | None = None) -> LocalUpdate:
         """What a training (or the last one of a model, by its id) handed back; waits for its end.
 
         Raises NotApproved at once where approval is missing, TrainingFailed, Interrupted, TimedOut and Unreachable.
         """
-        raise NotImplementedError
+        if isinstance(training, str):
+            if training not in self._last:
+                raise ClientError(f"model {training} was not trained by this client; execute_federated_training first")
+            training = self._last[training]
+        return training.result(timeout)
 
     def train(
         self,
         model_id: str,
         parameters: Mapping[str, torch.Tensor],
         training_config: Mapping[str, Any],
-        data: str | Mapping[str, torch.Tensor],
+        data: Data,
         *,
         timeout: float | None = None,
     ) -> LocalUpdate:
@@ -108,19 +178,122 @@ class DatasiteClient:
         training = self.execute_federated_training(model_id, training_config, data, parameters=parameters)
         return self.get_parameters(training, timeout)
 
+    # --- inside ---
 
-class Training:
-    """One training at one datasite."""
+    def _model(self, model_id: str) -> Model:
+        if model_id not in self._models:
+            raise ClientError(f"no model {model_id} was uploaded by this client; upload_model gives the id")
+        return self._models[model_id]
 
-    request_id: str
-    """PySyft's request that the owner approves; the same for every training of this model on this data."""
-    code_hash: str
+    def _function(self, model: Model, place: _Place) -> TrainingFunction:
+        return training_function(model.name, model.maker, model.loss, place.name, place.assets)
 
-    @property
-    def state(self) -> TrainingState:
-        """Where it is now, asked of the datasite; begins it when approval has come meanwhile."""
-        raise NotImplementedError
+    def _send(self, value: Any) -> Any:
+        """Keep ``value`` at the datasite, for this user alone; its id. One id for all tries."""
+        sent = ActionObject.from_obj(value)
+        self._link.ask(lambda: sent.send(self._link.syft))
+        return sent.id
 
-    def wait(self, timeout: float | None = None) -> TrainingState:
-        """The state when it is final, or, after ``timeout`` seconds, the one it then has."""
-        raise NotImplementedError
+    def _published(self) -> list[Any]:
+        found: list[Any] = self._link.call("dataset.get_all")
+        return found
+
+    def _place(self, data: Data) -> _Place:
+        if not isinstance(data, str):
+            return self._sent(data)
+        name, _, asset = data.partition("/")
+        published = {one.name: one for one in self._published()}
+        if data in published:
+            name, asset = data, ""
+        if name not in published:
+            raise UnknownData(f"{self.name} publishes no dataset {name!r}; it has {_listed(published)}")
+        assets = {one.name: one.action_id for one in published[name].asset_list}
+        chosen = _chosen(assets, asset, f"{name!r} of {self.name}")
+        return _Place(name, chosen, dict(zip(_arguments(chosen), (assets[one] for one in chosen), strict=True)))
+
+    def _sent(self, data: Mapping[str, torch.Tensor]) -> _Place:
+        if set(data) != {"x", "y"}:
+            raise UnknownData("tensors to train on are given as {'x': ..., 'y': ...}")
+        return _Place(_SENT, ("data",), {"data": self._send(_plain(data))}, own=True)
+
+    def _submitted(self, function: TrainingFunction, place: _Place, model: Model) -> tuple[Any, Any]:
+        """PySyft's ids of this very function on this very data, and of the request to run it; made when there is none.
+
+        PySyft takes one text only once from a user, with one policy: on data that was published anew the same text is
+        submitted with one more empty line at its end, which is none to ``code_hash``.
+        """
+        known = [
+            code
+            for code in self._link.call("code.get_all")
+            if code.raw_code.rstrip() == function.source.rstrip() and code.user_verify_key == self._link.syft.verify_key
+        ]
+        for code in known:
+            if place.own or _inputs(code) == set(place.ids.values()):
+                return code.id, self._request(code, model)
+        code = self._code(function, place, "\n" * len(known))
+        request = self._requested(code, model)
+        return request.code_id, request.id
+
+    def _request(self, code: Any, model: Model) -> Any:
+        """The request for a code that is known. There is none when the datasite died between code and request."""
+        found = self._link.call("request.get_by_usercode_id", code.id)
+        return found[0].id if found else self._requested(code, model).id
+
+    def _requested(self, code: Any, model: Model) -> Any:
+        return self._link.call("code.request_code_execution", code=code, reason=model.description)
+
+    def _code(self, function: TrainingFunction, place: _Place, ending: str) -> SubmitUserCode:
+        data = {name: dict if place.own else one for name, one in place.ids.items()}
+        policy = self._link.ask(lambda: MixedInputPolicy(client=self._link.syft, parameters=dict, config=dict, **data))
+        return SubmitUserCode(
+            code=function.source + ending,
+            func_name=function.name,
+            signature=function.signature,
+            input_policy_type=MixedInputPolicy,
+            input_policy_init_kwargs=policy.init_kwargs,
+            output_policy_type=OutputPolicyExecuteCount,
+            output_policy_init_kwargs={"limit": _UNLIMITED},
+            input_kwargs=list(function.arguments),
+        )
+
+
+def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of their own on the CPU, that share nothing with those given."""
+    return {name: one.detach().cpu().clone().contiguous() for name, one in tensors.items()}
+
+
+def _fitting(parameters: Mapping[str, torch.Tensor], model: Model) -> dict[str, torch.Tensor]:
+    """``parameters`` as the model has them. Raises ValueError when they are another model's."""
+    wanted = {name: tuple(one.shape) for name, one in model.parameters.items()}
+    given = {name: tuple(one.shape) for name, one in parameters.items()}
+    if given != wanted:
+        raise ValueError(f"these are not the parameters of {model.name}: it has {wanted}, given are {given}")
+    return {name: one.to(model.parameters[name].dtype) for name, one in _plain(parameters).items()}
+
+
+def _chosen(assets: Mapping[str, Any], asset: str, dataset: str) -> tuple[str, ...]:
+    """The asset, or pair of assets, to train on."""
+    if asset:
+        if asset not in assets:
+            raise UnknownData(f"{dataset} has no asset {asset!r}; it has {_listed(assets)}")
+        return (asset,)
+    if len(assets) == 1:
+        return tuple(assets)
+    for pair in PAIR:
+        if set(pair) == set(assets):
+            return pair
+    raise UnknownData(f"{dataset} has several assets ({_listed(assets)}); name one of them, as 'dataset/asset'")
+
+
+def _arguments(chosen: tuple[str, ...]) -> tuple[str, ...]:
+    return ("data",) if len(chosen) == 1 else ("x", "y")
+
+
+def _inputs(code: Any) -> set[Any]:
+    """The ids of the assets that PySyft lets this code see."""
+    rules = [rule for by_name in code.input_policy_init_kwargs.values() for rule in by_name.values()]
+    return {rule.val for rule in rules if isinstance(rule, Matches)}
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import torch
+
+from central.client.errors import TrainingFailed
 
 
 class TrainingState(StrEnum):
@@ -19,6 +22,9 @@ class TrainingState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+
+
+FINAL = (TrainingState.DONE, TrainingState.FAILED, TrainingState.INTERRUPTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +48,71 @@ DEFAULTS: Mapping[str, Any] = {
     "proximal_mu": 0.0,  # FedProx: adds mu/2 * ||w - w_received||^2 to the loss
     "seed": -1,  # of the shuffling and of dropout; -1: another each time
     "target": "",  # a table's target column; "": its last one
-    "features": [],  # a table's feature columns; []: all but the target
+    "features": (),  # a table's feature columns; (): all but the target
 }
 """Every key of a ``training_config``, with what it is when left out."""
 
+_AT_LEAST = {"epochs": 1, "batch_size": 1, "momentum": 0, "weight_decay": 0, "proximal_mu": 0, "seed": -1}
+
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` with the defaults for what it leaves out.
+    """``config`` with the defaults for what it leaves out, in types that any PySyft can read.
 
     Raises ValueError for a key that no training knows, and for a value that none can use.
     """
     unknown = sorted(set(config) - set(DEFAULTS))
     if unknown:
         raise ValueError(f"training_config has no key {', '.join(unknown)}; it knows {', '.join(DEFAULTS)}")
-    made = {**DEFAULTS, **config}
-    for key in ("epochs", "batch_size"):
-        if not isinstance(made[key], int) or made[key] < 1:
-            raise ValueError(f"training_config: {key} must be a whole number from 1 on, not {made[key]!r}")
-    if not made["learning_rate"] > 0:
-        raise ValueError(f"training_config: learning_rate must be above 0, not {made['learning_rate']!r}")
+    made = {key: _read(key, config.get(key, default), type(default)) for key, default in DEFAULTS.items()}
+    for key, least in _AT_LEAST.items():
+        if made[key] < least:
+            raise ValueError(f"training_config: {key} must be {least} or more, not {made[key]}")
+    if made["learning_rate"] <= 0:
+        raise ValueError(f"training_config: learning_rate must be above 0, not {made['learning_rate']}")
     if made["optimizer"] not in OPTIMIZERS:
         raise ValueError(f"training_config: optimizer must be one of {', '.join(OPTIMIZERS)}")
     return made
+
+
+def _read(key: str, value: Any, kind: type) -> Any:
+    """``value`` as the kind that the default is of."""
+    if kind is tuple:
+        return [str(one) for one in ([value] if isinstance(value, str) else value)]
+    if kind is str:
+        return str(value)
+    try:
+        read = kind(value)
+        if isinstance(value, str) or read != value or not math.isfinite(read):
+            raise ValueError  # noqa: TRY301 - one message for all that is no such number
+    except (TypeError, ValueError, OverflowError):
+        sort = "a whole number" if kind is int else "a number"
+        raise ValueError(f"training_config: {key} must be {sort}, not {value!r}") from None
+    return read
+
+
+def update_of(result: Any, model: Mapping[str, torch.Tensor], metrics: frozenset[str], where: str) -> LocalUpdate:
+    """What a training handed back, when it is what was agreed on, and nothing else.
+
+    Raises TrainingFailed when it is anything else, or when the training ran away.
+    """
+    if not isinstance(result, dict) or set(result) != {"parameters", "metrics", "samples"}:
+        raise TrainingFailed(
+            f"{where} handed back something else than parameters, metrics and samples; none of it used"
+        )
+    parameters, told, samples = result["parameters"], result["metrics"], result["samples"]
+    if not _alike(parameters, model):
+        raise TrainingFailed(f"{where} handed back parameters of another model; none of it used")
+    if not isinstance(told, dict) or set(told) != metrics or not isinstance(samples, int) or samples < 1:
+        raise TrainingFailed(f"{where} handed back other metrics than were agreed on; none of it used")
+    if not all(bool(torch.isfinite(one).all()) for one in parameters.values()):
+        raise TrainingFailed(f"the training at {where} ran away (parameters not finite); lower learning_rate")
+    return LocalUpdate(dict(parameters), {key: float(value) for key, value in told.items()}, samples)
+
+
+def _alike(parameters: Any, model: Mapping[str, torch.Tensor]) -> bool:
+    return (
+        isinstance(parameters, dict)
+        and set(parameters) == set(model)
+        and all(isinstance(one, torch.Tensor) for one in parameters.values())
+        and all(parameters[key].shape == one.shape and parameters[key].dtype == one.dtype for key, one in model.items())
+    )

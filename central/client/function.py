@@ -1,0 +1,191 @@
+"""Writes the training function that a datasite's owner approves: one text for every round of one model on one dataset.
+
+Parameters and configuration are its arguments, so they change from round to round under one approval. What it may hand
+back stands in its last statement: parameters, agreed metrics, the number of rows. It prints nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasite_worker.contract import code_hash
+
+PAIR = (("x", "y"), ("features", "target"), ("X", "y"))
+"""Names of two assets that together are data: what is known, and what is to be learned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How a loss and its further metric are computed, and what the target must be like, as source."""
+
+    value: str  # of ``out`` and ``wanted``
+    target: str  # of ``target``, as it came
+    metric: str
+    measure: str  # of ``out`` and ``wanted``; the mean over the rows is the metric
+
+
+_NUMBERS = "target.float()"
+LOSSES = {
+    "mse": Loss(
+        "torch.nn.functional.mse_loss(out, wanted.reshape(out.shape))",
+        _NUMBERS,
+        "mae",
+        "(out - wanted.reshape(out.shape)).abs().mean()",
+    ),
+    "l1": Loss(
+        "torch.nn.functional.l1_loss(out, wanted.reshape(out.shape))",
+        _NUMBERS,
+        "mae",
+        "(out - wanted.reshape(out.shape)).abs().mean()",
+    ),
+    "cross_entropy": Loss(
+        "torch.nn.functional.cross_entropy(out, wanted)",
+        "(target.squeeze(1) if target.dim() == 2 and target.shape[1] == 1 else target).long()",
+        "accuracy",
+        "(out.argmax(1) == wanted).float().mean()",
+    ),
+    "bce_with_logits": Loss(
+        "torch.nn.functional.binary_cross_entropy_with_logits(out, wanted.reshape(out.shape))",
+        _NUMBERS,
+        "accuracy",
+        "((out > 0) == (wanted.reshape(out.shape) > 0.5)).float().mean()",
+    ),
+}
+"""The losses that a model may be uploaded with."""
+
+
+def metrics_of(loss: str) -> frozenset[str]:
+    """The names of the metrics that leave the datasite."""
+    return frozenset({"loss", "loss_before", LOSSES[loss].metric})
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFunction:
+    """The text, and what PySyft is told of it."""
+
+    name: str
+    arguments: tuple[str, ...]
+    source: str
+
+    @property
+    def hash(self) -> str:
+        """What the owner lists under ``approved_code``."""
+        return code_hash(self.source)
+
+    @property
+    def signature(self) -> inspect.Signature:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Signature([inspect.Parameter(name, kind) for name in self.arguments])
+
+
+def training_function(model: str, maker: str, loss: str, data: str, assets: Sequence[str]) -> TrainingFunction:
+    """The function that trains what ``maker`` makes on the dataset named ``data``, given as its ``assets``: one, or a
+    pair of ``PAIR``."""
+    inputs = ("data",) if len(assets) == 1 else ("x", "y")
+    arguments = ("parameters", "config", *inputs)
+    pieces: dict[str, Any] = {
+        "arguments": ", ".join(arguments),
+        "title": f"Train the model {_word(model)} on the dataset {_plain(data)} ({', '.join(map(_plain, assets))})",
+        "maker": textwrap.indent(maker.rstrip(), "    "),
+        "given": "x, y = halves(data)" if inputs == ("data",) else "x, y = plain(x), plain(y)",
+        "value": LOSSES[loss].value,
+        "target": LOSSES[loss].target,
+        "metric": LOSSES[loss].metric,
+        "measure": LOSSES[loss].measure,
+    }
+    unnamed = _fill({**pieces, "name": "train"})
+    name = f"train_{_word(model)}_{hashlib.sha256(unnamed.encode()).hexdigest()[:8]}"
+    return TrainingFunction(name, arguments, _fill({**pieces, "name": name}))
+
+
+def _word(name: str) -> str:
+    """``name`` as part of an identifier."""
+    return re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower()[:40] or "model"
+
+
+def _plain(name: str) -> str:
+    """``name`` as it may stand in a docstring."""
+    return re.sub(r"[^\w .:/+-]", "_", name)
+
+
+def _fill(pieces: dict[str, Any]) -> str:
+    return re.sub(r"<<(\w+)>>", lambda found: pieces[found.group(1)], _TEMPLATE)
+
+
+_TEMPLATE = '''\
+def <<name>>(<<arguments>>):
+    """<<title>>. Only what the return statement names leaves."""
+    import torch
+
+<<maker>>
+
+    def plain(values):
+        return torch.as_tensor(values.to_numpy() if hasattr(values, "to_numpy") else values)
+
+    def halves(values):
+        if isinstance(values, dict):
+            return plain(values["x"]), plain(values["y"])
+        if not hasattr(values, "columns"):
+            return plain(values)[:, :-1], plain(values)[:, -1]
+        wanted = config["target"] or values.columns[-1]
+        known = config["features"] or [column for column in values.columns if column != wanted]
+        return plain(values[known].astype("float32")), plain(values[wanted])
+
+    def value(out, wanted):
+        return <<value>>
+
+    def measure(out, wanted):
+        return <<measure>>
+
+    def evaluate():
+        model.eval()
+        sums = [0.0, 0.0]
+        with torch.no_grad():
+            for rows in torch.arange(len(x), device=device).split(1024):
+                out = model(x[rows])
+                sums[0] += float(value(out, target[rows])) * len(rows)
+                sums[1] += float(measure(out, target[rows])) * len(rows)
+        return sums[0] / len(x), sums[1] / len(x)
+
+    def optimizer():
+        common = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}
+        if config["optimizer"] == "sgd":
+            return torch.optim.SGD(model.parameters(), momentum=config["momentum"], **common)
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config["optimizer"]](model.parameters(), **common)
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if config["seed"] >= 0:
+        torch.manual_seed(config["seed"])
+    <<given>>
+    x, target = x.float().to(device), y.to(device)
+    target = <<target>>
+    model = make_model().to(device)
+    model.load_state_dict(parameters)
+    received = [one.detach().clone() for one in model.parameters()]
+    loss_before, _ = evaluate()
+    model.train()
+    step = optimizer()
+    for _ in range(config["epochs"]):
+        for rows in torch.randperm(len(x)).to(device).split(config["batch_size"]):
+            if len(rows) == 1 < min(len(x), config["batch_size"]):
+                continue  # batch normalisation cannot take one row
+            step.zero_grad()
+            total = value(model(x[rows]), target[rows])
+            if config["proximal_mu"] > 0:
+                moved = sum(((one - old) ** 2).sum() for one, old in zip(model.parameters(), received))
+                total = total + config["proximal_mu"] / 2 * moved
+            total.backward()
+            step.step()
+    loss, metric = evaluate()
+    return {
+        "parameters": {key: one.detach().cpu().clone() for key, one in model.state_dict().items()},
+        "metrics": {"loss": loss, "loss_before": loss_before, "<<metric>>": metric},
+        "samples": len(x),
+    }
+'''

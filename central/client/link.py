@@ -1,0 +1,122 @@
+"""The wire to one datasite: PySyft's calls, tried again while the datasite is away, with an end. Knows no training.
+
+A call that was cut off may have been served all the same. What is asked again is either a question, or an upload under
+an id of its own; a training that was queued twice costs time, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, TypeVar
+
+import requests
+from syft.client.client import HTTPConnection
+from syft.client.datasite_client import DatasiteClient as SyftClient
+from syft.types.errors import SyftException
+
+from central.client import transport
+from central.client.errors import LoginFailed, Unreachable
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
+_PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+ADMIN = "ADMIN"
+
+
+class Link:
+    """A login at a datasite. ``role`` is PySyft's name for what this user may do."""
+
+    def __init__(
+        self, url: transport.SiteURL, email: str, password: str, session: transport.Session, patience: float
+    ) -> None:
+        self.url: str = url.base_url
+        self._patience = patience
+        self._session = session
+        connection = transport.connection(url, session)
+        metadata = self.ask(lambda: _metadata(connection, self.url))
+        key = self.ask(lambda: _login(connection, self.url, email, password))
+        self.name: str = metadata.name
+        self.role: str = key.role.name
+        self.syft: Any = SyftClient(connection=connection, metadata=metadata, credentials=key.signing_key)
+
+    @property
+    def services(self) -> Any:
+        """What PySyft offers this user. Asks the datasite the first time: use it inside ``ask``."""
+        return self.syft.api.services
+
+    def call(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        """Call PySyft's service ``path``; see ``ask``."""
+        return self.ask(lambda: attrgetter(path)(self.services)(*args, **kwargs))
+
+    def ask(self, what: Callable[[], T]) -> T:
+        """``what``'s answer, tried again while the datasite does not answer.
+
+        Raises Unreachable when it stays away for longer than our patience.
+        """
+        give_up, wait = time.monotonic() + self._patience, _FIRST_WAIT
+        while True:
+            try:
+                return what()
+            except requests.exceptions.SSLError as error:
+                raise Unreachable(_no_trust(self.url, error)) from error
+            except _PASSING as error:
+                if time.monotonic() + wait > give_up:
+                    raise Unreachable(_away(self.url, self._patience, error)) from error
+                logger.info("%s does not answer (%s), trying again", self.url, type(error).__name__)
+            time.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+
+    def take_time(self, what: Callable[[], T]) -> T:
+        """``what``'s answer, however long it takes to come; asked once."""
+        with self._session.unhurried():
+            try:
+                return what()
+            except _PASSING as error:
+                raise Unreachable(_away(self.url, 0.0, error)) from error
+
+
+def _metadata(connection: HTTPConnection, url: str) -> Any:
+    try:
+        return connection.get_server_metadata(credentials=None)
+    except (ValueError, TypeError) as error:
+        raise Unreachable(f"{url} answers, but is no PySyft datasite; look at host and port") from error
+
+
+def _login(connection: HTTPConnection, url: str, email: str, password: str) -> Any:
+    try:
+        key = connection.login(email=email, password=password)
+    except SyftException as error:
+        raise LoginFailed(
+            f"{url} does not take this login for {email} ({error.public_message}); "
+            "ask its owner for an account, or for a new password"
+        ) from error
+    if key is None:
+        raise LoginFailed(f"{url} does not know {email}; ask its owner for an account")
+    return key
+
+
+def _away(url: str, patience: float, error: Exception) -> str:
+    tried = f" (tried for {patience:g} s)" if patience else ""
+    return f"{url} does not answer{tried}: {_reason(error)}; see whether the datasite runs, and try again"
+
+
+def _no_trust(url: str, error: Exception) -> str:
+    return (
+        f"no secure connection to {url}: {_reason(error)}; "
+        "give the authority's certificate as ca=..., and client_cert=... where the datasite asks for one"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The innermost of requests' many wrappings, in one line."""
+    inner: Any = error
+    while getattr(inner, "args", None) and isinstance(inner.args[0], BaseException):
+        inner = inner.args[0]
+    reason = getattr(inner, "reason", None)
+    return " ".join(str(reason if isinstance(reason, BaseException) else inner).split())[:300]

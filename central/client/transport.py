@@ -1,0 +1,92 @@
+"""PySyft's connection, on any port over TLS, with our own certificates, and with an end to every wait.
+
+PySyft's client drops the port of an https URL, and knows neither a private CA nor a client certificate.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from syft.client.client import HTTPConnection
+from syft.types.server_url import ServerURL
+
+ClientCert = str | Path | tuple[str | Path, str | Path]
+
+_CONNECT = 10.0
+"""Seconds for a connection to come about; a datasite that is up takes milliseconds."""
+
+
+class SiteURL(ServerURL):  # type: ignore[misc]  # PySyft has no types
+    """A URL that keeps its port: PySyft's own makes 443 of every https port when it is copied, and copies it for each
+    request."""
+
+    def __copy__(self) -> SiteURL:
+        return SiteURL(self.protocol, self.host_or_ip, self.port, self.path, self.query)
+
+
+def parsed(url: str, port: int | None) -> SiteURL:
+    """The URL of a datasite. Raises ValueError, with the mistake named."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is no URL of a datasite; write it as http://host:port or https://host:port")
+    if port is not None and parts.port not in (None, port):
+        raise ValueError(f"{url!r} and port {port} contradict each other; give the port once")
+    standard = 443 if parts.scheme == "https" else 80
+    return SiteURL(parts.scheme, parts.hostname, port or parts.port or standard)
+
+
+class Session(requests.Session):
+    """PySyft says of each request to check the certificate with the system's authorities: what was asked for wins."""
+
+    def __init__(self, ca: str | Path | None, client_cert: ClientCert | None, timeout: float) -> None:
+        super().__init__()
+        self.cert = _as_text(client_cert)
+        self._trusted = True if ca is None else str(ca)
+        self._timeout = timeout
+        self._thread = threading.local()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, HTTPAdapter(pool_maxsize=32))
+
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
+        kwargs["verify"] = self._trusted
+        kwargs["timeout"] = (_CONNECT, None if getattr(self._thread, "unhurried", False) else self._timeout)
+        return super().request(method, url, *args, **kwargs)
+
+    @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Inside, in this thread, an answer may take as long as it takes."""
+        self._thread.unhurried = True
+        try:
+            yield
+        finally:
+            self._thread.unhurried = False
+
+
+def _as_text(client_cert: ClientCert | None) -> str | tuple[str, str] | None:
+    if client_cert is None or isinstance(client_cert, str):
+        return client_cert
+    if isinstance(client_cert, Path):
+        return str(client_cert)
+    return str(client_cert[0]), str(client_cert[1])
+
+
+def session(ca: str | Path | None, client_cert: ClientCert | None, timeout: float) -> Session:
+    """What PySyft's connection speaks through. Raises FileNotFoundError for a certificate that is not there."""
+    for file in filter(None, (ca, *(client_cert if isinstance(client_cert, tuple) else (client_cert,)))):
+        if not Path(file).exists():
+            raise FileNotFoundError(f"no such certificate: {file}")
+    return Session(ca, client_cert, timeout)
+
+
+def connection(url: SiteURL, through: Session) -> Any:
+    """PySyft's connection to ``url``."""
+    made = HTTPConnection(url=url)
+    made.session_cache = through
+    return made
