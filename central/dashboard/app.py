@@ -1,150 +1,237 @@
-"""The dashboard's HTTP: routes, and nothing else. Decides by ``liveness``, remembers by ``store``; serves no socket.
+"""The dashboard's HTTP: routes, and nothing else. Decides by ``roster``, remembers by ``keeper``; serves no socket.
 
-The server's receive time (``clock``, UTC) decides who is alive; the sender's own times are kept as told. Endpoints
-that touch the database are plain functions: FastAPI runs them in its thread pool, off the event loop.
+The server's receive time decides who is alive; the sender's own times are kept as told. Beats, registrations and the
+list are answered from memory on the event loop; only what reads the database (history, health) uses a thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from central.dashboard import page
+from central.dashboard.feed import EventStream, Feed, TooMany
+from central.dashboard.keeper import Keeper
 from central.dashboard.limits import BodyLimit
-from central.dashboard.liveness import Thresholds, judge
-from central.dashboard.store import Factory, FactoryStore
-from central.dashboard.wire import Accepted, CurrentLoad, FactoryList, FactoryView, Heartbeat, Registration
+from central.dashboard.liveness import FactoryStatus, Now, Thresholds
+from central.dashboard.roster import RECENT_MINUTES, Full, Roster
+from central.dashboard.store import MINUTE, STEPS, FactoryStore, Load, Step
+from central.dashboard.wire import (
+    Accepted,
+    FactoryList,
+    FactoryView,
+    Heartbeat,
+    History,
+    LoadPoint,
+    LoadSeries,
+    Registration,
+    StatusChange,
+)
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 
-Clock = Callable[[], datetime]
+Clock = Callable[[], Now]
+
+_ABOUT = """Datasites register and beat here; people and orchestrators look.
+
+A registration is on the disk before it is answered. A beat is on the disk within a second after it was answered."""
+_DOCS = """The interface of this dashboard is described by /openapi.json (OpenAPI). Any viewer for that format shows
+it; none is shipped here, and nothing is loaded from elsewhere. docs/dashboard.md tells the rest.
+
+"""
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+def present() -> Now:
+    return Now(time.time(), time.monotonic())
 
 
-def create_app(database: Path, *, clock: Clock = utc_now, thresholds: Thresholds | None = None) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """What the routes work with."""
+
+    store: FactoryStore
+    roster: Roster
+    keeper: Keeper
+    feed: Feed
+    clock: Clock
+
+    def noted(self) -> None:
+        self.keeper.note()
+        self.feed.stir()
+
+
+def create_app(database: Path, *, clock: Clock = present, thresholds: Thresholds | None = None) -> FastAPI:
     """The dashboard over the SQLite file ``database``, made if absent.
 
-    ``clock`` returns the present moment with a time zone. Raises StoreUnusable when the file cannot be used.
+    ``app.state.feed.close()`` ends the open event streams. Raises StoreUnusable when the file cannot be used.
     """
-    store = FactoryStore(database)
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
-        store.close()
-
-    app = FastAPI(title="fleet dashboard", lifespan=lifespan, docs_url=None, redoc_url=None)
+    desk = _desk(FactoryStore(database), clock, thresholds or Thresholds())
+    app = FastAPI(title="fleet dashboard", description=_ABOUT, lifespan=_lifespan(desk), docs_url=None, redoc_url=None)
+    app.state.feed = desk.feed
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_exception_handler(RequestValidationError, _unprocessable)
     app.add_exception_handler(SQLAlchemyError, _unavailable)
     app.add_exception_handler(Exception, _failed)
-    app.include_router(_writing(store, clock))
-    app.include_router(_reading(store, clock, thresholds or Thresholds()))
-    app.include_router(page.router())
+    for router in (_writing(desk), _reading(desk), _looking_back(desk), page.router(), _docs(app)):
+        app.include_router(router)
     return app
 
 
-def _writing(store: FactoryStore, clock: Clock) -> APIRouter:
+def _desk(store: FactoryStore, clock: Clock, thresholds: Thresholds) -> _Desk:
+    now = clock()
+    roster = Roster(thresholds, now, store.factories(), store.minutes(now.wall - RECENT_MINUTES * MINUTE))
+    keeper = Keeper(store, roster, clock)
+    return _Desk(store, roster, keeper, Feed(roster, clock, keeper.note), clock)
+
+
+def _lifespan(desk: _Desk) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(desk.keeper.run()), asyncio.create_task(desk.feed.run())]
+        yield
+        desk.feed.close()
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await desk.keeper.close()
+        desk.store.close()
+
+    return lifespan
+
+
+def _writing(desk: _Desk) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/register_factory")
-    def register_factory(told: Registration) -> Accepted:
-        now = clock()
-        store.register(_newcomer(told, now.timestamp()))
+    @router.post("/register_factory", response_model=Accepted)
+    async def register_factory(told: Registration) -> Response:
+        """Take a factory up, or renew what is known of it. Answered when it is on the disk."""
+        now = desk.clock()
+        try:
+            desk.roster.register(told, now)
+        except Full as full:
+            raise HTTPException(507, str(full)) from full
+        desk.feed.stir()
+        await desk.keeper.written()
         logger.info("registered %s at %s:%d", told.factory_name, told.factory_hostname, told.factory_port)
-        return Accepted(status="registered", factory_name=told.factory_name, received_at=now)
+        return _accepted("registered", told.factory_name, now)
 
-    @router.post("/heartbeat")
-    def heartbeat(told: Heartbeat) -> Accepted:
-        now = clock()
-        if not store.beat(told.factory_name, now.timestamp(), _columns(told)):
+    @router.post("/heartbeat", response_model=Accepted)
+    async def heartbeat(told: Heartbeat) -> Response:
+        """Note that a registered factory is alive, and what it tells."""
+        now = desk.clock()
+        if not desk.roster.beat(told, now):
             raise HTTPException(404, _unknown(told.factory_name, "register it with POST /register_factory first"))
-        return Accepted(status="ok", factory_name=told.factory_name, received_at=now)
+        desk.noted()
+        return _accepted("ok", told.factory_name, now)
 
     return router
 
 
-def _reading(store: FactoryStore, clock: Clock, thresholds: Thresholds) -> APIRouter:
+def _accepted(status: str, name: str, now: Now) -> Response:
+    return JSONResponse({"status": status, "factory_name": name, "received_at": _moment(now.wall).isoformat()})
+
+
+def _reading(desk: _Desk) -> APIRouter:
     router = APIRouter()
 
     @router.get("/factories", response_model=FactoryList)
-    def factories() -> Response:
-        """Thousands of rows: pydantic writes the JSON itself, FastAPI's second validation is spared."""
-        now = clock()
-        views = [_view(factory, now, thresholds) for factory in store.all()]
-        late, offline = thresholds.late_after, thresholds.offline_after
-        listed = FactoryList(now=now, late_after=late, offline_after=offline, factories=views)
-        return Response(listed.model_dump_json(), media_type="application/json")
+    async def factories() -> Response:
+        """Every factory, by name."""
+        return Response(desk.roster.all(desk.clock()), media_type="application/json")
 
-    @router.get("/factories/{name}")
-    def factory(name: str) -> FactoryView:
-        found = store.get(name)
-        if found is None:
-            raise HTTPException(404, _unknown(name, "GET /factories lists those that are"))
-        return _view(found, clock(), thresholds)
+    @router.get("/factories/{name}", response_model=FactoryView)
+    async def factory(name: str) -> Response:
+        """One factory."""
+        _must_know(desk, name)
+        now = desk.clock()
+        desk.roster.advance(now)
+        return Response(desk.roster.one(name, now), media_type="application/json")
+
+    @router.get("/events", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
+    async def events(last_event_id: Annotated[str, Header()] = "") -> Response:
+        """Server-sent events: ``snapshot`` (all), then ``change`` (what changed), and ``ping`` where nothing does."""
+        try:
+            return EventStream(desk.feed.listen(last_event_id))
+        except TooMany as many:
+            raise HTTPException(503, str(many), {"retry-after": "30"}) from many
+
+    return router
+
+
+def _looking_back(desk: _Desk) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/factories/{name}/history")
+    def history(name: str) -> History:
+        """When it was running, late and offline, and its load: by minute, by ten minutes, by six hours."""
+        _must_know(desk, name)
+        changes = [
+            StatusChange(at=_moment(change.at), status=FactoryStatus(change.status))
+            for change in desk.store.changes(name)
+        ]
+        return History(factory_name=name, changes=changes, load=[_series(desk, name, step) for step in STEPS])
 
     @router.get("/healthz")
     def healthz() -> dict[str, str]:
-        store.ping()
+        """200 while the database can be read and written."""
+        if desk.keeper.failing is not None:
+            raise desk.keeper.failing
+        desk.store.ping()
         return {"status": "ok"}
 
     return router
 
 
-def _newcomer(told: Registration, now: float) -> Factory:
-    return Factory(
-        name=told.factory_name,
-        hostname=told.factory_hostname,
-        port=told.factory_port,
-        device=told.device,
-        reported_status=told.status,
-        capabilities=told.capabilities,
-        registered_at=now,
-        last_seen=now,
+def _series(desk: _Desk, name: str, step: Step) -> LoadSeries:
+    points = [_point(load) for load in desk.store.loads(name, step, desk.clock().wall)]
+    return LoadSeries(step_s=step.seconds, kept_s=step.kept, points=points)
+
+
+def _point(load: Load) -> LoadPoint:
+    return LoadPoint(
+        at=_moment(load.at),
+        beats=load.beats,
+        cpu_usage=load.cpu,
+        memory_usage=load.memory,
+        disk_usage=load.disk,
+        network_latency=load.latency,
     )
 
 
-def _columns(told: Heartbeat) -> dict[str, Any]:
-    """The columns that a beat tells; null tells nothing."""
-    columns = told.model_dump(exclude={"factory_name"})
-    columns["reported_status"] = columns.pop("status")
-    return {column: value for column, value in columns.items() if value is not None}
+def _docs(app: FastAPI) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> PlainTextResponse:
+        rows = [
+            f"{method.upper():5} {path:28} {told.get('description') or told.get('summary', '')}"
+            for path, methods in app.openapi()["paths"].items()
+            for method, told in methods.items()
+        ]
+        return PlainTextResponse(_DOCS + "\n".join(rows) + "\n")
+
+    return router
 
 
-def _view(factory: Factory, now: datetime, thresholds: Thresholds) -> FactoryView:
-    silence = max(0.0, now.timestamp() - factory.last_seen)
-    return FactoryView(
-        factory_name=factory.name,
-        status=judge(silence, thresholds),
-        reported_status=factory.reported_status,
-        hostname=factory.hostname,
-        port=factory.port,
-        device=factory.device,
-        capabilities=factory.capabilities,
-        registered_at=_moment(factory.registered_at),
-        last_seen=_moment(factory.last_seen),
-        silence_s=round(silence, 3),
-        last_heartbeat=_moment(factory.last_heartbeat) if factory.last_heartbeat is not None else None,
-        timestamp=factory.timestamp,
-        current_load=CurrentLoad(**factory.current_load) if factory.current_load else None,
-        active_experiments=factory.active_experiments,
-        last_training_completion=factory.last_training_completion,
-    )
+def _must_know(desk: _Desk, name: str) -> None:
+    if name not in desk.roster:
+        raise HTTPException(404, _unknown(name, "GET /factories lists those that are"))
 
 
 def _moment(posix: float) -> datetime:

@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+@dataclass(frozen=True, slots=True)
+class Now:
+    """One moment twice: ``wall`` (POSIX seconds) is shown and kept, ``tick`` (seconds of a clock that nobody sets)
+    decides. So a clock that is set forwards makes no factory offline, and one that is set back keeps none alive."""
+
+    wall: float
+    tick: float
+
+
 class FactoryStatus(StrEnum):
     RUNNING = "running"
     LATE = "late"
@@ -33,3 +42,10 @@ def judge(silence: float, thresholds: Thresholds) -> FactoryStatus:
     if silence >= thresholds.offline_after:
         return FactoryStatus.OFFLINE
     return FactoryStatus.LATE if silence >= thresholds.late_after else FactoryStatus.RUNNING
+
+
+def worsens_after(status: FactoryStatus, thresholds: Thresholds) -> float | None:
+    """The silence at which ``status`` is no longer right; None when it cannot get worse."""
+    if status is FactoryStatus.RUNNING:
+        return thresholds.late_after
+    return thresholds.offline_after if status is FactoryStatus.LATE else None

@@ -1,43 +1,62 @@
-"""What the dashboard remembers: one row per factory in a SQLite file. Reads no clock and knows no HTTP.
+"""What outlives the dashboard's process: a SQLite file with the factories, their status changes and their load.
 
-Every write is one statement, found by the primary key and committed before the call returns. WAL with
-``synchronous=NORMAL`` keeps every commit through a killed process; a power cut may cost the last seconds, which
-the next beats bring back. Within the process writers take turns on a lock (SQLite lets one write at a time, and
-its own waiting is a poll); another process writing the same file is waited for up to ``BUSY_TIMEOUT`` seconds.
+Reads no clock and knows no HTTP. Every ``write`` is one transaction, synced to the disk before the call returns; WAL
+lets readers go on meanwhile. One process has a file to itself (a lock beside it), as the living state is in memory.
+Load is kept by minute for an hour, by ten minutes for a day, by six hours for thirty days; status changes for thirty
+days, and so many of each factory. ``tidy`` sums up and removes what is older.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+import fcntl
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
     Column,
+    Connection,
     Engine,
     Float,
     Integer,
     MetaData,
-    Row,
     String,
     Table,
     create_engine,
     event,
     select,
     text,
-    update,
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
+from central.dashboard.liveness import FactoryStatus
 from datasite_worker.process import ConfigurationFailure
 
-SCHEMA_VERSION = 1
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT = 5.0
+MINUTE = 60
+CHANGES_KEPT = 200
+DAY = 86400
+CHANGES_FOR = 30 * DAY
+
+
+class Step(NamedTuple):
+    """Load in steps of ``seconds``, kept for ``kept`` seconds."""
+
+    seconds: int
+    kept: int
+
+
+STEPS = (Step(MINUTE, 3600), Step(600, DAY), Step(6 * 3600, 30 * DAY))
 
 _metadata = MetaData()
 _factories = Table(
@@ -56,7 +75,33 @@ _factories = Table(
     Column("current_load", JSON(none_as_null=True)),
     Column("active_experiments", JSON(none_as_null=True)),
     Column("last_training_completion", String),
+    Column("region", String, nullable=False, server_default=""),
+    Column("location", String, nullable=False, server_default=""),
+    Column("status", String, nullable=False, server_default=FactoryStatus.RUNNING.value),
+    Column("status_since", Float, nullable=False, server_default="0"),
 )
+_changes = Table(
+    "changes",
+    _metadata,
+    Column("name", String, primary_key=True),
+    Column("at", Float, primary_key=True),
+    Column("status", String, nullable=False),
+    sqlite_with_rowid=False,
+)
+_loads = Table(
+    "loads",
+    _metadata,
+    Column("step", Integer, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("at", Integer, primary_key=True),
+    Column("beats", Integer, nullable=False),
+    Column("cpu", Float),
+    Column("memory", Float),
+    Column("disk", Float),
+    Column("latency", Float),
+    sqlite_with_rowid=False,
+)
+_SINCE_VERSION_2 = ("region", "location", "status", "status_since")
 
 
 class StoreUnusable(ConfigurationFailure):
@@ -81,66 +126,187 @@ class Factory:
     current_load: dict[str, float | None] | None = None
     active_experiments: int | list[str] | None = None
     last_training_completion: str | None = None
+    region: str = ""
+    location: str = ""
+    status: str = FactoryStatus.RUNNING.value
+    status_since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The factory has this status from ``at`` on."""
+
+    name: str
+    at: float
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Means of the beats of one step, which began ``at``."""
+
+    name: str
+    at: int
+    beats: int = 0
+    cpu: float | None = None
+    memory: float | None = None
+    disk: float | None = None
+    latency: float | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes. ``loads`` are minutes."""
+
+    factories: list[Factory] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
 
 
 class FactoryStore:
     """All methods may be called from any thread, and raise SQLAlchemyError when the file fails them."""
 
     def __init__(self, database: Path) -> None:
-        """Open or create ``database`` and its folder. Raises StoreUnusable."""
-        self._writing = threading.Lock()
-        self._engine = _open(database)
+        """Open or create ``database`` and its folder, and take it for this process. Raises StoreUnusable."""
+        self._lock, self._engine = _open(database)
+        self._summed_up = False
 
     def close(self) -> None:
         self._engine.dispose()
+        os.close(self._lock)
 
     def ping(self) -> None:
         """Return if the file can be read."""
         with self._engine.connect() as connection:
             connection.execute(text("SELECT 1 FROM factories LIMIT 1"))
 
-    def register(self, factory: Factory) -> None:
-        """Insert the factory or renew it; a known one keeps ``registered_at`` and what its beats told."""
-        told = ("hostname", "port", "device", "reported_status", "capabilities", "last_seen")
-        row = {column: getattr(factory, column) for column in ("name", "registered_at", *told)}
-        statement = insert(_factories).values(row)
-        renewed = {column: statement.excluded[column] for column in told}
-        with self._writing, self._engine.begin() as connection:
-            connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=renewed))
-
-    def beat(self, name: str, at: float, told: Mapping[str, Any]) -> bool:
-        """Note a beat received ``at`` that tells these columns. False: no such factory."""
-        statement = update(_factories).where(_factories.c.name == name)
-        with self._writing, self._engine.begin() as connection:
-            return connection.execute(statement.values(last_seen=at, last_heartbeat=at, **told)).rowcount == 1
-
-    def get(self, name: str) -> Factory | None:
-        with self._engine.connect() as connection:
-            row = connection.execute(select(_factories).where(_factories.c.name == name)).one_or_none()
-        return _factory(row) if row else None
-
-    def all(self) -> list[Factory]:
+    def factories(self) -> list[Factory]:
         """Every factory, by name."""
         with self._engine.connect() as connection:
-            return [_factory(row) for row in connection.execute(select(_factories).order_by(_factories.c.name))]
+            return [Factory(**row._mapping) for row in connection.execute(select(_factories).order_by("name"))]
+
+    def minutes(self, since: float) -> Iterator[Load]:
+        """The loads by minute from ``since`` on, oldest first for each factory."""
+        columns = [_loads.c[one.name] for one in fields(Load)]
+        wanted = select(*columns).where(_loads.c.step == MINUTE, _loads.c.at >= since).order_by("name", "at")
+        with self._engine.connect() as connection:
+            for row in connection.execute(wanted):
+                yield Load(*row)
+
+    def write(self, batch: Batch) -> None:
+        """All of ``batch``, or nothing."""
+        with self._engine.begin() as connection:
+            _upsert(connection, _factories, map(_columns, batch.factories))
+            _upsert(connection, _changes, map(_columns, batch.changes))
+            _upsert(connection, _loads, ({"step": MINUTE} | _columns(load) for load in batch.loads))
+
+    def changes(self, name: str) -> list[Change]:
+        """Newest first."""
+        wanted = select(_changes).where(_changes.c.name == name).order_by(_changes.c.at.desc()).limit(CHANGES_KEPT)
+        with self._engine.connect() as connection:
+            return [Change(*row) for row in connection.execute(wanted)]
+
+    def loads(self, name: str, step: Step, now: float) -> list[Load]:
+        """Oldest first, as far back as the step is kept."""
+        columns = [_loads.c[one.name] for one in fields(Load)]
+        of_it = (_loads.c.step == step.seconds, _loads.c.name == name, _loads.c.at >= now - step.kept)
+        with self._engine.connect() as connection:
+            return [Load(*row) for row in connection.execute(select(*columns).where(*of_it).order_by(_loads.c.at))]
+
+    def tidy(self, now: float) -> None:
+        """Sum up finished steps into coarser ones, and remove what is older than it is kept. May be done twice."""
+        with self._engine.begin() as connection:
+            for fine, coarse in pairwise(STEPS):
+                _sum_up(connection, fine, coarse, now, every=not self._summed_up)
+            for step in STEPS:
+                _forget_loads(connection, step, now)
+            _forget_changes(connection, now)
+        self._summed_up = True
 
 
-def _factory(row: Row[Any]) -> Factory:
-    return Factory(**row._mapping)
+def _columns(row: Factory | Change | Load) -> dict[str, Any]:
+    return {one.name: getattr(row, one.name) for one in fields(row)}
 
 
-def _open(database: Path) -> Engine:
+def _upsert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]) -> None:
+    statement = insert(table)
+    keys = list(table.primary_key.columns.keys())
+    renewed = {column: statement.excluded[column] for column in table.columns.keys() if column not in keys}  # noqa: SIM118 - a ColumnCollection yields columns, not keys
+    if several := list(rows):
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=renewed), several)
+
+
+def _sum_up(connection: Connection, fine: Step, coarse: Step, now: float, *, every: bool) -> None:
+    """The steps of ``coarse`` that are over: the last two, or after a start all of which there is anything."""
+    end = int(now // coarse.seconds) * coarse.seconds
+    begin = end - (fine.kept // coarse.seconds + 1 if every else 2) * coarse.seconds
+    connection.execute(
+        text(
+            "INSERT OR REPLACE INTO loads (step, name, at, beats, cpu, memory, disk, latency) "
+            "SELECT :coarse, name, at / :coarse * :coarse AS slot, SUM(beats), "
+            "AVG(cpu), AVG(memory), AVG(disk), AVG(latency) "
+            "FROM loads WHERE step = :fine AND at >= :begin AND at < :end GROUP BY name, slot"
+        ),
+        {"coarse": coarse.seconds, "fine": fine.seconds, "begin": begin, "end": end},
+    )
+
+
+def _forget_loads(connection: Connection, step: Step, now: float) -> None:
+    """In whole coarser steps: what is left of a step could no longer be summed up right."""
+    whole = max((one.seconds for one in STEPS if one.seconds <= step.kept), default=step.seconds)
+    before = int((now - step.kept) // whole) * whole
+    connection.execute(text("DELETE FROM loads WHERE step = :s AND at < :b"), {"s": step.seconds, "b": before})
+
+
+def _forget_changes(connection: Connection, now: float) -> None:
+    """The last change of a factory stays, however old: it says since when."""
+    connection.execute(
+        text(
+            "DELETE FROM changes WHERE (name, at) IN (SELECT name, at FROM (SELECT name, at, ROW_NUMBER() OVER "
+            "(PARTITION BY name ORDER BY at DESC) AS place FROM changes) "
+            "WHERE place > :most OR (place > 1 AND at < :before))"
+        ),
+        {"most": CHANGES_KEPT, "before": now - CHANGES_FOR},
+    )
+
+
+def _open(database: Path) -> tuple[int, Engine]:
+    lock = -1
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
+        lock = _take(database)
         engine = _engine(database)
         _prepare(engine, database)
     except (OSError, DatabaseError) as error:
+        _let_go(lock)
         reason = getattr(error, "orig", None) or error
         raise StoreUnusable(
             f"the dashboard's database {database} cannot be used: {reason}; "
             "expected a SQLite file that this user may write, in a folder that this user may write"
         ) from error
-    return engine
+    except StoreUnusable:
+        _let_go(lock)
+        raise
+    return lock, engine
+
+
+def _take(database: Path) -> int:
+    """A lock that the kernel lets go of when this process ends, however it does."""
+    beside = database.with_name(f"{database.name}.lock")
+    lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise StoreUnusable(
+            f"{database} is in use by another dashboard; stop that one, or name another file"
+        ) from error
+    return lock
+
+
+def _let_go(lock: int) -> None:
+    if lock >= 0:
+        os.close(lock)
 
 
 def _engine(database: Path) -> Engine:
@@ -149,7 +315,7 @@ def _engine(database: Path) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _tune(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA synchronous=FULL")
 
     return engine
 
@@ -161,5 +327,17 @@ def _prepare(engine: Engine, database: Path) -> None:
         found = int(connection.execute(text("PRAGMA user_version")).scalar_one())
         if found > SCHEMA_VERSION:
             raise StoreUnusable(f"{database} was written by a newer release (schema {found}, known {SCHEMA_VERSION})")
+        if found == 1:
+            _from_version_1(connection)
         _metadata.create_all(connection)
         connection.execute(text(f"PRAGMA user_version={SCHEMA_VERSION}"))
+
+
+def _from_version_1(connection: Connection) -> None:
+    for name in _SINCE_VERSION_2:
+        column = _factories.c[name]
+        kind = "FLOAT" if isinstance(column.type, Float) else "VARCHAR"
+        default = column.server_default.arg  # type: ignore[union-attr]  # every one of them has a default
+        connection.execute(text(f"ALTER TABLE factories ADD COLUMN {name} {kind} NOT NULL DEFAULT '{default}'"))
+    connection.execute(text("UPDATE factories SET status_since = last_seen"))
+    logger.info("the database was brought to schema %d", SCHEMA_VERSION)

@@ -24,8 +24,8 @@ def _printable(text: str) -> str:
 
 
 def _one_segment(name: str) -> str:
-    if "/" in name:
-        raise ValueError("'/' is not allowed: the name is one segment of GET /factories/{name}")
+    if "/" in name or name in (".", ".."):
+        raise ValueError("'/', '.' and '..' are not allowed: the name is one segment of GET /factories/{name}")
     return name
 
 
@@ -58,6 +58,7 @@ def _children(node: Any) -> list[Any]:
 
 
 Word = Annotated[str, StringConstraints(max_length=64), AfterValidator(_printable)]
+Place = Annotated[str, StringConstraints(max_length=128), AfterValidator(_printable)]
 Host = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
 FactoryName = Annotated[
     str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable), AfterValidator(_one_segment)
@@ -78,6 +79,8 @@ class Registration(BaseModel):
     device: Word = ""
     status: Word = "running"
     capabilities: Annotated[dict[str, JsonValue], BeforeValidator(_storable)] = Field(default_factory=dict)
+    region: Place = ""
+    location: Place = ""
 
 
 class CurrentLoad(BaseModel):
@@ -101,32 +104,48 @@ class Heartbeat(BaseModel):
     current_load: CurrentLoad | None = None
     active_experiments: Count | Names | None = None
     last_training_completion: Word | None = None
+    region: Place | None = None
+    location: Place | None = None
+
+
+class RecentLoad(BaseModel):
+    """CPU percent, one value each ``step_s`` seconds, oldest first; the last one is of the step that began at
+    ``until`` (POSIX seconds). None: no beat told it."""
+
+    until: int
+    step_s: int
+    cpu: list[int | None]
 
 
 class FactoryView(BaseModel):
     """One factory, as ``GET /factories`` shows it.
 
     ``status`` is judged by the server's clock; ``reported_status``, ``timestamp`` and ``last_training_completion``
-    are the factory's own words. ``last_seen`` is its last beat or registration, ``silence_s`` the seconds since.
+    are the factory's own words. ``last_seen`` is its last beat or registration, ``silence_s`` the seconds since;
+    ``status_since`` is when ``status`` came about.
     """
 
     model_config = ConfigDict(frozen=True)
 
     factory_name: str
     status: FactoryStatus
+    status_since: datetime
     reported_status: str
     hostname: str
     port: int
     device: str
+    region: str
+    location: str
     capabilities: dict[str, JsonValue]
     registered_at: datetime
     last_seen: datetime
-    silence_s: float
     last_heartbeat: datetime | None
     timestamp: str | None
-    current_load: CurrentLoad | None
+    load: CurrentLoad | None
+    recent_load: RecentLoad
     active_experiments: int | list[str] | None
     last_training_completion: str | None
+    silence_s: float
 
 
 class FactoryList(BaseModel):
@@ -136,6 +155,40 @@ class FactoryList(BaseModel):
     late_after: float
     offline_after: float
     factories: list[FactoryView]
+
+
+class StatusChange(BaseModel):
+    """``status`` from ``at`` on."""
+
+    at: datetime
+    status: FactoryStatus
+
+
+class LoadPoint(BaseModel):
+    """Means over the step that began ``at``; None where no beat told."""
+
+    at: datetime
+    beats: int
+    cpu_usage: float | None
+    memory_usage: float | None
+    disk_usage: float | None
+    network_latency: float | None
+
+
+class LoadSeries(BaseModel):
+    """Points of ``step_s`` seconds, oldest first, as far back as ``kept_s`` seconds."""
+
+    step_s: int
+    kept_s: int
+    points: list[LoadPoint]
+
+
+class History(BaseModel):
+    """``GET /factories/{name}/history``: status changes, newest first, and the load, the further back the coarser."""
+
+    factory_name: str
+    changes: list[StatusChange]
+    load: list[LoadSeries]
 
 
 class Accepted(BaseModel):

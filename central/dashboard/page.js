@@ -1,0 +1,361 @@
+"use strict";
+// The wall page: listens to `events` and keeps one card for each factory up to date, what is wrong first.
+// Everything that a factory says enters the page by textContent alone.
+
+const SILENT_MS = 25000, REOPEN_MS = 5000, UNKNOWN = "–", SVG = "http://www.w3.org/2000/svg";
+const STATES = ["offline", "late", "running"], WELL = ["", "running", "operational", "starting", "stopping"];
+const THEMES = ["auto", "light", "dark"];
+const FACTS = [["experiments", "experiments"], ["device", "device"], ["trained", "last training"], ["place", "at"]];
+const ATTENTION = "attention", MINUTE = 60;
+const order = new Intl.Collator("en", { numeric: true }).compare;
+const at = (id) => document.getElementById(id);
+
+const factories = new Map(), cards = new Map(), sections = new Map();
+let serverAhead = 0, heardAt = 0, openedAt = 0, source = null, chosenState = "", words = [];
+
+// --- small things ---
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function drawn(tag, className, parent) {
+  const made = document.createElementNS(SVG, tag);
+  made.setAttribute("class", className);
+  parent.append(made);
+  return made;
+}
+
+/** Set a text only where it changes: what does not change costs the browser nothing. */
+function say(node, text) {
+  if (node.said !== text) node.textContent = node.said = text;
+}
+
+function span(seconds) {
+  const s = Math.max(0, Math.floor(seconds));
+  if (s < 90) return `${s} s`;
+  if (s < 5400) return `${Math.round(s / 60)} min`;
+  return s < 129600 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} d`;
+}
+
+const present = () => Date.now() + serverAhead;
+const since = (moment) => span((present() - Date.parse(moment)) / 1000);
+
+/** "5 min ago"; the factory's own words where they name no moment. */
+function ago(moment) {
+  if (!moment) return UNKNOWN;
+  return Number.isNaN(Date.parse(moment)) ? moment : `${since(moment)} ago`;
+}
+
+// --- one factory ---
+
+const unwell = (told) => told.status === "running" && !WELL.includes(told.reported_status);
+const group = (told) => (told.status !== "running" || unwell(told) ? ATTENTION : `region ${told.region}`);
+const rank = (told) => STATES.indexOf(told.status);
+
+function experiments(told) {
+  if (!Array.isArray(told)) return told === null ? UNKNOWN : String(told);
+  return told.length ? `${told.length}: ${told.join(", ")}` : "none";
+}
+
+function percent(value) {
+  return typeof value === "number" ? `${Math.round(value)} %` : UNKNOWN;
+}
+
+/** The state, or a worse word that the factory itself has for it. */
+function stateText(told) {
+  if (unwell(told)) return told.reported_status;
+  return ["", "running", "operational"].includes(told.reported_status) ? told.status : `${told.status}, said ${told.reported_status}`;
+}
+
+function beatText(told) {
+  if (told.status === "running") return told.last_heartbeat ? `beat ${ago(told.last_heartbeat)}` : "no beat yet";
+  return `no beat for ${since(told.last_seen)}`;
+}
+
+function newCard(name) {
+  const node = element("li", "card"), facts = element("dl", "facts"), card = { node, told: null };
+  node.dataset.name = name;
+  card.name = element("h3", "", name);
+  card.name.title = name;
+  card.state = element("span", "status");
+  card.beat = element("span", "beat");
+  const spark = drawn("svg", "spark", node);
+  spark.setAttribute("viewBox", "0 0 59 20");
+  spark.setAttribute("preserveAspectRatio", "none");
+  spark.setAttribute("role", "img");
+  spark.setAttribute("aria-label", "CPU, the last hour");
+  drawn("path", "floor", spark).setAttribute("d", "M0 20H59");
+  card.area = drawn("path", "area", spark);
+  card.line = drawn("path", "line", spark);
+  card.load = element("span", "load");
+  card.cpu = element("span", "cpu");
+  card.memory = element("small", "memory");
+  card.load.append(card.cpu, document.createElement("br"), card.memory);
+  for (const [key, title] of FACTS) {
+    card[key] = element("dd", key);
+    facts.append(element("dt", key, title), card[key]);
+  }
+  node.append(card.name, card.state, card.beat, spark, card.load, facts);
+  return card;
+}
+
+function fill(card, told) {
+  card.told = told;
+  const look = unwell(told) ? "unwell" : told.status;
+  card.node.className = `card ${look}`;
+  card.node.dataset.status = told.status;
+  card.state.className = `status ${look}`;
+  say(card.state, stateText(told));
+  const load = told.status === "offline" ? null : told.load;
+  say(card.cpu, `CPU ${percent(load?.cpu_usage)}`);
+  say(card.memory, `memory ${percent(load?.memory_usage)}`);
+  say(card.device, told.device || UNKNOWN);
+  say(card.experiments, experiments(told.active_experiments));
+  card.experiments.title = card.experiments.said;
+  const region = group(told) === ATTENTION ? told.region : "";
+  say(card.place, [region, told.location, `${told.hostname}:${told.port}`].filter(Boolean).join(" · "));
+  card.place.title = card.place.said;
+  card.text = [told.factory_name, told.region, told.location, told.device, told.hostname, told.status,
+    told.reported_status, experiments(told.active_experiments)].join(" ").toLowerCase();
+  age(card);
+}
+
+/** What changes by time alone. */
+function age(card) {
+  say(card.beat, beatText(card.told));
+  say(card.trained, ago(card.told.last_training_completion));
+  spark(card);
+}
+
+function spark(card) {
+  const { until, cpu } = card.told.recent_load, minute = Math.floor(present() / 1000 / MINUTE);
+  const key = `${minute} ${until} ${cpu.join()}`;
+  if (card.sparked === key) return;
+  card.sparked = key;
+  const last = 59 - (minute - until / MINUTE);
+  const points = cpu.map((value, place) => [last - (cpu.length - 1 - place), value]);
+  const runs = [[]];
+  for (const [x, value] of points) {
+    if (value === null || x < 0) runs.push([]);
+    else runs.at(-1).push(`${x} ${(20 - Math.min(100, Math.max(0, value)) / 5).toFixed(1)}`);
+  }
+  const some = runs.filter((run) => run.length);
+  card.line.setAttribute("d", some.map((run) => `M${run[0]}L${(run.length > 1 ? run : [run[0], run[0]]).join("L")}`).join(""));
+  card.area.setAttribute("d", some.map((run) => `M${run[0].split(" ")[0]} 20L${run.join("L")}V20Z`).join(""));
+}
+
+// --- all of them ---
+
+function compare(one, other) {
+  return rank(one) - rank(other) || order(one.factory_name, other.factory_name);
+}
+
+const matches = (card) =>
+  (!chosenState || card.told.status === chosenState) && words.every((word) => card.text.includes(word));
+
+/** The sections in their order, each with its cards in theirs. */
+function grouped() {
+  const groups = new Map();
+  for (const card of cards.values()) {
+    if (!matches(card)) continue;
+    const key = group(card.told);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(card);
+  }
+  const keys = [...groups.keys()].sort((a, b) =>
+    (b === ATTENTION) - (a === ATTENTION) || (a === "region ") - (b === "region ") || order(a, b));
+  return keys.map((key) => [key, groups.get(key).sort((a, b) => compare(a.told, b.told))]);
+}
+
+function section(key) {
+  if (!sections.has(key)) {
+    const made = { node: element("section", key === ATTENTION ? ATTENTION : "region"), list: element("ul", "cards") };
+    made.title = element("span");
+    made.count = element("small");
+    const head = element("h2");
+    head.append(made.title, made.count);
+    made.node.append(head, made.list);
+    sections.set(key, made);
+  }
+  return sections.get(key);
+}
+
+function title(key, only) {
+  if (key === ATTENTION) return "Needs attention";
+  return key === "region " ? (only ? "All well" : "Without a region") : key.slice("region ".length);
+}
+
+function inAttention(region) {
+  let count = 0;
+  for (const told of factories.values()) if (told.region === region && group(told) === ATTENTION) count += 1;
+  return count;
+}
+
+function countText(key, shown) {
+  const number = shown.length === 1 ? "1 factory" : `${shown.length} factories`;
+  const wrong = key === ATTENTION ? 0 : inAttention(key.slice("region ".length));
+  return wrong ? `${number} well, ${wrong} above` : number;
+}
+
+/** Put nodes into a parent in this order, moving only what stands elsewhere. */
+function place(parent, nodes) {
+  let next = parent.firstChild;
+  for (const node of nodes) {
+    if (node === next) next = next.nextSibling;
+    else parent.insertBefore(node, next);
+  }
+  while (next) {
+    const after = next.nextSibling;
+    next.remove();
+    next = after;
+  }
+}
+
+function arrange() {
+  const groups = grouped(), shown = groups.reduce((sum, [, some]) => sum + some.length, 0);
+  const regions = groups.filter(([key]) => key !== ATTENTION);
+  for (const [key, some] of groups) {
+    const made = section(key);
+    say(made.title, title(key, regions.length === 1));
+    say(made.count, countText(key, some));
+    place(made.list, some.map((card) => card.node));
+  }
+  place(at("board"), groups.map(([key]) => section(key).node));
+  for (const key of [...sections.keys()]) if (!groups.some(([kept]) => kept === key)) sections.delete(key);
+  at("board").dataset.density = shown <= 6 ? "few" : shown <= 40 ? "some" : "many";
+  at("empty").hidden = factories.size > 0;
+  at("none").hidden = shown > 0 || factories.size === 0;
+  count();
+}
+
+function count() {
+  const numbers = Object.fromEntries(STATES.map((state) => [state, 0]));
+  for (const told of factories.values()) numbers[told.status] += 1;
+  for (const state of STATES) {
+    const button = at("counts").querySelector(`[data-state="${state}"]`);
+    say(button.querySelector("b"), String(numbers[state]));
+    button.className = numbers[state] ? state : "zero";
+    button.setAttribute("aria-pressed", String(chosenState === state));
+  }
+  const wrong = ["offline", "late"].filter((state) => numbers[state]).map((state) => `${numbers[state]} ${state}`);
+  document.title = [...wrong, "Factories"].join(" · ");
+}
+
+function take(told) {
+  factories.set(told.factory_name, told);
+  if (!cards.has(told.factory_name)) cards.set(told.factory_name, newCard(told.factory_name));
+  fill(cards.get(told.factory_name), told);
+}
+
+// --- live ---
+
+function heard(message) {
+  const told = JSON.parse(message.data);
+  serverAhead = Date.parse(told.now) - Date.now();
+  heardAt = Date.now();
+  at("lost").hidden = true;
+  document.body.className = "";
+  at("connection").className = "live";
+  say(at("connection"), "live");
+  return told;
+}
+
+function lost() {
+  const moment = heardAt ? ` since ${new Date(heardAt).toLocaleTimeString()}` : "";
+  say(at("lost"), `No connection to the dashboard${moment}: what you see is old`);
+  at("lost").hidden = false;
+  document.body.className = "stale";
+  at("connection").className = "";
+  say(at("connection"), "connecting …");
+}
+
+function listen() {
+  source?.close();
+  openedAt = Date.now();
+  source = new EventSource("events");
+  source.addEventListener("snapshot", (message) => {
+    const told = heard(message).factories, names = new Set(told.map((one) => one.factory_name));
+    for (const name of [...factories.keys()]) if (!names.has(name)) factories.delete(name), cards.delete(name);
+    told.forEach(take);
+    arrange();
+  });
+  source.addEventListener("change", (message) => {
+    const told = heard(message).factories;
+    const stay = told.every((one) => {
+      const known = factories.get(one.factory_name);
+      return known && known.region === one.region && group(known) === group(one) && rank(known) === rank(one) && !words.length;
+    });
+    told.forEach(take);
+    if (!stay) arrange();
+  });
+  source.addEventListener("ping", heard);
+  source.onerror = () => {
+    lost();
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, REOPEN_MS);
+  };
+}
+
+function tick() {
+  for (const card of cards.values()) if (card.node.isConnected) age(card);
+  if (Date.now() - Math.max(heardAt, openedAt) > SILENT_MS) {
+    lost();
+    listen();
+  }
+}
+
+// --- what the operator chooses ---
+
+function choose(state, text) {
+  chosenState = STATES.includes(state) ? state : "";
+  words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  const kept = new URLSearchParams(Object.entries({ state: chosenState, filter: text }).filter(([, value]) => value));
+  history.replaceState(null, "", kept.size ? `?${kept}` : location.pathname);
+  arrange();
+}
+
+function stateButton(state) {
+  const item = element("li"), button = element("button", "zero");
+  button.type = "button";
+  button.dataset.state = state;
+  button.append(element("b", "", "0"), state);
+  button.addEventListener("click", () => choose(chosenState === state ? "" : state, at("filter").value));
+  item.append(button);
+  return item;
+}
+
+function theme(chosen) {
+  const known = THEMES.includes(chosen) ? chosen : "auto";
+  if (known === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = known;
+  say(at("theme"), `colours: ${known}`);
+  at("theme").dataset.theme = known;
+  at("theme").title = `Press for the next of ${THEMES.join(", ")}`;
+  return known;
+}
+
+function remembered() {
+  try { return localStorage.getItem("theme"); } catch { return null; }
+}
+
+function begin() {
+  at("counts").append(...STATES.map(stateButton));
+  theme(remembered());
+  at("theme").addEventListener("click", () => {
+    const next = theme(THEMES[(THEMES.indexOf(at("theme").dataset.theme) + 1) % THEMES.length]);
+    try { localStorage.setItem("theme", next); } catch { /* it holds for this page */ }
+  });
+  at("filter").addEventListener("input", () => choose(chosenState, at("filter").value));
+  at("clear").addEventListener("click", () => choose("", at("filter").value = ""));
+  const kept = new URLSearchParams(location.search);
+  at("filter").value = kept.get("filter") ?? "";
+  if (kept.size) choose(kept.get("state") ?? "", at("filter").value);
+  at("empty").hidden = true;
+  listen();
+  setInterval(tick, 1000);
+}
+
+begin();

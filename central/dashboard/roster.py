@@ -1,0 +1,296 @@
+"""All factories as they are now, in memory: who they are, what they told, whether they are alive.
+
+Decides by ``liveness``; reads no clock (``now`` is an argument), no database, no socket. For one thread: the event
+loop's. What is to be written and what is to be shown is collected here, and taken by the keeper and the feed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from array import array
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from central.dashboard.liveness import FactoryStatus, Now, Thresholds, judge, worsens_after
+from central.dashboard.store import MINUTE, Batch, Change, Factory, Load
+from central.dashboard.wire import CurrentLoad, Heartbeat, Registration
+
+MOST_FACTORIES = 20_000
+RECENT_MINUTES = 60
+_MOST_WAITING = 50_000
+"""Changes and finished minutes that wait for a disk that fails; beyond, the oldest are lost."""
+
+
+class Full(Exception):
+    """There are too many factories already."""
+
+
+class Recent:
+    """CPU percent by minute, the last hour's, in a few hundred bytes."""
+
+    __slots__ = ("_values", "until")
+
+    def __init__(self) -> None:
+        self.until = 0
+        self._values = array("f", [math.nan] * RECENT_MINUTES)
+
+    def note(self, at: int, cpu: float | None) -> None:
+        """The mean of the minute that began ``at``, POSIX seconds. A clock that is set back a little stands still."""
+        passed = (at - self.until) // MINUTE
+        if -RECENT_MINUTES < passed < 0:
+            return
+        if not 0 <= passed < RECENT_MINUTES:
+            self._values = array("f", [math.nan] * RECENT_MINUTES)
+        elif passed:
+            self._values = self._values[passed:] + array("f", [math.nan] * passed)
+        self.until = at
+        self._values[-1] = math.nan if cpu is None else cpu
+
+    def told(self) -> dict[str, Any]:
+        cpu = [None if math.isnan(value) else round(value) for value in self._values]
+        first = next((place for place, value in enumerate(cpu) if value is not None), len(cpu))
+        return {"until": self.until, "step_s": MINUTE, "cpu": cpu[first:]}
+
+
+@dataclass(slots=True)
+class _Entry:
+    """``heard`` (a tick): from when on its silence counts. ``queued``: its next deadline is in the queue."""
+
+    factory: Factory
+    heard: float
+    queued: bool = False
+    minute: Load | None = None
+    recent: Recent = field(default_factory=Recent)
+    shown: bytes = b""
+
+
+class Roster:
+    """``changed`` names what is to be shown anew, until somebody takes it."""
+
+    def __init__(
+        self, thresholds: Thresholds, now: Now, kept: Iterable[Factory] = (), minutes: Iterable[Load] = ()
+    ) -> None:
+        self.thresholds = thresholds
+        self.changed: set[str] = set()
+        self._entries: dict[str, _Entry] = {}
+        self._due: list[tuple[float, str]] = []
+        self._unwritten: set[str] = set()
+        self._changes: deque[Change] = deque(maxlen=_MOST_WAITING)
+        self._minutes: deque[Load] = deque(maxlen=_MOST_WAITING)
+        for factory in kept:
+            self._restore(factory, now)
+        for load in minutes:
+            self._restore_minute(load)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    # --- what comes in ---
+
+    def register(self, told: Registration, now: Now) -> None:
+        """A known factory keeps when it first came and what its beats told. Raises Full."""
+        entry = self._entries.get(told.factory_name)
+        if entry is None:
+            entry = self._newcomer(told, now)
+        known = {
+            "hostname": told.factory_hostname,
+            "port": told.factory_port,
+            "device": told.device,
+            "reported_status": told.status,
+            "capabilities": told.capabilities,
+            "region": told.region,
+            "location": told.location,
+        }
+        self._hear(entry, now, known)
+
+    def beat(self, told: Heartbeat, now: Now) -> bool:
+        """False: no such factory. What is not told stays as it was."""
+        entry = self._entries.get(told.factory_name)
+        if entry is None:
+            return False
+        columns = told.model_dump(exclude={"factory_name"}, exclude_none=True)
+        if "status" in columns:
+            columns["reported_status"] = columns.pop("status")
+        if told.current_load is not None:
+            columns["current_load"] = told.current_load.model_dump()
+        self._hear(entry, now, {"last_heartbeat": now.wall, **columns})
+        self._note_load(entry, now, told.current_load or CurrentLoad())
+        return True
+
+    def advance(self, now: Now) -> None:
+        """Judge anew whose silence has reached a threshold; costs nothing for the others."""
+        while self._due and self._due[0][0] <= now.tick:
+            entry = self._entries[heapq.heappop(self._due)[1]]
+            entry.queued = False
+            silence = now.tick - entry.heard
+            status = judge(silence, self.thresholds)
+            self._become(entry, status, now.wall - self._overdue(silence, status))
+            self._queue(entry)
+
+    def next_deadline(self) -> float | None:
+        """The tick at which ``advance`` has something to look at; None while nothing can get worse."""
+        return self._due[0][0] if self._due else None
+
+    # --- what goes out ---
+
+    def shown(self, name: str) -> bytes:
+        """The factory as JSON, without its closing brace and ``silence_s``; made once for each change."""
+        entry = self._entries[name]
+        if not entry.shown:
+            entry.shown = _encoded(entry)
+        return entry.shown
+
+    def one(self, name: str, now: Now) -> bytes:
+        silence = max(0.0, now.wall - self._entries[name].factory.last_seen)
+        return b'%b,"silence_s":%.3f}' % (self.shown(name), silence)
+
+    def all(self, now: Now) -> bytes:
+        """``FactoryList`` as JSON, by name."""
+        self.advance(now)
+        late, offline = self.thresholds.late_after, self.thresholds.offline_after
+        head = f'{{"now":"{iso(now.wall)}","late_after":{late},"offline_after":{offline},"factories":['
+        return head.encode() + b",".join(self.one(name, now) for name in sorted(self._entries)) + b"]}"
+
+    def take_changed(self) -> list[str]:
+        taken, self.changed = sorted(self.changed), set()
+        return taken
+
+    def take_unwritten(self) -> Batch:
+        """All that is not yet on the disk; the caller puts back what could not be written."""
+        names, self._unwritten = self._unwritten, set()
+        entries = [self._entries[name] for name in names]
+        running = [entry.minute for entry in entries if entry.minute is not None]
+        batch = Batch([entry.factory for entry in entries], list(self._changes), [*self._minutes, *running])
+        self._changes.clear()
+        self._minutes.clear()
+        return batch
+
+    def put_back(self, batch: Batch) -> None:
+        self._unwritten |= {factory.name for factory in batch.factories}
+        self._changes.extendleft(reversed(batch.changes))
+        self._minutes.extendleft(load for load in reversed(batch.loads) if self._is_over(load))
+
+    # --- inside ---
+
+    def _is_over(self, load: Load) -> bool:
+        """Whether its minute is; one that still runs is taken again with its factory."""
+        running = self._entries[load.name].minute
+        return running is None or running.at != load.at
+
+    def _newcomer(self, told: Registration, now: Now) -> _Entry:
+        if len(self._entries) >= MOST_FACTORIES:
+            raise Full(f"there are {MOST_FACTORIES} factories already, which is the most this dashboard takes")
+        name, host, port = told.factory_name, told.factory_hostname, told.factory_port
+        factory = Factory(name, host, port, "", "", {}, now.wall, now.wall, status_since=now.wall)
+        self._changes.append(Change(name, now.wall, factory.status))
+        entry = self._entries[name] = _Entry(factory, now.tick)
+        return entry
+
+    def _hear(self, entry: _Entry, now: Now, told: dict[str, Any]) -> None:
+        entry.factory = replace(entry.factory, last_seen=now.wall, **told)
+        entry.heard = now.tick
+        self._become(entry, FactoryStatus.RUNNING, now.wall)
+        self._queue(entry)
+        self._touch(entry)
+
+    def _become(self, entry: _Entry, status: FactoryStatus, since: float) -> None:
+        if entry.factory.status != status:
+            entry.factory = replace(entry.factory, status=status.value, status_since=since)
+            self._changes.append(Change(entry.factory.name, since, status.value))
+            self._touch(entry)
+
+    def _touch(self, entry: _Entry) -> None:
+        entry.shown = b""
+        self.changed.add(entry.factory.name)
+        self._unwritten.add(entry.factory.name)
+
+    def _queue(self, entry: _Entry) -> None:
+        """One place in the queue for each factory: a beat moves no place, it is looked at when the place comes up."""
+        after = worsens_after(FactoryStatus(entry.factory.status), self.thresholds)
+        if not entry.queued and after is not None:
+            heapq.heappush(self._due, (entry.heard + after, entry.factory.name))
+            entry.queued = True
+
+    def _overdue(self, silence: float, status: FactoryStatus) -> float:
+        """How long ago the threshold was reached."""
+        limits = {FactoryStatus.LATE: self.thresholds.late_after, FactoryStatus.OFFLINE: self.thresholds.offline_after}
+        return silence - limits.get(status, silence)
+
+    def _note_load(self, entry: _Entry, now: Now, load: CurrentLoad) -> None:
+        at = int(now.wall // MINUTE) * MINUTE
+        minute = entry.minute
+        if minute is None or minute.at != at:
+            if minute is not None:
+                self._minutes.append(minute)
+            minute = Load(entry.factory.name, at)
+        entry.minute = _averaged(minute, load)
+        entry.recent.note(at, entry.minute.cpu)
+
+    def _restore(self, factory: Factory, now: Now) -> None:
+        """One that ran when this dashboard stopped has its time to beat again: it was us who did not listen."""
+        silent = max(0.0, now.wall - factory.last_seen)
+        ran = factory.status == FactoryStatus.RUNNING
+        entry = self._entries[factory.name] = _Entry(factory, now.tick if ran else now.tick - silent)
+        self._become(entry, judge(now.tick - entry.heard, self.thresholds), now.wall)
+        self._queue(entry)
+
+    def _restore_minute(self, load: Load) -> None:
+        if entry := self._entries.get(load.name):
+            entry.minute = load
+            entry.recent.note(load.at, load.cpu)
+
+
+def _averaged(minute: Load, load: CurrentLoad) -> Load:
+    beats = minute.beats + 1
+    return Load(
+        minute.name,
+        minute.at,
+        beats,
+        _mean(minute.cpu, load.cpu_usage, beats),
+        _mean(minute.memory, load.memory_usage, beats),
+        _mean(minute.disk, load.disk_usage, beats),
+        _mean(minute.latency, load.network_latency, beats),
+    )
+
+
+def _mean(before: float | None, value: float | None, count: int) -> float | None:
+    if before is None or value is None:
+        return before if value is None else value
+    return before + (value - before) / count
+
+
+def _encoded(entry: _Entry) -> bytes:
+    factory = entry.factory
+    told = {
+        "factory_name": factory.name,
+        "status": factory.status,
+        "status_since": iso(factory.status_since),
+        "reported_status": factory.reported_status,
+        "hostname": factory.hostname,
+        "port": factory.port,
+        "device": factory.device,
+        "region": factory.region,
+        "location": factory.location,
+        "capabilities": factory.capabilities,
+        "registered_at": iso(factory.registered_at),
+        "last_seen": iso(factory.last_seen),
+        "last_heartbeat": None if factory.last_heartbeat is None else iso(factory.last_heartbeat),
+        "timestamp": factory.timestamp,
+        "load": factory.current_load,
+        "recent_load": entry.recent.told(),
+        "active_experiments": factory.active_experiments,
+        "last_training_completion": factory.last_training_completion,
+    }
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()[:-1]
+
+
+def iso(posix: float) -> str:
+    return datetime.fromtimestamp(posix, UTC).isoformat(timespec="milliseconds")
