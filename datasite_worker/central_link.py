@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-import psutil
 import requests
 import urllib3
 
+from datasite_worker.load import current_load
 from datasite_worker.moments import now_iso
 
 logger = logging.getLogger(__name__)
@@ -76,12 +76,7 @@ def heartbeat_body(site: Site, status: str, latency_ms: float, activity: dict[st
         "device": site.device,
         "timestamp": now_iso(),
         "status": status,
-        "current_load": {
-            "cpu_usage": psutil.cpu_percent(),
-            "memory_usage": psutil.virtual_memory().percent,
-            "disk_usage": _disk_usage(),
-            "network_latency": round(latency_ms, 1),
-        },
+        "current_load": current_load(latency_ms),
         **_place(site),
         **activity,
     }
@@ -90,14 +85,6 @@ def heartbeat_body(site: Site, status: str, latency_ms: float, activity: dict[st
 def _place(site: Site) -> dict[str, str]:
     """Only what is known: a central need not have heard of these keys."""
     return {key: value for key, value in (("region", site.region), ("location", site.location)) if value}
-
-
-def _disk_usage() -> float:
-    """Percent of the disk that the datasite works on; of the root's when its folder is gone."""
-    try:
-        return float(psutil.disk_usage(".").percent)
-    except OSError:
-        return float(psutil.disk_usage("/").percent)
 
 
 def retry_delay(failures: int, chance: float) -> float:
@@ -133,6 +120,11 @@ class CentralLink:
         self._beat_failures = 0
         self._last_status = ""  # of the last beat, when the dashboard took it
         self._latency_ms = 0.0
+
+    @property
+    def latency_ms(self) -> float:
+        """Milliseconds of the last exchange with the dashboard; 0 before the first."""
+        return self._latency_ms
 
     def start(self) -> None:
         self._thread.start()

@@ -1,0 +1,247 @@
+"""Limits that a datasite keeps itself: no uploads while its disk is nearly full, and HTTP no faster than it may be.
+
+Changes nothing that was stored, and refuses no login, read, training or probe. Memory and CPU are the supervisor's, or
+the kernel's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from datasite_worker.contract import STATUS_PATH, Limits
+
+logger = logging.getLogger(__name__)
+
+DISK, BANDWIDTH = "disk", "bandwidth"
+UPLOADS = frozenset(
+    {
+        "action.np_array",
+        "action.set",
+        "api.add",
+        "api.update",
+        "blob_storage.allocate",
+        "blob_storage.allocate_for_user",
+        "blob_storage.write_to_disk",
+        "code.request_code_execution",
+        "code.submit",
+        "code.update",
+        "code_history.submit_version",
+        "dataset.add",
+        "migration.apply_migration_data",
+        "migration.create_migrated_objects",
+        "policy.add",
+        "project.create_project",
+    }
+)
+"""PySyft's calls that bring something to be kept. Running approved code is none: a training may keep its result."""
+_GB = 1e9
+_CLEAR = 1.05
+"""Uploads are taken again from this share of the threshold on, so that a disk at its edge is told once."""
+_PIECE = 64 * 1024
+_BURST = 0.25
+"""Seconds of traffic that may pass at once after a pause."""
+_HELD = 0.1
+"""Traffic that waits for this share of the time between two looks is held back, and that is told."""
+_QUIET = 30.0
+"""Seconds without waiting after which it is held back no more."""
+
+
+# --- the disk ---
+
+
+class Disk:
+    """The disk of ``folder``, on which ``keep`` bytes are to stay free; 0: no limit.
+
+    May be asked from any thread: it reads two numbers and a file system's own.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder = folder
+        self.keep = keep
+        self._full = False
+
+    def refuses(self, size: int = 0) -> str:
+        """Why ``size`` more bytes are not taken now; empty when they are."""
+        free = self._look()
+        if (not self._full and free - size >= self.keep) or not self.keep:
+            return ""
+        figures = f"{_gb(free)} GB are free and {_gb(self.keep)} GB are to be kept"
+        what = "uploads are refused until then" if self._full else f"an upload of {_gb(size)} GB would leave less"
+        return (
+            f"the datasite's disk is nearly full: {figures}; {what}. Nothing was stored."
+            " Please ask the datasite's owner to make room"
+        )
+
+    def words(self) -> str:
+        """What is told to the operator while uploads are refused; empty otherwise."""
+        free = self._look()
+        if not self._full:
+            return ""
+        return f"{_gb(free)} GB of disk free, {_gb(self.keep)} GB are to be kept: uploads are refused"
+
+    def _look(self) -> int:
+        """The free bytes; and whether uploads are refused."""
+        if not self.keep:
+            self._full = False
+            return 0
+        free = _free(self._folder)
+        self._full = free < self.keep * (_CLEAR if self._full else 1.0)
+        return free
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _gb(size: int) -> str:
+    return f"{size / _GB:.3g}"
+
+
+def guard(server: Any, disk: Disk, refusal: Callable[[str], Any]) -> None:
+    """Have ``server`` answer uploads with a ``refusal`` when ``disk`` says so, before PySyft touches its database."""
+    handle = server.handle_api_call_with_unsigned_result
+
+    def guarded(api_call: Any, job_id: Any = None, check_call_location: bool = True) -> Any:
+        why = disk.refuses(_size(api_call.message)) if job_id is None and _is_upload(api_call) else ""
+        if why and api_call.is_valid:
+            logger.warning("refused %s: %s", api_call.message.path, why)
+            return refusal(why)
+        return handle(api_call, job_id=job_id, check_call_location=check_call_location)
+
+    server.handle_api_call_with_unsigned_result = guarded
+
+
+def _is_upload(api_call: Any) -> bool:
+    """A call that is not even signed is PySyft's to refuse."""
+    return getattr(getattr(api_call, "message", None), "path", "") in UPLOADS
+
+
+def _size(message: Any) -> int:
+    """Bytes that the call announces or carries; 0 when it is not the kind that does."""
+    for value in (*message.args, *message.kwargs.values()):
+        size = len(value) if isinstance(value, bytes) else getattr(value, "file_size", 0)
+        if isinstance(size, int) and size > 0:
+            return size
+    return 0
+
+
+# --- the network ---
+
+
+class Bucket:
+    """A token bucket that may be overdrawn: who takes more than there is waits until it would be filled again.
+
+    So a piece of any size passes, in order, and the sum keeps the rate. Used from one event loop; ``rate`` (bytes a
+    second, 0: no limit) may be set from elsewhere. aiolimiter would want pieces below its capacity, and has a fixed
+    rate.
+    """
+
+    def __init__(self, rate: float = 0.0) -> None:
+        self.rate = rate
+        self.waited = 0.0  # seconds, by all together
+        self._level = 0.0
+        self._at = float("-inf")
+
+    def take(self, size: int, now: float) -> float:
+        """Seconds to wait before ``size`` bytes may pass."""
+        if not self.rate:
+            return 0.0
+        most = max(_PIECE, _BURST * self.rate)
+        filled = self._level + (now - self._at) * self.rate if self._at > float("-inf") else most
+        self._level, self._at = min(most, filled) - size, now
+        wait = max(0.0, -self._level / self.rate)
+        self.waited += wait
+        return wait
+
+
+class Paced:
+    """ASGI middleware: bodies pass in both directions no faster than ``bucket`` lets them. Probes are not held back."""
+
+    def __init__(self, app: Any, bucket: Bucket) -> None:
+        self._app = app
+        self._bucket = bucket
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] == STATUS_PATH or not self._bucket.rate:
+            await self._app(scope, receive, send)
+            return
+
+        async def receive_paced() -> Any:
+            message = await receive()
+            await self._pass(len(message.get("body", b"")))
+            return message
+
+        async def send_paced(message: Any) -> None:
+            for piece in _pieces(message):
+                await self._pass(len(piece.get("body", b"")))
+                await send(piece)
+
+        await self._app(scope, receive_paced, send_paced)
+
+    async def _pass(self, size: int) -> None:
+        if size and (wait := self._bucket.take(size, time.monotonic())):
+            await asyncio.sleep(wait)
+
+
+def _pieces(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A long body in several messages, so that it does not pass in one rush."""
+    body = message.get("body", b"")
+    if message["type"] != "http.response.body" or len(body) <= _PIECE:
+        return [message]
+    view = memoryview(body)
+    pieces = [bytes(view[at : at + _PIECE]) for at in range(0, len(body), _PIECE)]
+    parts: list[Mapping[str, Any]] = [{**message, "body": piece, "more_body": True} for piece in pieces]
+    parts[-1] = {**parts[-1], "more_body": message.get("more_body", False)}
+    return parts
+
+
+# --- both ---
+
+
+class Keeper:
+    """Keeps a datasite's own limits. ``changed`` is called when an upload was refused: ``told`` may have changed."""
+
+    def __init__(self, state_dir: Path, wanted: Limits, changed: Callable[[], None]) -> None:
+        self.disk = Disk(state_dir, wanted.disk_free)
+        self.bucket = Bucket(wanted.bandwidth)
+        self._changed = changed
+        self._looked_at = time.monotonic()
+        self._waited = 0.0
+        self._held_at = float("-inf")
+
+    def use(self, wanted: Limits) -> None:
+        """Take on other limits, at once."""
+        self.disk.keep = wanted.disk_free
+        self.bucket.rate = wanted.bandwidth
+
+    def keep(self, server: Any, app: Any) -> None:
+        """Guard PySyft's ``server`` and pace ``app``, which is not yet served."""
+        guard(server, self.disk, self._refusal)
+        app.add_middleware(Paced, bucket=self.bucket)
+
+    def _refusal(self, why: str) -> Any:
+        """PySyft's own kind of error, which its client raises with these words."""
+        from syft.service.response import SyftError
+
+        self._changed()
+        return SyftError(message=why)
+
+    def look(self) -> None:
+        """Find out whether traffic has waited since the last look."""
+        now = time.monotonic()
+        if self.bucket.waited - self._waited > _HELD * max(now - self._looked_at, 1.0):
+            self._held_at = now
+        self._looked_at, self._waited = now, self.bucket.waited
+
+    def told(self) -> dict[str, str]:
+        """The limits that bite now, in words."""
+        held = bool(self.bucket.rate) and time.monotonic() - self._held_at < _QUIET
+        mbits = self.bucket.rate * 8 / 1e6
+        both = {DISK: self.disk.words(), BANDWIDTH: f"HTTP is held to {mbits:g} Mbit/s" if held else ""}
+        return {name: words for name, words in both.items() if words}
