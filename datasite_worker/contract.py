@@ -121,6 +121,8 @@ class DashboardOrder:
     state_dir: str
     pulse_address: str = ""
     cgroup: str = ""  # as a datasite's
+    late_after: float = 45.0  # seconds without a beat
+    offline_after: float = 90.0
 
 
 @dataclass(frozen=True, slots=True)

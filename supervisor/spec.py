@@ -197,6 +197,8 @@ class DashboardSpec:
 
     hostname: str = "127.0.0.1"
     port: int = 5000
+    late_after: float = 45.0  # seconds without a beat
+    offline_after: float = 90.0
     restart: RestartPolicy = RestartPolicy()
     probes: ProbePolicy = ProbePolicy()
 

@@ -49,10 +49,12 @@ def _guarded(order: DashboardOrder, tell: Tell) -> ExitCode:
 
 def _serve(order: DashboardOrder, tell: Tell) -> None:
     from central.dashboard import app, server
+    from central.dashboard.liveness import Thresholds
     from datasite_worker.process import bind
 
     listener = bind(order.hostname, order.port)
-    dashboard = app.create_app(Path(order.database))
+    thresholds = Thresholds(order.late_after, order.offline_after)
+    dashboard = app.create_app(Path(order.database), thresholds=thresholds)
 
     def say(phase: Phase) -> None:
         logger.info("%s on http://%s:%d, database %s", phase.value, order.hostname, order.port, order.database)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,16 +26,16 @@ class FactoryStatus(StrEnum):
 class Thresholds:
     """Seconds of silence after which a factory is late, and after which it is offline.
 
-    Raises ValueError unless ``0 < late_after <= offline_after``.
+    Raises ValueError unless ``0 < late_after <= offline_after``, both finite.
     """
 
     late_after: float = 45.0
     offline_after: float = 90.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.late_after <= self.offline_after:
+        if not 0 < self.late_after <= self.offline_after < math.inf:
             both = f"{self.late_after:g} and {self.offline_after:g}"
-            raise ValueError(f"late_after must be above 0 s and at most offline_after; they are {both}")
+            raise ValueError(f"late_after must be above 0 s and at most offline_after, both finite; they are {both}")
 
 
 def judge(silence: float, thresholds: Thresholds) -> FactoryStatus:

@@ -165,7 +165,8 @@ def _fleet(
 
 def _dashboard(top: schema.FleetKeys) -> DashboardSpec | None:
     if isinstance(top.dashboard, schema.DashboardKeys):
-        return DashboardSpec(hostname=top.dashboard.hostname, port=top.dashboard.port)
+        keys = top.dashboard
+        return DashboardSpec(keys.hostname, keys.port, keys.late_after, keys.offline_after)
     return DashboardSpec() if top.dashboard else None
 
 

@@ -460,6 +460,16 @@ class DashboardKeys(Keys):
     mode: Embedded = Field(default="embedded", description="Fleet runs a dashboard itself, on this machine.")
     hostname: Host = _set(_DASHBOARD, "hostname", "Address to listen on.")
     port: Port = _set(_DASHBOARD, "port", "The TCP port to listen on.")
+    late_after: PositiveDuration = _set(_DASHBOARD, "late_after", "A datasite without a beat for this long is late.")
+    offline_after: PositiveDuration = _set(
+        _DASHBOARD, "offline_after", "A datasite without a beat for this long is offline."
+    )
+
+    @model_validator(mode="after")
+    def _late_before_offline(self) -> Self:
+        if self.offline_after < self.late_after:
+            raise Wrong("expected at least late_after, as a datasite is late before it is offline", key="offline_after")
+        return self
 
 
 Dashboard = Annotated[

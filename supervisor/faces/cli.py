@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from supervisor.faces.commands import asking, files, installing, looking, running
+from supervisor.faces.commands import asking, centre, files, installing, looking, running, training
 from supervisor.faces.commands.arguments import FleetFile, NoColor
 from supervisor.faces.context import Options
 from supervisor.faces.faults import EXIT_CODES, Exit
@@ -71,6 +71,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     looking.events,
     looking.credentials,
     looking.gpus,
+    training.train,
+    centre.dashboard,
     files.validate,
     files.init,
     files.schema,

@@ -70,6 +70,8 @@ def launch_order(
         hostname=spec.hostname,
         port=spec.port,
         database=str(folder / "dashboard.db"),
+        late_after=spec.late_after,
+        offline_after=spec.offline_after,
         log_dir=str(config.log_dir),
         state_dir=str(folder),
         pulse_address=str(pulse_socket(config)),
