@@ -57,14 +57,22 @@ class Errand:
         return asdict(self)
 
 
-def run(errand: dict[str, Any], nudge: Callable[[], None]) -> None:
+def prepare(errand: dict[str, Any]) -> Server:
+    """What all jobs of a datasite have in common: PySyft's server, made once in the zygote. Holds no connection: SQLite
+    does not survive a fork with an open one."""
+    made = _server(Errand(**errand))
+    made.queue_stash.get_by_status(made.verify_key, Status.ERRORED).unwrap()  # compiled statements are kept
+    made.db.engine.dispose()
+    return made
+
+
+def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> None:
     """Run that job to its end. ``nudge`` is called when it has queued another one."""
     told = Errand(**errand)
     setproctitle.setproctitle(f"fleet: {told.datasite}, job {told.title}")
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(told.threads)
     torch.set_num_threads(told.threads)
     gpu.limit_memory(told.gpu_memory_bytes)
-    server = _server(told)
     stores.on_arrival(server, lambda _item: nudge())
     perform(server, server.queue_stash.get_by_uid(server.verify_key, UID.from_string(told.item)).unwrap())
 

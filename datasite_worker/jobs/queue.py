@@ -225,7 +225,9 @@ class JobQueue:
         zygote.bury()
         self._zygote = None
         logger.warning("the process that jobs are forked from ended")
-        for tag in list(self._running):
+        for tag, one in list(self._running.items()):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(one.pid, 0) if one.pid else None  # it came to us, dying
             self._over(tag, None)
 
     def _over(self, tag: int, status: int | None) -> None:

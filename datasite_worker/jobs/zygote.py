@@ -23,9 +23,11 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
 _LARGEST = 64 * 1024
 
 
@@ -140,6 +142,7 @@ def _live(control: socket.socket, nudge: int, worker: int) -> NoReturn:
     """The zygote's life. It shrugs off what is sent to the worker's whole group: it ends with the worker."""
     try:
         die_with(worker)
+        _keep_descendants()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         _titled("fleet: jobs are forked from here")
@@ -162,6 +165,7 @@ class _Life:
         self._nudge = nudge
         self._selector = selectors.DefaultSelector()
         self._jobs: dict[int, tuple[int, int]] = {}  # tag: pid, pidfd
+        self._prepared: Any = None
 
     def go_on(self) -> None:
         self._selector.register(self._control, selectors.EVENT_READ)
@@ -183,27 +187,38 @@ class _Life:
             _kill(self._jobs[asked["kill"]][0])
         return True
 
+    def _prepare(self, errand: dict[str, Any]) -> Any:
+        """What the jobs share. At the first of them: a line that runs none pays nothing for it."""
+        if self._prepared is None:
+            from datasite_worker.jobs import process
+
+            self._prepared = process.prepare(errand)
+            gc.collect()
+            gc.freeze()
+        return self._prepared
+
     def _fork(self, tag: int, errand: dict[str, Any]) -> None:
-        zygote = os.getpid()
+        zygote, prepared = os.getpid(), self._prepare(errand)
         pid = os.fork()
         if pid == 0:
-            self._become_job(zygote, errand)
+            self._become_job(zygote, errand, prepared)
         pidfd = os.pidfd_open(pid)
         self._jobs[tag] = pid, pidfd
         self._selector.register(pidfd, selectors.EVENT_READ, tag)
         self._tell({"born": tag, "pid": pid})
 
-    def _become_job(self, zygote: int, errand: dict[str, Any]) -> NoReturn:
+    def _become_job(self, zygote: int, errand: dict[str, Any], prepared: Any) -> NoReturn:
         code = 1
         try:
             die_with(zygote)
+            _keep_descendants()
             os.setpgid(0, 0)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             self._let_go()
             from datasite_worker.jobs import process
 
-            process.run(errand, lambda: _nudge(self._nudge))
+            process.run(errand, prepared, lambda: _nudge(self._nudge))
             code = 0
         except BaseException:  # noqa: BLE001 - this process ends here, whatever it was
             sys.excepthook(*sys.exc_info())
@@ -225,10 +240,29 @@ class _Life:
         os.close(pidfd)
         _kill_group(pid)  # what user code left behind in it, while the number still is the job's
         _, status = os.waitpid(pid, 0)
+        self._end_strays()
         self._tell({"gone": tag, "status": status})
+
+    def _end_strays(self) -> None:
+        """A job is the subreaper of all it starts, and the zygote that of the job: a child that is no job was left
+        behind by one, in whatever session it is."""
+        jobs = {pid for pid, _ in self._jobs.values()}
+        while strays := _children() - jobs:
+            for pid in strays:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     def _tell(self, message: dict[str, Any]) -> None:
         self._control.send(json.dumps(message).encode())
+
+
+def _keep_descendants() -> None:
+    """Orphans below this process become its children (prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _children() -> set[int]:
+    return {int(word) for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
 def _kill(pid: int) -> None:
