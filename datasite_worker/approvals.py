@@ -113,7 +113,8 @@ def _asked_for(request: Request, context: AuthedServiceContext) -> UserCode | No
     """The code that a request is about, when it is about running one code and nothing else."""
     if len(request.changes) != 1 or type(request.changes[0]) is not UserCodeStatusChange:
         return None
-    return request.changes[0].get_user_code(context)
+    code: UserCode = request.changes[0].linked_user_code.resolve_with_context(context).unwrap()
+    return code
 
 
 def _rules(code: UserCode) -> list[Any]:

@@ -18,7 +18,7 @@ from syft.client.datasite_client import DatasiteClient as SyftClient
 from syft.types.errors import SyftException
 
 from central.client import transport
-from central.client.errors import LoginFailed, Unreachable
+from central.client.errors import ClientError, LoginFailed, Unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,11 @@ class Link:
         return self.syft.api.services
 
     def call(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        """Call PySyft's service ``path``; see ``ask``."""
-        return self.ask(lambda: attrgetter(path)(self.services)(*args, **kwargs))
+        """Call PySyft's service ``path``; see ``ask``. Raises ClientError for what the datasite refuses."""
+        try:
+            return self.ask(lambda: attrgetter(path)(self.services)(*args, **kwargs))
+        except SyftException as error:
+            raise ClientError(f"{self.name} refuses {path}: {error.public_message}") from error
 
     def ask(self, what: Callable[[], T]) -> T:
         """``what``'s answer, tried again while the datasite does not answer.

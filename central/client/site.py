@@ -73,6 +73,7 @@ class DatasiteClient:
         self._link = link
         self._models: dict[str, Model] = {}
         self._last: dict[str, Training] = {}
+        self._asked: dict[tuple[str, frozenset[Any]], tuple[Any, Any]] = {}
 
     @property
     def name(self) -> str:
@@ -222,6 +223,12 @@ class DatasiteClient:
         PySyft takes one text only once from a user, with one policy: on data that was published anew the same text is
         submitted with one more empty line at its end, which is none to ``code_hash``.
         """
+        key = (function.source, frozenset(() if place.own else place.ids.values()))
+        if key not in self._asked:
+            self._asked[key] = self._found_or_submitted(function, place, model)
+        return self._asked[key]
+
+    def _found_or_submitted(self, function: TrainingFunction, place: _Place, model: Model) -> tuple[Any, Any]:
         known = [
             code
             for code in self._link.call("code.get_all")
@@ -236,8 +243,10 @@ class DatasiteClient:
 
     def _request(self, code: Any, model: Model) -> Any:
         """The request for a code that is known. There is none when the datasite died between code and request."""
-        found = self._link.call("request.get_by_usercode_id", code.id)
-        return found[0].id if found else self._requested(code, model).id
+        for request in self._link.call("request.get_all"):
+            if request.code_id == code.id:
+                return request.id
+        return self._requested(code, model).id
 
     def _requested(self, code: Any, model: Model) -> Any:
         return self._link.call("code.request_code_execution", code=code, reason=model.description)
