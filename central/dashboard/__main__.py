@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 
 from central.dashboard.liveness import Thresholds
 from datasite_worker.contract import DashboardOrder, ExitCode, Phase
@@ -18,6 +20,8 @@ from datasite_worker.contract import DashboardOrder, ExitCode, Phase
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code: 0, 2 for bad arguments, 78 for what only you can mend."""
     options = _options(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # until the server takes them: loading takes a second
+        signal.signal(number, _leave)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s - %(levelname)s - %(message)s")
     from central.dashboard.store import StoreUnusable
     from datasite_worker.process import ConfigurationFailure
@@ -29,6 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigurationFailure as failure:
         return _refuse(f"{failure}; see --host and --port")
     return ExitCode.CLEAN
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(ExitCode.CLEAN)
 
 
 def _refuse(reason: str) -> int:

@@ -169,7 +169,7 @@ class FactoryStore:
     def __init__(self, database: Path) -> None:
         """Open or create ``database`` and its folder, and take it for this process. Raises StoreUnusable."""
         self._lock, self._engine = _open(database)
-        self._summed_up = False
+        self._tidied = 0.0
 
     def close(self) -> None:
         self._engine.dispose()
@@ -217,11 +217,11 @@ class FactoryStore:
         """Sum up finished steps into coarser ones, and remove what is older than it is kept. May be done twice."""
         with self._engine.begin() as connection:
             for fine, coarse in pairwise(STEPS):
-                _sum_up(connection, fine, coarse, now, every=not self._summed_up)
+                _sum_up(connection, fine, coarse, now, since=self._tidied)
             for step in STEPS:
                 _forget_loads(connection, step, now)
             _forget_changes(connection, now)
-        self._summed_up = True
+        self._tidied = now
 
 
 def _columns(row: Factory | Change | Load) -> dict[str, Any]:
@@ -236,10 +236,10 @@ def _upsert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=renewed), several)
 
 
-def _sum_up(connection: Connection, fine: Step, coarse: Step, now: float, *, every: bool) -> None:
-    """The steps of ``coarse`` that are over: the last two, or after a start all of which there is anything."""
+def _sum_up(connection: Connection, fine: Step, coarse: Step, now: float, *, since: float) -> None:
+    """The steps of ``coarse`` that are over, from the one before ``since`` on: a beat may have been written late."""
     end = int(now // coarse.seconds) * coarse.seconds
-    begin = end - (fine.kept // coarse.seconds + 1 if every else 2) * coarse.seconds
+    begin = (int(since // coarse.seconds) - 1) * coarse.seconds
     connection.execute(
         text(
             "INSERT OR REPLACE INTO loads (step, name, at, beats, cpu, memory, disk, latency) "
