@@ -19,7 +19,7 @@ from typing import Any
 import syft as sy
 import torch
 
-from datasite_worker import activity, approvals, datasets, load, process, pulse, server, strays
+from datasite_worker import activity, approvals, datasets, doors, load, process, pulse, server, strays
 from datasite_worker.central_link import CentralLink, Site
 from datasite_worker.contract import (
     LEASH,
@@ -213,6 +213,7 @@ class FactoryDatasite:
     def _make_server(self) -> None:
         logger.info("launching PySyft %s", sy.__version__)
         activity.watch(self._activity)
+        doors.close()
         load.begin()
         self._server = server.make_server(
             self.factory_name,
