@@ -119,8 +119,8 @@ class Feed:
             while not self.closed:
                 published = self._published
                 if place is None or place + 1 < self._oldest():
+                    place = self._number  # before it is sent, which may take a while
                     yield self._snapshot()
-                    place = self._number
                 for number, frame in list(self._frames):
                     if number > place:
                         yield frame
