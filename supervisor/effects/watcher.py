@@ -29,6 +29,8 @@ _EXACT_AGAIN = 60.0
 """Seconds after which a line is weighed exactly in any case: pages that it shared may have become its own."""
 _HELD_BACK = 0.05
 """The share of a look's time that the kernel held a line back, from which on it counts as at its CPU limit."""
+_AT_CPU = 0.95
+"""And the share of the limit where cores alone bound it."""
 _CLOSING = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -229,7 +231,7 @@ def _counted(before: _Seen, seen: _Seen, memory: int, cpu: float) -> _Seen:
     """``seen``, with how many looks in a row it has been at its limits by now."""
     held = seen.held_back_s - before.held_back_s >= _HELD_BACK * max(seen.at - before.at, 1e-9) and before.kernel
     at_memory = bool(memory) and seen.memory >= memory
-    at_cpu = bool(cpu) and ((seen.kernel and held and seen.at > before.at) or seen.cpu > cpu)
+    at_cpu = bool(cpu) and ((seen.kernel and held and seen.at > before.at) or seen.cpu >= _AT_CPU * cpu)
     return replace(
         seen,
         memory_looks=before.memory_looks + 1 if at_memory else 0,

@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.effects.cgroups import FREES, LEAF
 from supervisor.policy.readiness import start_limit
 from supervisor.spec import FleetConfig
 
 NOTIFY_RELOAD = 253
 """The first systemd with Type=notify-reload."""
 RESTART_STEPS = 254
-"""The first systemd with RestartSteps=."""
+"""The first systemd with RestartSteps=, and with DelegateSubgroup=."""
 
 _WATCHDOG = 30
 _MARGIN = 30
@@ -58,7 +59,7 @@ def environment_file(name: str, *, user_unit: bool) -> str:
 def unit_text(plan: UnitPlan) -> str:
     """The whole file. Directives that this plan has no use for are empty lines in the blocks below, and left out."""
     life = (_start(plan), _reload(plan), _restart(plan), _stop(plan))
-    blocks = (_header(plan), _unit(plan), *life, _surroundings(plan), _LIMITS, _hardening(plan), _install(plan))
+    blocks = (_header(plan), _unit(plan), *life, _surroundings(plan), _limits(plan), _hardening(plan), _install(plan))
     return "\n".join(re.sub(r"\n{2,}", "\n", block.strip() + "\n") for block in blocks if block.strip())
 
 
@@ -209,9 +210,29 @@ Environment=CUDA_CACHE_PATH=%C/{folder}/nv TRITON_CACHE_DIR=%C/{folder}/triton
 """
 
 
-_LIMITS = """
-# Limits of single lines are control groups of their own, below this unit's.
+def _limits(plan: UnitPlan) -> str:
+    return f"""
+# Each line has a control group of its own below this unit's, in which the kernel holds it to its limits.
 Delegate=yes
+{_IN_A_LEAF if plan.systemd >= RESTART_STEPS else _FREED_AFTERWARDS}
+{_LIMITS}
+"""
+
+
+_IN_A_LEAF = f"DelegateSubgroup={LEAF}"
+_FREE = (
+    'group=$(sed -n "s|^0::||p" /proc/self/cgroup); case "$group" in */.control) ;; *) exit 0 ;; esac; '
+    "for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do for one in memory cpu; do for of in /lines /; do "
+    'echo "-$one" >"$root$(dirname "$group")$of/cgroup.subtree_control"; done; done; done 2>/dev/null; true'
+)
+_FREED_AFTERWARDS = f"""
+# From systemd 254 on DelegateSubgroup=supervisor stands here. Before, the next supervisor starts in the unit's own
+# group, which the kernel refuses while lines below it have controllers: they are switched off when one has ended, and
+# its successor switches them on again.
+Environment={FREES}=1
+ExecStopPost=-/bin/sh -c {_script(_FREE)}
+"""
+_LIMITS = """
 # A line that the kernel kills for want of memory is the supervisor's affair, not the end of the unit.
 OOMPolicy=continue
 TasksMax=infinity

@@ -203,9 +203,28 @@ def test_nothing_left_to_stop_is_not_worth_a_word(tmp_path: Path, code: int, sai
 
 def script_of(line: str) -> str:
     """The shell's text in an Exec line, as systemd would hand it on."""
-    found = re.match(r"[-+]*/bin/sh -c '(.*)' %t", line)
+    found = re.match(r"[-+]*/bin/sh -c '(.*)'(?: %t|$)", line)
     assert found is not None, line
     return found[1].replace("$$", "$").replace("\\'", "'")
+
+
+def test_where_the_kernel_may_hold_lines_to_their_limits() -> None:
+    """From 254 on the supervisor starts in a leaf. Before, the unit's group is freed for the next one when it has ended,
+    and the supervisor is told so; never both."""
+    before, after = (directives(unit_text(plan(systemd=version))) for version in (253, 254))
+    assert (["yes"], ["yes"], ["supervisor"]) == (before["Delegate"], after["Delegate"], after["DelegateSubgroup"])
+    assert "FLEET_UNIT_FREES_CGROUP=1" in before["Environment"]
+    assert "cgroup.subtree_control" in before["ExecStopPost"][-1]
+    assert "DelegateSubgroup" not in before
+    assert not any("CGROUP" in value for value in after["Environment"])
+    assert not any("cgroup" in value for value in after["ExecStopPost"])
+
+
+def test_nothing_but_a_units_own_group_is_freed() -> None:
+    """Run anywhere else than where systemd runs what comes after a service, it does nothing."""
+    script = script_of(directives(unit_text(plan()))["ExecStopPost"][-1])
+    done = subprocess.run(["sh", "-xc", script], capture_output=True, text=True, check=True)
+    assert "+ exit 0" == done.stderr.splitlines()[-1]
 
 
 # --- what systemd says of it ---
