@@ -152,7 +152,7 @@ class StatusDocument:
     jobs_cut_off: int = 0  # jobs of this process that ended without a result
     last_job_cut_off: str = ""  # the last of them, and why
     limited: dict[str, str] = field(default_factory=dict)  # limits that bite now (disk, bandwidth), in words
-    datasets: list[dict[str, Any]] = field(default_factory=list)  # name, shape, published_at, problem
+    datasets: list[dict[str, Any]] = field(default_factory=list)  # name, published_at, problem: everybody may read it
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()

@@ -1,8 +1,8 @@
 """Closes those of PySyft's public doors through which data could leave without the owner's approval.
 
-PySyft 0.9.5 lets everybody, a guest without an account too, run any method of a data frame or array on the private data
-of a dataset (``action.execute``). The result cannot be read; but a method may write files (``to_csv``), where the caller
-can have them read back as a blob of his own, or overwrite what the datasite's user may write. So only those may run
+PySyft 0.9.5 lets everybody, a guest without an account too, run any method of a data frame or array on the private
+data of a dataset (``action.execute``). The result cannot be read; but a method may write files (``to_csv``), where the
+caller can have them read back as a blob of his own, or overwrite what the datasite may write. So only those may run
 methods who may see the data anyway. Approved code does not come this way.
 """
 

@@ -27,6 +27,8 @@ class EventKind(StrEnum):
     REGISTERED = "registered"
     UNREGISTERED = "unregistered"
     JOBS_INTERRUPTED = "jobs_interrupted"
+    DATASET_PUBLISHED = "dataset_published"
+    DATASET_FAILED = "dataset_failed"
     GPU_LOST = "gpu_lost"
     LIMIT_NEAR = "limit_near"
     LIMIT_REACHED = "limit_reached"

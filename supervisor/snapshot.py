@@ -44,6 +44,7 @@ class WorkerSnapshot:
     active_experiments: list[str] = field(default_factory=list)  # user code that runs now
     last_training_completion: str | None = None
     interrupted_jobs: list[str] = field(default_factory=list)  # cut off by the end of the process before this one
+    datasets: list[dict[str, Any]] = field(default_factory=list)  # name, published_at, problem
     limits: dict[str, float] = field(default_factory=dict)  # those of fleet.yaml that are not 0, under its names
     enforced: str = "no"  # who holds it to memory and CPU: cgroup, watch (fleet itself), or no where nothing limits it
     limited: dict[str, str] = field(default_factory=dict)  # limits that are reached now, in words
@@ -189,6 +190,7 @@ def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, 
         active_experiments=list(said.active_experiments) if said else [],
         last_training_completion=said.last_training_completion if said else None,
         interrupted_jobs=list(said.interrupted_jobs) if said else [],
+        datasets=list(said.datasets) if said else [],
         limited={**record.pressure.reached, **(said.limited if said else {})},
         near_limits=dict(record.pressure.near),
     )

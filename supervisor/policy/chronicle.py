@@ -20,6 +20,7 @@ _WARNINGS = {
     EventKind.BACKOFF,
     EventKind.QUARANTINED,
     EventKind.JOBS_INTERRUPTED,
+    EventKind.DATASET_FAILED,
     EventKind.LIMIT_NEAR,
     EventKind.LIMIT_REACHED,
 }
@@ -161,8 +162,22 @@ def _heard(old: StatusDocument | None, after: WorkerRecord) -> Iterator[Event]:
     if new.jobs_cut_off > (old.jobs_cut_off if same and old is not None else 0):
         yield _event(after, EventKind.JOBS_INTERRUPTED, f"a job was interrupted: {new.last_job_cut_off}")
     yield from _felt(old.limited if same and old is not None else {}, new.limited, after)
+    if same and old is not None:
+        yield from _datasets(old, new, after)
     known = old.registered if same and old is not None else None
     if new.registered and not known:
         yield _event(after, EventKind.REGISTERED, new.registration or "registered")
     elif known and not new.registered:
         yield _event(after, EventKind.UNREGISTERED, f"no longer registered: {new.registration or new.heartbeat_error}")
+
+
+def _datasets(old: StatusDocument, new: StatusDocument, after: WorkerRecord) -> Iterator[Event]:
+    """What became of the local files that the datasite publishes; only what the same process said before can tell."""
+    before = {one.get("name"): one for one in old.datasets}
+    for one in new.datasets:
+        name, was = one.get("name"), before.get(one.get("name"), {})
+        if one.get("published_at") and one.get("published_at") != was.get("published_at"):
+            what = "updated" if was.get("published_at") else "published"
+            yield _event(after, EventKind.DATASET_PUBLISHED, f"dataset {name} {what}")
+        if one.get("problem") and one.get("problem") != was.get("problem"):
+            yield _event(after, EventKind.DATASET_FAILED, f"dataset {name}: {one['problem']}")

@@ -276,6 +276,35 @@ def test_interrupted_jobs_are_told_with_the_answer_that_makes_it_ready() -> None
     assert ["ready", "jobs_interrupted"] == kinds(told)
 
 
+def a_dataset(published_at: str | None = None, problem: str = "") -> list[dict[str, Any]]:
+    return [{"name": "bearings", "published_at": published_at, "problem": problem}]
+
+
+def test_what_becomes_of_a_dataset_is_told_once() -> None:
+    """Missing, published, updated, broken while the last version stays; nothing when it is said again."""
+    documents = [
+        said(datasets=a_dataset(problem="the file is not there")),
+        said(datasets=a_dataset("10:00")),
+        said(datasets=a_dataset("10:00"), registered=True),
+        said(datasets=a_dataset("10:05"), registered=True),
+        said(datasets=a_dataset("10:05", "not a CSV file"), registered=True),
+        said(datasets=a_dataset("10:05"), registered=True),
+        said(registered=True),
+    ]
+    told = events(record(status=said()), *(PulseReceived("a", 3, one) for one in documents))
+    told = [one for one in told if one.event is not EventKind.REGISTERED]
+    expected = ["the file is not there", "published", "updated", "not a CSV file"]
+    assert [f"dataset bearings{':' if ' ' in one else ''} {one}" for one in expected] == [one.text for one in told]
+    assert [True, False, False, True] == [one.warning for one in told]
+
+
+def test_what_an_earlier_process_published_is_no_news() -> None:
+    """A restart, or a supervisor that comes later, finds it published."""
+    published = PulseReceived("a", 3, said(datasets=a_dataset("10:00")))
+    assert [] == events(record(), published)
+    assert [] == events(record(status=said(2)), published)
+
+
 @pytest.mark.parametrize("state", list(WorkerState))
 @pytest.mark.parametrize(
     "fact",
