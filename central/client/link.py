@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 import requests
+from syft.client.api import APIRegistry
 from syft.client.client import HTTPConnection
 from syft.client.datasite_client import DatasiteClient as SyftClient
 from syft.types.errors import SyftException
@@ -39,8 +40,8 @@ class Link:
         self._patience = patience
         self._session = session
         connection = transport.connection(url, session)
-        metadata = self.ask(lambda: _metadata(connection, self.url))
-        key = self.ask(lambda: _login(connection, self.url, email, password))
+        metadata = self._patiently(lambda: _metadata(connection, self.url))
+        key = self._patiently(lambda: _login(connection, self.url, email, password))
         self.name: str = metadata.name
         self.role: str = key.role.name
         self.syft: Any = SyftClient(connection=connection, metadata=metadata, credentials=key.signing_key)
@@ -62,6 +63,14 @@ class Link:
 
         Raises Unreachable when it stays away for longer than our patience.
         """
+        return self._patiently(lambda: self._speaking(what))
+
+    def _speaking(self, what: Callable[[], T]) -> T:
+        """PySyft's objects find their connection by datasite and user; another client of ours may have had the word."""
+        APIRegistry.set_api_for(server_uid=self.syft.id, user_verify_key=self.syft.verify_key, api=self.syft.api)
+        return what()
+
+    def _patiently(self, what: Callable[[], T]) -> T:
         give_up, wait = time.monotonic() + self._patience, _FIRST_WAIT
         while True:
             try:
@@ -79,7 +88,7 @@ class Link:
         """``what``'s answer, however long it takes to come; asked once."""
         with self._session.unhurried():
             try:
-                return what()
+                return self._speaking(what)
             except _PASSING as error:
                 raise Unreachable(_away(self.url, 0.0, error)) from error
 

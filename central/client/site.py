@@ -267,7 +267,10 @@ class DatasiteClient:
 
 
 def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of their own on the CPU, that share nothing with those given."""
+    """Tensors of their own on the CPU, that share nothing with those given. Raises ValueError for a type that PySyft
+    cannot carry."""
+    if strange := sorted(name for name, one in tensors.items() if one.dtype is torch.bfloat16):
+        raise ValueError(f"PySyft cannot carry bfloat16 ({', '.join(strange)}); convert the model with model.float()")
     return {name: one.detach().cpu().clone().contiguous() for name, one in tensors.items()}
 
 
