@@ -222,7 +222,7 @@ def _count(file: Path, key: str) -> int:
 
 def _gb(folder: Path) -> str:
     limit = (_words(folder / "memory.max") or ["?"])[0]
-    return f"{int(limit) / 1e9:g}" if limit.isdigit() else "?"
+    return f"{int(limit) / 1e9:.3g}" if limit.isdigit() else "?"
 
 
 def _own_group() -> Path | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datasite_worker.contract import StatusDocument
+from supervisor.config import ConfigError, load
+from supervisor.effects.control import ReloadAsked
+from supervisor.faces.table import plain
 from supervisor.facts import DeadlineReached, Load, LoadSeen, OperatorAsked, ProcessExited, PulseReceived
 from supervisor.history import EventKind
 from supervisor.orders import Launch, Terminate
-from supervisor.policy import limits
+from supervisor.policy import launching, limits
 from supervisor.policy.chronicle import tell
 from supervisor.policy.lifecycle import next_due, step
 from supervisor.record import (
@@ -24,7 +28,19 @@ from supervisor.record import (
     WorkerRecord,
     WorkerState,
 )
-from supervisor.spec import RestartMode, RestartPolicy, Rules
+from supervisor.snapshot import SupervisorFacts, WorkerSnapshot, take
+from supervisor.spec import (
+    DatasiteSpec,
+    FleetConfig,
+    HostLimits,
+    Resources,
+    RestartMode,
+    RestartPolicy,
+    Rules,
+)
+from tests.unit.fake_supervisor import fleet as shown_fleet
+from tests.unit.fake_supervisor import worker
+from tests.unit.fakes import fleet, play
 
 GB = 10**9
 LIMIT = 4 * GB
@@ -233,3 +249,145 @@ def test_the_cores_are_the_same_each_time_and_spread() -> None:
     first = limits.cores_for("alpha", 100, allowed)
     assert first == limits.cores_for("alpha", 100, allowed)
     assert set(allowed) == {core for n in range(20) for core in limits.cores_for(f"line_{n}", 100, allowed)}
+
+
+# --- of the host ---
+
+
+def lines(count: int, host: HostLimits, **own: Any) -> FleetConfig:
+    specs = (DatasiteSpec(f"line_{n}", 8080 + n, resources=Resources(**own)) for n in range(count))
+    return fleet(*specs, host=host)
+
+
+def test_sessions_and_bandwidth_of_the_host_are_shared_out_evenly() -> None:
+    """So that all together never take more; a line's own smaller limit stays."""
+    host = HostLimits(max_concurrent_training_sessions=9, network_bandwidth_limit_mbps=80.0)
+    config = lines(4, host)
+    may = [launching.limits_of(config, spec) for spec in config.datasites]
+    assert [(2, 2_500_000)] * 4 == [(one.sessions, one.bandwidth) for one in may]
+    small = lines(2, host, max_concurrent_training_sessions=1, network_bandwidth_limit_mbps=8.0)
+    own = launching.limits_of(small, small.datasites[0])
+    assert (1, 1_000_000) == (own.sessions, own.bandwidth)
+
+
+def test_the_greater_disk_threshold_holds() -> None:
+    """The disk is everybody's."""
+    host = HostLimits(disk_space_threshold_gb=20.0)
+    found = [
+        launching.limits_of(config, config.datasites[0]).disk_free // GB
+        for config in (lines(2, host), lines(2, host, disk_space_threshold_gb=30.0), lines(2, HostLimits()))
+    ]
+    assert [20, 30, 0] == found
+
+
+def test_the_hosts_memory_and_cpu_are_no_lines_own() -> None:
+    """They are limits of the sum, not parts."""
+    config = lines(2, HostLimits(max_memory_usage_gb=8.0, max_cpu_usage_percent=400.0))
+    own, host = launching.limits_of(config, config.datasites[0]), launching.host_limits(config)
+    assert (0, 0.0, 8 * GB, 400.0) == (own.memory, own.cpu_percent, host.memory, host.cpu_percent)
+
+
+def test_a_reload_that_changes_a_lines_part_tells_the_running_line() -> None:
+    """The host's limit itself, or another line to share it with; nobody is restarted."""
+    alpha, beta = DatasiteSpec("alpha", 8080), DatasiteSpec("beta", 8081)
+    host = HostLimits(network_bandwidth_limit_mbps=80.0)
+    world = play(
+        fleet(alpha),
+        [
+            lambda _: [ReloadAsked(fleet(alpha, host=host))],
+            lambda _: [ReloadAsked(fleet(alpha, beta, host=host))],
+            lambda _: [ReloadAsked(fleet(alpha, beta, host=replace(host, max_memory_usage_gb=9.0)))],
+        ],
+    )
+    assert [("configure", "alpha", 1)] * 2 == [done for done in world.done if done[0] == "configure"]
+    assert [("launch", "alpha", 1), ("launch", "beta", 1)] == [done for done in world.done if done[0] == "launch"]
+
+
+# --- in the picture ---
+
+
+def picture(config: FleetConfig, held: frozenset[str], **more: Any) -> WorkerSnapshot:
+    about = SupervisorFacts(1, "1.0", 0.0, stopping=False, revision=1, held=held)
+    known = {spec.name: record(**more) for spec in config.datasites}
+    return take(config, known, {}, about, 100.0, "2026-03-01T12:00:00+00:00").datasites[0]
+
+
+BOTH = frozenset(("memory", "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("own", "host", "held", "enforced"),
+    [
+        ({}, HostLimits(), BOTH, "no"),
+        ({"disk_space_threshold_gb": 1.0}, HostLimits(), BOTH, "no"),
+        ({"max_memory_usage_gb": 1.0}, HostLimits(), BOTH, "cgroup"),
+        ({"max_memory_usage_gb": 1.0}, HostLimits(), frozenset({"memory"}), "cgroup"),
+        ({"max_memory_usage_gb": 1.0}, HostLimits(max_cpu_usage_percent=100.0), frozenset({"memory"}), "watch"),
+        ({"max_cpu_usage_percent": 50.0}, HostLimits(), frozenset(), "watch"),
+        ({}, HostLimits(max_memory_usage_gb=8.0), BOTH, "cgroup"),
+    ],
+)
+def test_a_picture_says_who_enforces(
+    own: dict[str, float], host: HostLimits, held: frozenset[str], enforced: str
+) -> None:
+    """``cgroup`` only where the kernel holds the line to every limit of memory and CPU that there is."""
+    assert enforced == picture(lines(1, host, **own), held).enforced
+
+
+def test_a_picture_has_the_limits_and_what_is_reached() -> None:
+    """By the names of fleet.yaml; what the worker says of itself and what is seen of it, together."""
+    said = StatusDocument("line_0", "localhost", 8080, "cpu", "running", limited={"disk": "nearly full"})
+    pressure = Pressure({"memory": "takes 3.70 of 4 GB of memory"}, {"cpu": "takes 250 of 200 % CPU"})
+    config = lines(1, HostLimits(), max_memory_usage_gb=4.0, threads=2)
+    shown = picture(config, frozenset(), status=said, pressure=pressure)
+    assert {"max_memory_usage_gb": 4.0, "max_concurrent_training_sessions": 3} == shown.limits
+    assert {"cpu": "takes 250 of 200 % CPU", "disk": "nearly full"} == shown.limited
+    assert {"memory": "takes 3.70 of 4 GB of memory"} == shown.near_limits
+
+
+def test_the_table_shows_memory_with_its_limit_and_what_is_reached() -> None:
+    """And a sentence below for each limit that is near or reached."""
+    limited = worker(
+        "line_a",
+        memory_mb=1144.4,
+        limits={"max_memory_usage_gb": 4.0},
+        limited={"disk": "1.2 GB of disk free", "cpu": "takes 250 of 200 % CPU"},
+        near_limits={"memory": "takes 3.70 of 4 GB of memory"},
+    )
+    shown = plain(shown_fleet(limited, worker("line_b")))
+    row, other = (next(line for line in shown.splitlines() if line.startswith(name)) for name in ("line_a", "line_b"))
+    assert ("1.2/4 GB", "disk,cpu") == tuple(row.split("  ")[at].strip() for at in (-2, -1))
+    assert "108M" in other
+    assert "line_a at its limit: 1.2 GB of disk free" in shown
+    assert "line_a near its limit: takes 3.70 of 4 GB of memory" in shown
+
+
+def test_a_fleet_within_its_limits_has_no_column_for_them() -> None:
+    """Nothing to tell, nothing shown."""
+    assert "limited" not in plain(shown_fleet(worker()))
+
+
+# --- in the file ---
+
+
+def test_the_hosts_limits_are_read(tmp_path: Path) -> None:
+    """Each under its name."""
+    keys = "{max_memory_usage_gb: 48, max_cpu_usage_percent: 1200, max_concurrent_training_sessions: 4,"
+    keys += " disk_space_threshold_gb: 20.5, network_bandwidth_limit_mbps: 800}"
+    assert HostLimits(48.0, 1200.0, 4, 20.5, 800.0) == written(tmp_path, keys).host
+
+
+def test_fewer_sessions_than_lines_cannot_be_shared_out(tmp_path: Path) -> None:
+    """It is said where, and how many are needed; 0 is no limit."""
+    with pytest.raises(ConfigError, match=r"host\.max_concurrent_training_sessions.*at least 2, one for each datasite"):
+        written(tmp_path, "{max_concurrent_training_sessions: 1}")
+    assert 0 == written(tmp_path, "{max_concurrent_training_sessions: 0}").host.max_concurrent_training_sessions
+
+
+def written(folder: Path, host: str) -> FleetConfig:
+    file = folder / "fleet.yaml"
+    file.write_text(
+        f"version: 1\ndashboard: embedded\nhost: {host}\n"
+        "datasites:\n  - {name: a, port: 8080}\n  - {name: b, port: 8081}\n"
+    )
+    return load(file, {})
