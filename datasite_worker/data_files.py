@@ -38,8 +38,8 @@ class Blocked(Unusable):
     """It is not the file's fault: worth another try."""
 
 
-Look = tuple[int, int, int]
-"""When a file was changed, its size, its inode: while these are the same, it was not changed."""
+Look = tuple[int, int, int, int]
+"""When a file was written, its size, its inode, and when these last changed: while all are the same, so is the file."""
 
 
 def look(path: Path) -> Look:
@@ -56,7 +56,7 @@ def look(path: Path) -> Look:
         raise Unusable(TOO_LARGE)
     if not os.access(path, os.R_OK):
         raise Unusable("the file cannot be read: Permission denied")
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
 
 
 TOO_LARGE = f"larger than {MOST_BYTES // 1024**2} MiB, the most that is published from one file"

@@ -93,7 +93,7 @@ class Ledger:
 
 
 def _published(values: dict[str, Any]) -> Published:
-    looks = tuple((int(at), int(size), int(inode)) for at, size, inode in values["looks"])
+    looks = tuple((int(at), int(size), int(inode), int(moved)) for at, size, inode, moved in values["looks"])
     return Published(Ids(**values["ids"]), str(values["digest"]), looks, values["published_at"])
 
 
@@ -290,7 +290,7 @@ def _rule(order: DatasetOrder) -> str:
 
 def _settled(looks: Looks, before: Looks | None, now: float) -> bool:
     """Whether nobody has written to the files for a while, by the clock or by what the last round saw."""
-    return looks == before or all(now - changed / 1e9 >= SETTLED for changed, _, _ in looks)
+    return looks == before or all(now - changed / 1e9 >= SETTLED for changed, *_ in looks)
 
 
 def _mock(order: DatasetOrder, content: Content, data: bytes, mock: bytes) -> Content:

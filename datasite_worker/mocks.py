@@ -61,7 +61,7 @@ def _column(dtype: Any, count: int, chance: np.random.Generator) -> Any:
     plain = getattr(dtype, "numpy_dtype", dtype) if pd.api.types.is_numeric_dtype(dtype) else dtype
     if isinstance(dtype, pd.DatetimeTZDtype):
         moments = pd.to_datetime(_values(np.dtype("M8[s]"), count, chance)).tz_localize("UTC")
-        return moments.tz_convert(dtype.tz)
+        return moments.tz_convert(dtype.tz).as_unit(dtype.unit)
     if isinstance(plain, np.dtype) and plain.kind in "biufMm":
         return pd.array(_values(plain, count, chance), dtype=dtype)
     return pd.array(chance.choice(_WORDS, count), dtype=dtype if isinstance(dtype, pd.StringDtype) else object)
