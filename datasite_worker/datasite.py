@@ -35,7 +35,8 @@ from datasite_worker.contract import (
 )
 from datasite_worker.credentials import AdminLogin, admin_login, identity, show
 from datasite_worker.jobs.process import Errand
-from datasite_worker.jobs.queue import JobQueue, threads_of
+from datasite_worker.jobs.queue import JobQueue
+from datasite_worker.jobs.rules import threads_of
 from datasite_worker.jobs.zygote import Zygote, may_fork
 from datasite_worker.limits import Keeper
 

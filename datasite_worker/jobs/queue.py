@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import selectors
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -32,6 +31,7 @@ from syft.types.uid import UID
 from datasite_worker.activity import Activity, Completed, shortened
 from datasite_worker.jobs import stores
 from datasite_worker.jobs.process import Errand
+from datasite_worker.jobs.rules import how_it_ended
 from datasite_worker.jobs.zygote import Born, Gone, Zygote
 
 logger = logging.getLogger(__name__)
@@ -40,24 +40,6 @@ KILL_PATIENCE = 10.0
 """Seconds that a client's ``job.kill()`` waits until the job is gone and marked."""
 _LOOK_AGAIN = 1.0
 """Seconds until jobs that wait for another object's value are looked at again."""
-
-
-def threads_of(line: int, running: int, *, fixed: bool) -> int:
-    """Threads of one more job where ``running`` already run: its part of the line's, at least 1; all of them where the
-    operator fixed the number."""
-    return line if fixed else max(1, line // (running + 1))
-
-
-def how_it_ended(status: int | None) -> str:
-    """waitpid's status in words."""
-    if status is None:
-        return "the process that jobs are forked from ended"
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"its process ended with exit status {code}"
-    with contextlib.suppress(ValueError):
-        return f"its process was ended by {signal.Signals(-code).name}"
-    return f"its process was ended by signal {-code}"
 
 
 @dataclass(slots=True)

@@ -13,49 +13,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
 
-from bench import plant, world
+from bench import board, plant, training, world
 from bench.figures import Figure, Section, Target, ratio
+from bench.plan import Bench, Plan
 from bench.plant import Fleet, Plain
 from bench.world import Unmeasured
 
-FIRST_RESTART = "{stable_after: 1s, max_crashes: 1000, backoff: 100ms}"
+FIRST_RESTART = "restart: {stable_after: 1s, max_crashes: 1000, backoff: 100ms}"
 """A line that was ready for a second has its crashes forgotten: every kill is a first one, answered at once."""
 _APART = 2.0
 _SETTLED = 10.0
 _BACK = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a bench is told. ``room`` makes a folder of its own; ``say`` shows progress."""
-
-    lines: int
-    rounds: int
-    room: Callable[[str], AbstractContextManager[Path]]
-    say: Callable[[str], None]
-
-    def each_round(self, what: str, rounds: int | None = None) -> Iterator[int]:
-        total = rounds or self.rounds
-        for number in range(total):
-            self.say(f"{what}, round {number + 1} of {total}")
-            yield number
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """``lines`` and ``rounds``: what it takes when nobody says otherwise."""
-
-    about: str
-    lines: int
-    rounds: int
-    measure: Callable[[Plan], Section]
 
 
 # --- recovery -------------------------------------------------------------------------------------------------
@@ -74,7 +47,7 @@ def recovery(plan: Plan) -> Section:
     serves = Figure("SIGKILL until PySyft's /api/v2/metadata answers", "s", tuple(two for _, two in timed), Target(0.6))
     plain = Figure("the plain way, SIGKILL until /api/v2/metadata answers", "s", tuple(theirs), rival=True)
     notes = (
-        f"{plan.lines} lines under `fleet up`, killed in turn, the others serving; `restart: {FIRST_RESTART}`, so that "
+        f"{plan.lines} lines under `fleet up`, killed in turn, the others serving; `{FIRST_RESTART}`, so that "
         "each kill is a first crash, which is answered at once and not after a back-off",
         "the plain way: `sy.orchestra.launch` in a spawned process, whose parent starts it again as soon as it ends; "
         "killed is the process that listens",
@@ -297,10 +270,9 @@ def detect(plan: Plan) -> Section:
         with plant.fleet(folder, plan.lines, FIRST_RESTART) as fleet:
             timed = [_detect(fleet, number) for number in plan.each_round("SIGKILL of a datasite")]
     kernel = Figure("SIGKILL until the kernel tells (pidfd)", "ms", tuple(told for told, _ in timed), rival=True)
-    knows = Figure(
-        "SIGKILL until a client of the supervisor knows", "ms", tuple(all_of for _, all_of in timed), Target(10)
-    )
-    own = Figure("of that, after the kernel told", "ms", tuple(max(0.0, all_of - told) for told, all_of in timed))
+    knows = Figure("SIGKILL until a client of the supervisor knows", "ms", tuple(all_of for _, all_of in timed))
+    after = tuple(max(0.0, all_of - told) for told, all_of in timed)
+    own = Figure("detection: of that, after the kernel told", "ms", after, Target(10))
     notes = (
         "a long poll of `GET /v1/status?after=REVISION` on the control socket, under way before the kill, until it "
         "tells that the process is gone; the kernel first takes the dead process's memory apart",
@@ -391,5 +363,8 @@ BENCHES: dict[str, Bench] = {
     "status": Bench("wall time of `fleet status`, and supervisorctl's", 8, 10, status),
     "idle": Bench("CPU and memory of a supervisor that has nothing to do", 8, 3, idle),
     "detect": Bench("from SIGKILL until the supervisor tells of it", 8, 10, detect),
+    "jobs": Bench("from queueing a job until its function runs, and the plain way", 1, 10, training.jobs),
+    "threads": Bench("all lines train at once, and with torch's own default of threads", 8, 3, training.threads),
+    "dashboard": Bench("p99 of a beat at the dashboard, 5,000 factories, and a plain one's", 5000, 3, board.dashboard),
     "adoption": Bench("SIGKILL of the supervisor, adoption by the next one", 3, 20, adoption),
 }

@@ -13,8 +13,9 @@ from enum import IntEnum
 from pathlib import Path
 
 from bench import world
-from bench.benches import BENCHES, Plan
+from bench.benches import BENCHES
 from bench.figures import NoPlace, Section, Setting, document, filled, markdown
+from bench.plan import Plan
 from bench.world import Unmeasured
 
 

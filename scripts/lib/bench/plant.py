@@ -25,18 +25,18 @@ _FIRST_START = 600.0
 
 
 class Fleet:
-    """``lines`` datasites and the embedded dashboard, all ready. ``restart`` goes into fleet.yaml's defaults."""
+    """``lines`` datasites and the embedded dashboard, all ready. ``defaults``: keys for all of them."""
 
-    def __init__(self, folder: Path, lines: int, restart: str = "") -> None:
+    def __init__(self, folder: Path, lines: int, defaults: str = "") -> None:
         self.folder = folder
         *ports, self.board_port = world.free_ports(lines + 1)
         self.ports = {f"line_{number:02}": port for number, port in enumerate(ports, 1)}
         self.file = folder / "fleet.yaml"
-        self.file.write_text(self._yaml(restart))
+        self.file.write_text(self._yaml(defaults))
 
-    def _yaml(self, restart: str) -> str:
+    def _yaml(self, shared: str) -> str:
         lines = "\n".join(f"  - {{name: {name}, port: {port}}}" for name, port in self.ports.items())
-        defaults = f"defaults: {{restart: {restart}}}\n" if restart else ""
+        defaults = f"defaults: {{{shared}}}\n" if shared else ""
         board = f"dashboard: {{mode: embedded, port: {self.board_port}}}"
         return f"version: 1\nname: bench\n{board}\n{defaults}datasites:\n{lines}\n"
 
@@ -73,9 +73,9 @@ class Fleet:
 
 
 @contextmanager
-def fleet(folder: Path, lines: int, restart: str = "") -> Iterator[Fleet]:
+def fleet(folder: Path, lines: int, defaults: str = "") -> Iterator[Fleet]:
     """A fleet that is up; afterwards down. Raises Unmeasured."""
-    made = Fleet(folder, lines, restart)
+    made = Fleet(folder, lines, defaults)
     try:
         made.up()
         yield made
