@@ -1,0 +1,65 @@
+"""What was measured, round by round, as plain values: for checkpoint, metrics and plot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from central.federated.federation import Result, Share
+from central.federated.rounds import TurnState
+
+GLOBAL = "(global)"
+"""The line of metrics.csv that holds what was measured at the centre, with the new global parameters."""
+_COLUMNS = ("round", "line", "state", "samples", "attempts", "seconds", "reason")
+
+
+def entry(result: Result, measured: Mapping[str, float]) -> dict[str, Any]:
+    """One round."""
+    return {
+        "round": result.number,
+        "seconds": round(result.seconds, 3),
+        "lines": [_of_line(share) for share in result.shares],
+        "mean": mean(result.shares),
+        "global": dict(measured),
+    }
+
+
+def _of_line(share: Share) -> dict[str, Any]:
+    return {
+        "line": share.line,
+        "state": str(share.state),
+        "samples": share.samples,
+        "attempts": share.attempts,
+        "seconds": round(share.seconds, 3),
+        "reason": share.reason,
+        "metrics": dict(share.metrics),
+    }
+
+
+def mean(shares: Sequence[Share]) -> dict[str, float]:
+    """Each metric's mean over the lines that answered and tell it, by samples."""
+    answered = [share for share in shares if share.state is TurnState.ANSWERED]
+    names = dict.fromkeys(name for share in answered for name in share.metrics)
+    return {
+        name: _mean([(share.metrics[name], share.samples) for share in answered if name in share.metrics])
+        for name in names
+    }
+
+
+def _mean(weighted: Sequence[tuple[float, int]]) -> float:
+    return sum(value * samples for value, samples in weighted) / sum(samples for _, samples in weighted)
+
+
+def table(history: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """metrics.csv: a heading, then a row for each line in each round, and one for the centre's own measurements."""
+    names = list(dict.fromkeys(name for one in history for _, metrics in _rows(one) for name in metrics))
+    rows = ([*told, *(metrics.get(name, "") for name in names)] for one in history for told, metrics in _rows(one))
+    return [[*_COLUMNS, *names], *rows]
+
+
+def _rows(one: Mapping[str, Any]) -> Iterator[tuple[list[Any], Mapping[str, float]]]:
+    for line in one["lines"]:
+        yield [one["round"], *(line[column] for column in _COLUMNS[1:])], line["metrics"]
+    if one["global"]:
+        samples = sum(line["samples"] for line in one["lines"])
+        yield [one["round"], GLOBAL, "", samples, "", one["seconds"], ""], one["global"]

@@ -1,0 +1,69 @@
+"""The folder of a training: checkpoint.pt, metrics.csv, metrics.json and, at the end, plot.png and parameters.pt."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from central.federated import checkpoint, history, plot
+from central.federated.checkpoint import Checkpoint, Unusable
+from central.federated.participants import Parameters
+
+PARAMETERS, METRICS_CSV, METRICS_JSON, PLOT = "parameters.pt", "metrics.csv", "metrics.json", "plot.png"
+
+
+class Output:
+    """One training's folder. Every file is replaced as a whole; a new training takes no folder of another's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, *, resume: bool) -> Checkpoint | None:
+        """The checkpoint to go on from, None for a new training. Raises Unusable."""
+        path = self.folder / checkpoint.NAME
+        if resume:
+            return checkpoint.load(path)
+        if path.exists():
+            raise Unusable(f"{self.folder} holds a training already: --resume goes on with it, --output names another")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unusable(f"{self.folder} cannot be made: {error.strerror}") from error
+        return None
+
+    def after_round(self, kept: Checkpoint) -> None:
+        """Raises OSError."""
+        checkpoint.save(self.folder / checkpoint.NAME, kept)
+        self._metrics(kept.settings, kept.history)
+
+    def at_end(self, kept: Checkpoint) -> None:
+        """Raises OSError."""
+        checkpoint.write(self.folder / PARAMETERS, kept.parameters)
+        self._metrics(kept.settings, kept.history)
+        title = f"{kept.settings['model']}, {kept.settings['algorithm']}, {len(kept.settings['lines'])} lines"
+        part = self.folder / f"part-{PLOT}"
+        plot.draw(kept.history, part, title)
+        part.replace(self.folder / PLOT)
+
+    def _metrics(self, settings: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> None:
+        rows = io.StringIO()
+        csv.writer(rows, lineterminator="\n").writerows(history.table(rounds))
+        self._write(METRICS_CSV, rows.getvalue())
+        self._write(METRICS_JSON, json.dumps({"settings": dict(settings), "rounds": list(rounds)}, indent=2) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        part = self.folder / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(self.folder / name)
+
+
+def fits(parameters: Parameters, model: Parameters) -> str:
+    """Why parameters of a checkpoint cannot be those of a model; "" when they can."""
+    if parameters.keys() != model.keys():
+        return "it has other parameters than Model"
+    wrong = [name for name, tensor in model.items() if tensor.shape != parameters[name].shape]
+    return f"{wrong[0]} has another shape than in Model" if wrong else ""

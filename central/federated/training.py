@@ -1,0 +1,78 @@
+"""One training from plan to folder, with participants, outside and watcher given: what ``fleet train`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from central.federated import history, model_file
+from central.federated.checkpoint import Checkpoint, Unusable
+from central.federated.federation import Event, Federation, Outside
+from central.federated.model_file import ModelFile
+from central.federated.output import Output, fits
+from central.federated.participants import Participant
+from central.federated.plan import Plan
+from central.federated.rounds import Rules, quorum_of
+
+
+class Watcher(Protocol):
+    """Who is told what happens. ``done`` gets each round's entry of the history."""
+
+    def tell(self, event: Event) -> None: ...
+
+    def done(self, entry: Mapping[str, Any]) -> None: ...
+
+
+class Training:
+    """Raises, here or in ``run``: Mistake, Unusable, ValueError for the quorum, QuorumMissed, OSError."""
+
+    def __init__(self, plan: Plan, made: ModelFile, warn: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._made = made
+        self._warn = warn
+        self._output = Output(Path(plan.output))
+        self.rules = Rules(quorum_of(plan.quorum, len(plan.lines)), plan.deadline)
+        self._config = plan.training_config(made.config)
+        self._settings = plan.settings(self._config, made.digest)
+        self.model = model_file.fresh(made, plan.seed)
+        self.kept = self._start()
+
+    def _start(self) -> Checkpoint:
+        """Round 0 of a new training, or where the last one stopped."""
+        found = self._output.open(resume=self._plan.resume)
+        if found is None:
+            initial = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            return Checkpoint(0, initial, self._settings)
+        if problem := fits(found.parameters, self.model.state_dict()):
+            raise Unusable(f"the checkpoint in {self._output.folder} does not go with {self._plan.model}: {problem}")
+        for difference in _differences(found.settings, self._settings):
+            self._warn(f"goes on with other settings than before: {difference}")
+        return replace(found, settings=self._settings)
+
+    def run(self, participants: Sequence[Participant], outside: Outside, watcher: Watcher) -> Checkpoint:
+        """The checkpoint after the last round; every round's is on the disk when the next begins."""
+        for kept in self._rounds(participants, outside, watcher):
+            self._output.after_round(kept)
+            self.kept = kept
+            watcher.done(kept.history[-1])
+        self._output.at_end(self.kept)
+        return self.kept
+
+    def _rounds(self, participants: Sequence[Participant], outside: Outside, watcher: Watcher) -> Iterator[Checkpoint]:
+        federation = Federation(participants, self._config, self.rules, outside, watcher.tell)
+        for result in federation.run(self.kept.parameters, self.kept.number + 1, self._plan.rounds):
+            entry = history.entry(result, self._measured(result.parameters))
+            yield Checkpoint(result.number, result.parameters, self._settings, (*self.kept.history, entry))
+
+    def _measured(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        self.model.load_state_dict(parameters)
+        return model_file.measured(self._made, self.model)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    keys = dict.fromkeys((*before, *now))
+    return [f"{key} {now.get(key)!r} instead of {before.get(key)!r}" for key in keys if before.get(key) != now.get(key)]
