@@ -112,14 +112,30 @@ def all_workers_kill(field: Field, strike: Strike) -> Iterator[None]:  # noqa: A
 
 @fault(weight=2)
 def job_kill(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGKILL to a process that user code forked: the line serves on"""
+    """SIGKILL to a queued job, or to a process that user code forked: the line serves on"""
     before = field.victim(strike)
+
+    def running() -> list[int]:
+        forked = set(field.clients.job(before.name)) & set(field.plant.family(before.name))
+        return [*field.plant.jobs(before.name), *forked]
+
     with contextlib.suppress(Broken):
-        world.until(lambda: field.clients.job(before.name), min(60.0, field.patience), "a job")
-    pids = [pid for pid in field.clients.job(before.name) if pid in field.plant.family(before.name)]
+        world.until(running, min(60.0, field.patience), "a job")
+    pids = running()
     if not pids:
         raise Nothing(f"no process of user code runs on {before.name}")
     field.signal(pids[int(strike.draw * len(pids))], signal.SIGKILL)
+    yield
+
+
+@fault(weight=1)
+def zygote_kill(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to the process that jobs are forked from: the line serves on, and its next job runs"""
+    before = field.victim(strike)
+    pids = field.plant.zygotes(before.name)
+    if not pids:
+        raise Nothing(f"{before.name} has nothing to fork jobs from just now")
+    field.signal(pids[0], signal.SIGKILL)
     yield
 
 

@@ -147,6 +147,14 @@ class Plant:
         """Every living process of that line, the worker included."""
         return leash.bearers(self.leash(name))
 
+    def jobs(self, name: str) -> list[int]:
+        """The processes of that line's queued jobs."""
+        return [pid for pid in self.family(name) if f"{name}, job " in _title(pid)]
+
+    def zygotes(self, name: str) -> list[int]:
+        """What that line's jobs are forked from."""
+        return [pid for pid in self.family(name) if any(mark in _title(pid) for mark in _ZYGOTES)]
+
     def forkserver(self, supervisor: int) -> int | None:
         for child in _children(supervisor):
             with contextlib.suppress(psutil.Error):
@@ -164,6 +172,16 @@ class Plant:
         newest = self.state / "history" / EVENTS
         files = [newest.with_name(f"{EVENTS}.{number}") for number in range(9, 0, -1)]
         return [event for path in (*files, newest) if path.exists() for event in read_lines(path)]
+
+
+_ZYGOTES = ("jobs are forked from here", "datasite_worker.jobs.zygote")
+
+
+def _title(pid: int) -> str:
+    try:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return ""
 
 
 def _children(pid: int) -> Iterator[psutil.Process]:

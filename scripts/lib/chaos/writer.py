@@ -27,6 +27,7 @@ _PAUSE = 0.15
 _AFTER_ERROR = 0.4
 _JOB_SECONDS = 45
 _LOGIN_ANEW = 0.3
+_JOBS_PATIENCE = 120.0
 
 
 class Site(NamedTuple):
@@ -86,11 +87,17 @@ def fork(client: Any, _name: str, _dice: random.Random) -> dict[str, Any]:
     return {"pids": list(client.code.chaos_fork().get())}
 
 
+def queue(client: Any, _name: str, _dice: random.Random) -> dict[str, Any]:
+    """A job that runs for some seconds, in a process of its own."""
+    return {"id": str(client.code.chaos_wait(blocking=False).id)}
+
+
 OPERATIONS: dict[str, tuple[int, Callable[[Any, str, random.Random], dict[str, Any]]]] = {
     "dataset": (5, upload),
     "object": (6, send),
     "call": (4, call),
     "job": (1, fork),
+    "queued": (1, queue),
 }
 """With how often each is chosen; a login is what follows an error."""
 
@@ -114,9 +121,16 @@ def teach(client: Any) -> None:
         command = ["sleep", "SECONDS"]  # put in below
         return [subprocess.Popen(command, start_new_session=apart).pid for apart in (False, True)]
 
+    def chaos_wait():  # type: ignore[no-untyped-def]  # noqa: ANN202 - PySyft ships its source
+        import select
+
+        return len(select.select([], [], [], 3.0))
+
     known = {code.service_func_name for code in client.code.get_all()}
     if "chaos_double" not in known:
         _submit(client, sy.syft_function(name="chaos_double")(chaos_double))
+    if "chaos_wait" not in known:
+        _submit(client, sy.syft_function(input_policy=sy.ExactMatch(), name="chaos_wait")(chaos_wait))
     if "chaos_fork" not in known:
         wrapped = sy.syft_function(input_policy=sy.ExactMatch(), name="chaos_fork")(chaos_fork)
         wrapped.code = wrapped.code.replace("SECONDS", str(_JOB_SECONDS))
@@ -215,7 +229,7 @@ def _verified(site: Site, folder: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / f"{site.name}.jsonl").read_text().splitlines()]
     kept = [line for line in lines if line["ok"]]
     client = site.client()
-    missing = _missing_datasets(client, kept) + _missing_objects(client, kept)
+    missing = _missing_datasets(client, kept) + _missing_objects(client, kept) + _open_jobs(client, kept)
     counts: dict[str, int] = {}
     for line in lines:
         key = line["op"] if line["ok"] else "errors"
@@ -240,6 +254,18 @@ def _missing_objects(client: Any, kept: list[dict[str, Any]]) -> list[str]:
 
     wanted = [line for line in kept if line["op"] == "object"]
     return [f"object {line['name']} ({line['id']})" for line in wanted if not _holds(read, line)]
+
+
+def _open_jobs(client: Any, kept: list[dict[str, Any]]) -> list[str]:
+    """Every job that was queued has completed, or is marked interrupted; those that still wait are given time."""
+    import syft as sy
+
+    give_up = time.monotonic() + _JOBS_PATIENCE
+    left = [line["id"] for line in kept if line["op"] == "queued"]
+    while left and time.monotonic() < give_up:
+        left = [uid for uid in left if not client.api.services.job.get(sy.UID.from_string(uid)).resolved]
+        time.sleep(_PAUSE)
+    return [f"job {uid} is left unresolved" for uid in left]
 
 
 def _holds(read: Callable[[dict[str, Any]], Any], line: dict[str, Any]) -> bool:
