@@ -64,24 +64,24 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Look:
-    """What one look needs to know of everybody. ``processes`` is read when first asked for."""
+    """What one look needs to know of everybody. Processes are read when first asked for."""
 
     now: float
     config: FleetConfig
     host: Limits
     processes: Mapping[int, _Process] = field(default_factory=dict)
+    children: dict[int, list[int]] = field(default_factory=dict)
 
     def tree(self, pid: int) -> Iterator[int]:
         """``pid`` and all below it; a worker is its descendants' subreaper, so none escapes."""
         if not self.processes:
             self.processes = _processes()
-        children: dict[int, list[int]] = {}
-        for child, process in self.processes.items():
-            children.setdefault(process.parent, []).append(child)
+            for child, process in self.processes.items():
+                self.children.setdefault(process.parent, []).append(child)
         waiting = [pid] if pid in self.processes else []
         while waiting:
             yield (one := waiting.pop())
-            waiting += children.get(one, [])
+            waiting += self.children.get(one, [])
 
 
 class Watcher:
@@ -271,9 +271,15 @@ def _processes() -> dict[int, _Process]:
 
 def _process(pid: int) -> _Process | None:
     try:
-        raw = Path(f"/proc/{pid}/stat").read_bytes()
+        stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    stat = raw[raw.rindex(b")") + 2 :].split()  # from the third field of proc(5) on
-    spent = sum(int(ticks) for ticks in stat[11:15]) / _TICKS
-    return _Process(int(stat[1]), spent, int(stat[21]) * _PAGE)
+    try:
+        raw = os.read(stat, 4096)
+    except OSError:
+        return None  # gone between the two
+    finally:
+        os.close(stat)
+    fields = raw[raw.rindex(b")") + 2 :].split()  # from the third of proc(5) on
+    spent = sum(map(int, fields[11:15])) / _TICKS
+    return _Process(int(fields[1]), spent, int(fields[21]) * _PAGE)
