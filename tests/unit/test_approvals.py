@@ -1,0 +1,196 @@
+"""Code that fleet.yaml lists by its hash runs without being asked for: that code, and nothing that only looks like it.
+
+With PySyft's own server in this process, as what matters is what PySyft makes of a request.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import syft as sy
+from syft.service.code.user_code import SubmitUserCode
+from syft.service.policy.policy import (
+    CreatePolicyRuleConstant,
+    ExactMatch,
+    MixedInputPolicy,
+    OutputPolicyExecuteCount,
+    SubmitUserPolicy,
+)
+from syft.service.user.user_roles import ServiceRole
+
+from datasite_worker import server as hosting
+from datasite_worker.approvals import Approvals
+from datasite_worker.contract import code_hash
+from datasite_worker.credentials import AdminLogin, Identity
+
+SOURCE = "def NAME(x):\n    return {'rows': len(x)}\n"
+PASSWORD = "a-long-password"
+
+
+class Site:
+    """PySyft's server with a dataset, its owner and a data scientist."""
+
+    def __init__(self, folder: Path) -> None:
+        who = Identity(uuid.uuid4().hex, "11" * 32, "root@example.com", PASSWORD)
+        self.server = hosting.make_server("site", who, folder, dev_mode=False, auto_approval=True, sessions=1)
+        hosting.create_admin(self.server, AdminLogin("owner@example.com", "Owner", PASSWORD))
+        self.owner = self.login("owner@example.com")
+        x = np.arange(6.0)
+        self.owner.upload_dataset(sy.Dataset(name="d", asset_list=[sy.Asset(name="x", data=x, mock=x * 0)]))
+        self.asset = self.owner.datasets[0].assets["x"].action_id
+        for name in ("ann", "bob"):
+            self.owner.users.create(
+                name=name, email=f"{name}@example.com", password=PASSWORD, password_verify=PASSWORD,
+                role=ServiceRole.DATA_SCIENTIST,
+            )  # fmt: skip
+        self.ann, self.bob = self.login("ann@example.com"), self.login("bob@example.com")
+        self.approvals = Approvals(self.server, ())
+
+    def login(self, email: str) -> Any:
+        return sy.login(server=self.server, email=email, password=PASSWORD)
+
+    def asks(self, source: str, **changes: Any) -> Any:
+        """Ann's request to run the source's function on the published data; ``changes`` to what she submits."""
+        name = source[len("def ") : source.index("(")]
+        policy = MixedInputPolicy(client=self.ann, x=self.asset)
+        submitted = {
+            "code": source,
+            "func_name": name,
+            "signature": inspect.Signature([inspect.Parameter("x", inspect.Parameter.POSITIONAL_OR_KEYWORD)]),
+            "input_policy_type": MixedInputPolicy,
+            "input_policy_init_kwargs": policy.init_kwargs,
+            "output_policy_type": OutputPolicyExecuteCount,
+            "output_policy_init_kwargs": {"limit": 10},
+            "input_kwargs": ["x"],
+        } | changes
+        return self.ann.api.services.code.request_code_execution(SubmitUserCode(**submitted))
+
+    def status(self, request: Any) -> str:
+        return str(self.ann.api.services.request.get_by_uid(request.id).status.name)
+
+    def runs(self, request: Any) -> Any:
+        return self.ann.api.services.code.call(uid=request.code_id, x=self.asset).get()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("site"))
+    yield made
+    made.server.close()
+
+
+def source(name: str) -> str:
+    return SOURCE.replace("NAME", name)
+
+
+def test_what_is_listed_runs_at_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Approved while it is asked for, and the log says for whom, what and by which hash."""
+    listed = source("listed")
+    site.approvals.allow([code_hash(listed)])
+    with caplog.at_level(logging.INFO, "datasite_worker.approvals"):
+        request = site.asks(listed)
+    assert "APPROVED" == site.status(request)
+    assert {"rows": 6} == site.runs(request)
+    assert f"approved by fleet.yaml: listed by ann@example.com, {code_hash(listed)}" in caplog.text
+
+
+def test_one_byte_more_waits(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A near miss is another code; the log gives the owner its hash."""
+    site.approvals.allow([code_hash(source("near"))])
+    changed = source("near").replace("len(x)", "len(x) ")
+    with caplog.at_level(logging.INFO, "datasite_worker.approvals"):
+        request = site.asks(changed)
+    assert "PENDING" == site.status(request)
+    with pytest.raises(Exception, match="waiting for approval"):
+        site.runs(request)
+    assert f"waits for approval: near by ann@example.com, {code_hash(changed)}, request {request.id}" in caplog.text
+
+
+def test_empty_lines_at_its_end_are_no_other_code(site: Site) -> None:
+    """So the same text can be asked for again, on data that was published anew."""
+    site.approvals.allow([code_hash(source("ended"))])
+    assert "APPROVED" == site.status(site.asks(source("ended") + "\n\n"))
+
+
+def test_what_waits_is_approved_when_it_is_listed_later(site: Site) -> None:
+    """At a reload, or at a start; and taking the hash away again takes back no approval."""
+    request, other = site.asks(source("later")), site.asks(source("other"))
+    assert "PENDING" == site.status(request)
+    site.approvals.allow([code_hash(source("later"))])
+    assert ("APPROVED", "PENDING") == (site.status(request), site.status(other))
+    site.approvals.allow([])
+    assert "APPROVED" == site.status(request)
+
+
+def test_what_the_owner_denied_stays_denied(site: Site) -> None:
+    """A hash in fleet.yaml overrules no answer that was given."""
+    request = site.asks(source("denied"))
+    site.owner.api.services.request.undo(uid=request.id, reason="no")
+    site.approvals.allow([code_hash(source("denied"))])
+    assert "REJECTED" == site.status(request)
+
+
+POLICY = SubmitUserPolicy(
+    code="class Mine(sy.CustomOutputPolicy):\n    def __init__(self):\n        pass\n",
+    class_name="Mine",
+    input_kwargs=[],
+)
+
+
+def secret_of_bob(site: Site) -> Any:
+    return sy.ActionObject.from_obj({"secret": 1}).send(site.bob).id
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "doubt"),
+    [
+        ("pasted", lambda site: {"input_kwargs": ["x=[print(1)] and x"]}, "what would run is not its text"),
+        ("renamed", lambda site: {"func_name": "another"}, "what would run is not its text"),
+        ("policed", lambda site: {"output_policy_type": POLICY}, "it brings policies of its own"),
+        (
+            "prying",
+            lambda site: {
+                "input_policy_init_kwargs": MixedInputPolicy(client=site.ann, x=secret_of_bob(site)).init_kwargs
+            },
+            "it asks for data that is neither published nor the requester's own",
+        ),
+        (
+            "constant",
+            lambda site: {
+                "input_policy_init_kwargs": MixedInputPolicy(
+                    client=site.ann, x=CreatePolicyRuleConstant(val=3)
+                ).init_kwargs
+            },
+            "it asks for data that is neither published nor the requester's own",
+        ),
+    ],
+    ids=["arguments", "name", "policy", "data", "constant"],
+)
+def test_what_comes_beside_the_text_is_not_vouched_for(
+    site: Site, caplog: pytest.LogCaptureFixture, name: str, changes: Any, doubt: str
+) -> None:
+    """The hash is of the text; whoever submits other names, policies or data with it waits for the owner."""
+    site.approvals.allow([code_hash(source(name))])
+    with caplog.at_level(logging.WARNING, "datasite_worker.approvals"):
+        request = site.asks(source(name), **changes(site))
+    assert "PENDING" == site.status(request)
+    assert doubt in caplog.text
+
+
+def test_ones_own_data_and_exact_matches_are_vouched_for(site: Site) -> None:
+    """What existing scientists write: ExactMatch on an asset."""
+    site.approvals.allow([code_hash(source("exact"))])
+    policy = {"input_policy_type": ExactMatch, "input_policy_init_kwargs": _exact(site)}
+    assert "APPROVED" == site.status(site.asks(source("exact"), **policy))
+
+
+def _exact(site: Site) -> Any:
+    (identity,) = MixedInputPolicy(client=site.ann, x=site.asset).init_kwargs
+    return {identity: {"x": site.asset}}

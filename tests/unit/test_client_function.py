@@ -1,0 +1,170 @@
+"""The training function that an owner approves: what its text does, and what of it the client takes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from central.client.errors import TrainingFailed
+from central.client.function import LOSSES, TrainingFunction, metrics_of, training_function
+from central.client.source import maker
+from central.client.training import DEFAULTS, completed, update_of
+
+TRUTH = torch.tensor([[1.0], [-2.0], [0.5]])
+
+
+def linear(out: int = 1) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, out))
+
+
+def function(loss: str, out: int = 1, assets: tuple[str, ...] = ("x", "y")) -> TrainingFunction:
+    return training_function("wear", maker(linear(out)), loss, "vibration", assets)
+
+
+def run(made: TrainingFunction, model: torch.nn.Module, *data: Any, **config: Any) -> dict[str, Any]:
+    """What the text hands back, run as a datasite runs it: in a namespace that holds nothing."""
+    room: dict[str, Any] = {}
+    exec(made.source, room)
+    handed: dict[str, Any] = room[made.name](dict(model.state_dict()), completed(config), *data)
+    return handed
+
+
+def rows(count: int = 65) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    x = torch.randn(count, 3)
+    return x, x @ TRUTH
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_every_loss_is_learned(loss: str) -> None:
+    """The loss falls, and what comes back is what the client agreed on."""
+    x, y = rows()
+    out = 2 if loss == "cross_entropy" else 1
+    target = y if loss in ("mse", "l1") else (y > 0).long()
+    handed = run(function(loss, out), linear(out), x.numpy(), target.numpy(), epochs=40, learning_rate=0.1)
+    update = update_of(handed, linear(out).state_dict(), metrics_of(loss), "here")
+    assert update.metrics["loss"] < update.metrics["loss_before"] / 2
+    assert 65 == update.samples
+    if "accuracy" in update.metrics:
+        assert update.metrics["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_every_optimizer_trains(optimizer: str) -> None:
+    """By its name in the configuration."""
+    x, y = rows()
+    handed = run(function("mse"), linear(), x, y, epochs=30, learning_rate=0.05, optimizer=optimizer)
+    assert handed["metrics"]["loss"] < handed["metrics"]["loss_before"]
+
+
+def test_a_proximal_term_holds_the_model_back() -> None:
+    """FedProx: the larger mu, the nearer the parameters stay to those received."""
+    x, y = rows()
+
+    def moved(mu: float) -> float:
+        handed = run(function("mse"), linear(), x, y, epochs=20, learning_rate=0.02, proximal_mu=mu, seed=1)
+        return float((handed["parameters"]["0.weight"] - linear().state_dict()["0.weight"]).norm())
+
+    assert moved(0.0) > moved(1.0) > moved(10.0) > 0.0
+
+
+def test_one_step_of_plain_descent_is_as_computed_by_hand() -> None:
+    """With one batch of all rows: w - lr * gradient, nothing else."""
+    x, y = rows(8)
+    model = linear()
+    torch.nn.functional.mse_loss(model(x), y).backward()
+    weight = model[0].weight  # type: ignore[index]
+    expected = weight.detach() - 0.1 * weight.grad
+    handed = run(function("mse"), linear(), x, y, epochs=1, batch_size=8, learning_rate=0.1)
+    assert torch.allclose(expected, handed["parameters"]["0.weight"], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["table", "array", "named"])
+def test_one_asset_holds_features_and_target(shape: str) -> None:
+    """A table by its columns, an array by its last column."""
+    x, y = rows()
+    table = pd.DataFrame({"a": x[:, 0], "wear": y[:, 0], "b": x[:, 1], "c": x[:, 2]})
+    given: dict[str, Any] = {
+        "table": (table[["a", "b", "c", "wear"]], {}),
+        "array": (np.concatenate([x, y], axis=1), {}),
+        "named": (table, {"target": "wear", "features": ["a", "b", "c"]}),
+    }
+    data, config = given[shape]
+    handed = run(function("mse", assets=("table",)), linear(), data, epochs=40, learning_rate=0.1, **config)
+    assert handed["metrics"]["loss"] < 0.01
+
+
+def test_the_hash_is_of_model_loss_and_data() -> None:
+    """Another model, loss or dataset is another function to approve; a round is not."""
+    hashes = {
+        function("mse").hash,
+        function("l1").hash,
+        function("mse", 2).hash,
+        training_function("wear", maker(linear()), "mse", "temperature", ("x", "y")).hash,
+        training_function("tear", maker(linear()), "mse", "vibration", ("x", "y")).hash,
+    }
+    assert 5 == len(hashes)
+    assert function("mse").hash == function("mse").hash
+
+
+def test_names_cannot_break_out_of_the_text() -> None:
+    """A dataset's or model's name is the business of others: it may be anything."""
+    made = training_function('w"""\nimport os', maker(linear()), "mse", 'v"""\\', ("x", "y"))
+    x, y = rows()
+    assert 65 == run(made, linear(), x, y)["samples"]
+    assert made.name.isidentifier()
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"epoch": 1}, "no key epoch; it knows epochs, batch_size"),
+        ({"epochs": 0}, "epochs must be 1 or more, not 0"),
+        ({"epochs": 1.5}, "epochs must be a whole number, not 1.5"),
+        ({"batch_size": "many"}, "batch_size must be a whole number, not 'many'"),
+        ({"learning_rate": 0}, "learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number, not nan"),
+        ({"optimizer": "lbfgs"}, "optimizer must be one of sgd, adam, adamw"),
+        ({"proximal_mu": -1}, "proximal_mu must be 0 or more"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(config: dict[str, Any], why: str) -> None:
+    """Before anything is sent."""
+    with pytest.raises(ValueError, match=why):
+        completed(config)
+
+
+def test_a_configuration_is_completed() -> None:
+    """Whatever is left out has its default, in plain types."""
+    made = completed({"epochs": 3, "features": ("a",)})
+    assert set(DEFAULTS) == set(made)
+    assert (3, 32, ["a"], "") == (made["epochs"], made["batch_size"], made["features"], made["target"])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"rows": [1.0]}, "something else than parameters, metrics and samples"),
+        ({"parameters": {"0.weight": torch.zeros(1, 3)}}, "parameters of another model"),
+        ({"parameters": {"0.weight": torch.zeros(9, 3), "0.bias": torch.zeros(1)}}, "parameters of another model"),
+        ({"parameters": {"0.weight": "text", "0.bias": torch.zeros(1)}}, "parameters of another model"),
+        ({"metrics": {"loss": 1.0, "loss_before": 1.0, "mae": 1.0, "row": 7.0}}, "other metrics than were agreed on"),
+        ({"samples": 0}, "other metrics than were agreed on"),
+        ({"parameters": {"0.weight": torch.full((1, 3), torch.nan), "0.bias": torch.zeros(1)}}, "lower learning_rate"),
+    ],
+)
+def test_nothing_else_is_taken_back(change: dict[str, Any], why: str) -> None:
+    """What a site hands back is the model's own parameters, the agreed metrics and a number of rows, or is refused."""
+    handed = {
+        "parameters": dict(linear().state_dict()),
+        "metrics": {"loss": 1.0, "loss_before": 2.0, "mae": 1.0},
+        "samples": 3,
+    }
+    assert 3 == update_of(handed, linear().state_dict(), metrics_of("mse"), "here").samples
+    with pytest.raises(TrainingFailed, match=why):
+        update_of({**handed, **change}, linear().state_dict(), metrics_of("mse"), "here")
