@@ -47,6 +47,7 @@ MINUTE = 60
 CHANGES_KEPT = 200
 DAY = 86400
 CHANGES_FOR = 30 * DAY
+_LATE = 60.0
 
 
 class Step(NamedTuple):
@@ -237,9 +238,11 @@ def _upsert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]
 
 
 def _sum_up(connection: Connection, fine: Step, coarse: Step, now: float, *, since: float) -> None:
-    """The steps of ``coarse`` that are over, from the one before ``since`` on: a beat may have been written late."""
+    """The steps of ``coarse`` that ended since the last time, or a little before it: a beat may be written late."""
     end = int(now // coarse.seconds) * coarse.seconds
-    begin = (int(since // coarse.seconds) - 1) * coarse.seconds
+    begin = int((since - _LATE) // coarse.seconds) * coarse.seconds
+    if begin == end:
+        return
     connection.execute(
         text(
             "INSERT OR REPLACE INTO loads (step, name, at, beats, cpu, memory, disk, latency) "
