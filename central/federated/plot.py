@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _MOST_PANELS = 4
 _MOST_NAMED = 10
@@ -30,7 +31,7 @@ def _names(history: Sequence[Mapping[str, Any]], where: str) -> list[str]:
 
 def _panel(axes: Axes, history: Sequence[Mapping[str, Any]], name: str) -> None:
     lines = list(dict.fromkeys(line["line"] for one in history for line in one["lines"]))
-    for line in lines:
+    for line in lines if name == "samples" or any(name in one["mean"] for one in history) else ():
         label = line if len(lines) <= _MOST_NAMED else None
         axes.plot(*_of_line(history, line, name), linewidth=0.9, marker=".", markersize=4, label=label)
     for where, style, label in (("mean", "k-", "mean by samples"), ("global", "k--", "at the centre")):
@@ -38,6 +39,7 @@ def _panel(axes: Axes, history: Sequence[Mapping[str, Any]], name: str) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), style, linewidth=1.8, label=label)
     axes.set(xlabel="round", ylabel=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from central.client.training import completed
 from central.federated import history, model_file
 from central.federated.checkpoint import Checkpoint, Unusable
 from central.federated.federation import Event, Federation, Outside
@@ -37,6 +38,7 @@ class Training:
         self._output = Output(Path(plan.output))
         self.rules = Rules(quorum_of(plan.quorum, len(plan.lines)), plan.deadline)
         self._config = plan.training_config(made.config)
+        completed(self._config.told(1, ""))
         self._settings = plan.settings(self._config, made.digest)
         self.model = model_file.fresh(made, plan.seed)
         self.kept = self._start()

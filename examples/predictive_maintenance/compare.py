@@ -1,0 +1,311 @@
+"""Federated against each line alone and against central training, on one test set: makes the data, brings a fleet up,
+trains, kills a line in the middle of a second training, and prints a table.
+
+    scripts/example                                   everything in a temporary folder that is gone afterwards
+    scripts/example --folder out                      keep the folder
+    scripts/example --write docs/federation.md        put table and plot into the document
+
+The federated trainings are `fleet train`, over real datasites. What a line would reach alone, and what training on all
+data in one place would reach, is computed here, by the very text of the function that the datasites run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bearings
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from central.client import LocalUpdate
+from central.client.function import training_function
+from central.client.source import maker
+from central.client.training import completed
+from central.federated import model_file
+from central.federated.federation import Federation
+from central.federated.participants import Parameters
+from central.federated.plan import Address, Plan
+from central.federated.rounds import Rules
+from central.federated.threads import Threads
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+LINES = tuple(machine.name for machine in bearings.MACHINES)
+VICTIM = "conveyor"
+BEGIN, END = "<!-- example: begin -->", "<!-- example: end -->"
+
+
+class InProcess:
+    """A participant in this process: runs the function that a datasite would run, on ``data``."""
+
+    def __init__(self, name: str, data: pd.DataFrame, made: model_file.ModelFile) -> None:
+        self.name = name
+        self._data = data
+        function = training_function("Model", maker(made.make()), made.loss, "vibration", ("vibration",))
+        room: dict[str, Any] = {}
+        exec(function.source, room)  # noqa: S102 - our own text, as a datasite runs it
+        self._train = room[function.name]
+
+    def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> LocalUpdate:  # noqa: ARG002 - a participant's signature
+        handed = self._train(dict(parameters), completed(config), self._data)
+        return LocalUpdate(handed["parameters"], handed["metrics"], handed["samples"])
+
+
+@dataclass(frozen=True)
+class Score:
+    """One model on the test set: in all, and macro-F1 on each line's part of it."""
+
+    name: str
+    accuracy: float
+    macro_f1: float
+    by_line: tuple[float, ...]
+    curve: tuple[float, ...]  # macro-F1 after each round
+
+
+class Test:
+    """The common test set, drawn from all three machines, all four states of each."""
+
+    def __init__(self, folder: Path, made: model_file.ModelFile) -> None:
+        with np.load(folder / "data" / "test.npz") as kept:
+            self._x, self._y = torch.from_numpy(kept["x"]), torch.from_numpy(kept["y"])
+            self._machine = kept["machine"]
+        self._made = made
+        self._scores = sys.modules[made.make.__module__].scores
+
+    def of(self, parameters: Parameters, only: str = "") -> dict[str, float]:
+        model = self._made.make()
+        model.load_state_dict(parameters)
+        model.eval()
+        rows = torch.from_numpy(self._machine == only) if only else torch.ones(len(self._y), dtype=torch.bool)
+        with torch.no_grad():
+            told = model(self._x[rows]).argmax(1)
+        scores: dict[str, float] = self._scores(told, self._y[rows])
+        return scores
+
+    def score(self, name: str, parameters: Parameters, curve: Sequence[float]) -> Score:
+        total = self.of(parameters)
+        by_line = tuple(self.of(parameters, line)["macro_f1"] for line in LINES)
+        return Score(name, total["accuracy"], total["macro_f1"], by_line, tuple(curve))
+
+
+# --- the fleet ---
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(one.getsockname()[1]) for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def prepared(folder: Path, seed: int) -> list[int]:
+    """Model, data and fleet.yaml in ``folder``; the lines' ports, which are free ones."""
+    bearings.write(folder / "data", seed)
+    shutil.copy(HERE / "model.py", folder)
+    text = (HERE / "fleet.yaml").read_text(encoding="utf-8")
+    dashboard, *ports = free_ports(1 + len(LINES))
+    for written, free in zip((5100, 8191, 8192, 8193), (dashboard, *ports), strict=True):
+        text = text.replace(f"port: {written}", f"port: {free}")
+    (folder / "fleet.yaml").write_text(text, encoding="utf-8")
+    return ports
+
+
+def fleet(folder: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "supervisor", "-f", str(folder / "fleet.yaml"), *words]
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[None]:
+    """The fleet of ``folder``, up; down again whatever happens."""
+    try:
+        subprocess.run(fleet(folder, "up", "--detach"), check=True)
+        yield
+    finally:
+        subprocess.run(fleet(folder, "down"), check=False)
+
+
+def federated(folder: Path, output: str, rounds: int) -> subprocess.Popen[bytes]:
+    words = ("train", str(folder / "model.py"), "--rounds", str(rounds), "--output", str(folder / output))
+    return subprocess.Popen(fleet(folder, *words), cwd=folder)
+
+
+def done(training: subprocess.Popen[bytes]) -> None:
+    if code := training.wait():
+        raise SystemExit(f"fleet train ended with {code}")
+
+
+def kill_while_training(port: int, training: subprocess.Popen[bytes], checkpoint: Path, after: int) -> int:
+    """SIGKILL the worker behind ``port`` while it trains, once ``after`` rounds are done; its pid."""
+    while training.poll() is None:
+        told = status(port)
+        if told and told["active_experiments"] and rounds_done(checkpoint) >= after:
+            os.kill(told["pid"], signal.SIGKILL)
+            return int(told["pid"])
+        time.sleep(0.01)
+    raise SystemExit("the training ended before the line could be killed")
+
+
+def status(port: int) -> dict[str, Any] | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/factory.status", timeout=2) as answer:
+            told: dict[str, Any] = json.load(answer)
+            return told
+    except OSError:
+        return None
+
+
+def rounds_done(metrics: Path) -> int:
+    return len(rounds_of(metrics)) if metrics.exists() else 0
+
+
+def rounds_of(metrics: Path) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = json.loads(metrics.read_text(encoding="utf-8"))["rounds"]
+    return told
+
+
+# --- the comparison ---
+
+
+def alone(name: str, data: pd.DataFrame, made: model_file.ModelFile, test: Test, rounds: int) -> Score:
+    """As many rounds of the same training, by one participant: its average is itself."""
+    config = Plan("model.py", rounds, "", (Address(name, "", 0, "", ""),)).training_config(made.config)
+    participants = [InProcess(name, data, made)]
+    federation = Federation(participants, config, Rules(1, 600.0), Threads(), lambda _: None)
+    curve, parameters = [], dict(model_file.fresh(made, 0).state_dict())
+    for result in federation.run(parameters, 1, rounds):
+        parameters = result.parameters
+        curve.append(test.of(parameters)["macro_f1"])
+    return test.score(name, parameters, curve)
+
+
+def of_output(name: str, folder: Path, test: Test) -> Score:
+    curve = [one["global"]["macro_f1"] for one in rounds_of(folder / "metrics.json")]
+    return test.score(name, torch.load(folder / "parameters.pt", weights_only=True), curve)
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    first, second = (torch.load(folder / "parameters.pt", weights_only=True) for folder in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def table(scores: Sequence[Score], rows: Mapping[str, int], killed: str) -> str:
+    """As Markdown."""
+    head = ["model", "trained on", "accuracy", "macro-F1", *(f"F1 on {line}" for line in LINES)]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * 2}{'---:|' * (len(head) - 2)}"]
+    for score in scores:
+        numbers = [f"{value:.3f}" for value in (score.accuracy, score.macro_f1, *score.by_line)]
+        lines.append(f"| {' | '.join([score.name, f'{rows[score.name]} windows', *numbers])} |")
+    return "\n".join([*lines, "", killed])
+
+
+def draw(scores: Sequence[Score], path: Path) -> None:
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    curves, bars = figure.subplots(1, 2, width_ratios=(3, 2))
+    for score in scores:
+        wide = score.name.startswith("federated")
+        curves.plot(range(1, len(score.curve) + 1), score.curve, linewidth=2.4 if wide else 1.2, label=score.name)
+    curves.set(xlabel="round", ylabel="macro-F1 on the common test set", ylim=(0, 1))
+    curves.xaxis.set_major_locator(MaxNLocator(integer=True))
+    curves.legend(fontsize=8)
+    for at, score in enumerate(scores):
+        bars.barh(at, score.macro_f1)
+        bars.text(
+            score.macro_f1 - 0.02, at, f"{score.macro_f1:.3f}", ha="right", va="center", color="white", fontsize=9
+        )
+    bars.set(yticks=range(len(scores)), yticklabels=[score.name for score in scores], xlabel="macro-F1", xlim=(0, 1))
+    bars.invert_yaxis()
+    figure.savefig(path, dpi=100)
+
+
+def compare(folder: Path, rounds: int, seed: int) -> tuple[str, list[Score]]:
+    ports = dict(zip(LINES, prepared(folder, seed), strict=True))
+    made = model_file.load(folder / "model.py")
+    test = Test(folder, made)
+    with running(folder):
+        done(federated(folder, "federated", rounds))
+        print(f"\nonce more, and {VICTIM} is killed while it trains")
+        again = federated(folder, "killed", rounds)
+        pid = kill_while_training(ports[VICTIM], again, folder / "killed" / "metrics.json", rounds // 2)
+        print(f"kill -9 {pid} ({VICTIM})")
+        done(again)
+    same = same_bits(folder / "federated", folder / "killed")
+    killed = _killed(rounds_of(folder / "killed" / "metrics.json"), same=same)
+    data = {line: pd.read_csv(folder / "data" / f"{line}.csv") for line in LINES}
+    everything = pd.concat(data.values(), ignore_index=True)
+    scores = [
+        of_output("federated", folder / "federated", test),
+        alone("central", everything, made, test, rounds),
+        *(alone(f"{line} alone", data[line], made, test, rounds) for line in LINES),
+    ]
+    sizes = {f"{line} alone": len(rows) for line, rows in data.items()}
+    text = table(scores, {**sizes, "central": len(everything), "federated": len(everything)}, killed)
+    if not same:
+        raise SystemExit(f"{text}\n\nthe SIGKILL changed the outcome")
+    return text, scores
+
+
+def _killed(history: Sequence[Mapping[str, Any]], *, same: bool) -> str:
+    trainings = [(one["round"], line) for one in history for line in one["lines"]]
+    again = [f"round {number}" for number, line in trainings if line["line"] == VICTIM and line["attempts"] > 1]
+    return (
+        f"A second run, in which {VICTIM} was killed (SIGKILL) while it trained in {', '.join(again) or 'no round'}: "
+        f"{len(trainings)} trainings took {sum(line['attempts'] for _, line in trainings)} attempts, and the final "
+        f"parameters are {'the same, bit for bit' if same else 'OTHERS'}."
+    )
+
+
+def put_into(document: Path, text: str, scores: Sequence[Score]) -> None:
+    """Replace what stands between the marks in ``document``; the plot goes beside it."""
+    picture = document.parent / "images" / "predictive-maintenance.png"
+    picture.parent.mkdir(exist_ok=True)
+    draw(scores, picture)
+    before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    shown = f"{BEGIN}\n\n{text}\n\n![macro-F1 over the rounds](images/{picture.name})\n\n{END}"
+    document.write_text(before + shown + after, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--folder", type=Path, help="where to work; kept (default: a temporary folder)")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=7, help="of the data")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="a document to put table and plot into")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    with contextlib.ExitStack() as stack:
+        folder = asked.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-example-")))
+        folder = folder.absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        text, scores = compare(folder, asked.rounds, asked.seed)
+        draw(scores, folder / "comparison.png")
+        (folder / "comparison.md").write_text(text + "\n", encoding="utf-8")
+        print(f"\n{text}\n\n{time.monotonic() - began:.0f} s in all")
+        if asked.folder:
+            print(f"data, trainings and plot are in {folder}")
+        if asked.write:
+            put_into(asked.write, text, scores)
+
+
+if __name__ == "__main__":
+    main()

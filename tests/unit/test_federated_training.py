@@ -1,0 +1,442 @@
+"""A whole training in this process, with real torch models: learning, checkpoints, going on, files, and mistakes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from central.client import LocalUpdate, LoginFailed, UnknownData, Unreachable
+from central.federated import checkpoint, display, model_file
+from central.federated.checkpoint import Checkpoint, Unusable
+from central.federated.federation import Event, QuorumMissed
+from central.federated.lines import DatasiteLine
+from central.federated.model_file import Mistake
+from central.federated.participants import Parameters, Refused
+from central.federated.plan import Address, Plan, PlanRejected, parse
+from central.federated.rounds import Fact
+from central.federated.training import Training
+
+MODEL = """\
+import torch
+
+LOSS = "mse"
+CONFIG = {"epochs": 3, "learning_rate": 0.05}
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+TRUTH = torch.tensor([[1.0], [-2.0]])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small are slower with two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Here:
+    """A line in this process: trains the model on data of its own, as a datasite would. ``dies``: in these rounds its
+    first attempt ends in a crash."""
+
+    def __init__(self, name: str, model: torch.nn.Module, rows: int, dies: int = 0) -> None:
+        self.name = name
+        self.attempts = 0
+        self._model = model
+        self._dies = dies
+        generator = torch.Generator().manual_seed(rows)
+        self._x = torch.randn(rows, 2, generator=generator)
+        self._y = self._x @ TRUTH
+
+    def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> LocalUpdate:
+        self.attempts += 1
+        if self.attempts == self._dies:
+            raise ConnectionError("killed")
+        torch.manual_seed(config["seed"])
+        model = self._model
+        model.load_state_dict(parameters)
+        model.train()
+        received = [one.detach().clone() for one in model.parameters()]
+        step = torch.optim.SGD(model.parameters(), lr=config["learning_rate"])
+        for _ in range(config["epochs"]):
+            for rows in torch.randperm(len(self._x)).split(config["batch_size"]):
+                moved = sum(((one - old) ** 2).sum() for one, old in zip(model.parameters(), received, strict=True))
+                loss = torch.nn.functional.mse_loss(model(self._x[rows]), self._y[rows])
+                step.zero_grad()
+                (loss + config["proximal_mu"] / 2 * moved).backward()
+                step.step()
+        handed = {name: one.detach().clone() for name, one in model.state_dict().items()}
+        return LocalUpdate(handed, {"loss": float(loss)}, len(self._x))
+
+
+class AtOnce:
+    """The outside without threads or waiting: work is done when it is begun, and pauses pass at once."""
+
+    def __init__(self) -> None:
+        self.clock = 0.0
+        self._facts: list[Fact] = []
+
+    def now(self) -> float:
+        return self.clock
+
+    def begin(self, work: Callable[[], Fact]) -> None:
+        self._facts.append(work())
+
+    def wait(self, until: float) -> Fact | None:
+        if self._facts:
+            return self._facts.pop(0)
+        self.clock = until
+        return None
+
+
+LINES = {"a": 40, "b": 120, "c": 16}
+
+
+def address(name: str) -> Address:
+    return Address(name, "http://127.0.0.1", 1, "admin@example.com", "secret")
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Callable[..., Plan]:
+    """Plans with one model file and output folder."""
+    (tmp_path / "model.py").write_text(MODEL)
+
+    def made(rounds: int = 4, output: str = "out", **more: Any) -> Plan:
+        lines = tuple(map(address, LINES))
+        return Plan(str(tmp_path / "model.py"), rounds, str(tmp_path / output), lines, **more)
+
+    return made
+
+
+class Run:
+    """One training; ``said`` is what it printed, ``warned`` what it complained of before."""
+
+    def __init__(self, plan: Plan, dies: Mapping[str, int] | None = None) -> None:
+        self.plan = plan
+        self.warned: list[str] = []
+        made = model_file.load(Path(plan.model))
+        self.training = Training(plan, made, self.warned.append)
+        self.lines = [Here(name, made.make(), rows, (dies or {}).get(name, 0)) for name, rows in LINES.items()]
+
+    def go(self) -> Checkpoint:
+        self.out, self.err = io.StringIO(), io.StringIO()
+        return self.training.run(self.lines, AtOnce(), display.Plain(self.plan.rounds, self.out, self.err))
+
+
+def same(one: Parameters, other: Parameters) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+# --- what is learnt ---
+
+
+def test_lines_learn_together(plan: Callable[..., Plan]) -> None:
+    """After ten rounds the mean loss is a small part of what it was."""
+    history = Run(plan(rounds=10)).go().history
+    assert history[-1]["mean"]["loss"] < 0.1 * history[0]["mean"]["loss"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_gives_others(plan: Callable[..., Plan]) -> None:
+    """Initial parameters, shuffling and averaging follow from the seed."""
+    once, again, other = (Run(plan(output=name, seed=seed)).go() for name, seed in (("1", 5), ("2", 5), ("3", 6)))
+    assert same(once.parameters, again.parameters)
+    assert not same(once.parameters, other.parameters)
+
+
+def test_a_crash_that_passes_changes_no_bit(plan: Callable[..., Plan]) -> None:
+    """A line that dies in its second training is asked again; the outcome is the undisturbed one."""
+    calm, rough = Run(plan(output="calm")), Run(plan(output="rough"), {"b": 2})
+    assert same(calm.go().parameters, rough.go().parameters)
+    assert (4, 5) == (calm.lines[1].attempts, rough.lines[1].attempts)
+    assert "round 2, b: killed" in rough.err.getvalue()
+
+
+def test_fedprox_holds_the_lines_back(plan: Callable[..., Plan]) -> None:
+    """With a large proximal term the parameters stay nearer to the initial ones than with FedAvg."""
+    moved = []
+    for name, how in (("avg", {}), ("prox", {"algorithm": "fedprox", "mu": 10.0})):
+        run = Run(plan(rounds=2, output=name, **how))
+        begin = run.training.kept.parameters
+        end = run.go().parameters
+        moved.append(sum(float((end[key] - begin[key]).abs().sum()) for key in begin if "weight" in key))
+    assert moved[1] < 0.7 * moved[0]
+
+
+# --- going on ---
+
+
+def test_a_resumed_training_has_the_bits_of_one_in_one_go(plan: Callable[..., Plan]) -> None:
+    """Two rounds and two more are four rounds."""
+    whole = Run(plan(output="whole")).go()
+    Run(plan(rounds=2)).go()
+    resumed = Run(plan(resume=True)).go()
+    assert [1, 2, 3, 4] == [one["round"] for one in resumed.history]
+    assert same(whole.parameters, resumed.parameters)
+
+
+def test_a_checkpoint_is_kept_after_each_round(plan: Callable[..., Plan]) -> None:
+    """When a later round misses its quorum, the rounds before are on the disk, and can be gone on with."""
+    run = Run(plan(deadline=1.0), {"c": 3})
+    with pytest.raises(QuorumMissed, match="round 3"):
+        run.go()
+    assert 2 == checkpoint.load(Path(run.plan.output) / checkpoint.NAME).number
+    assert 4 == Run(plan(resume=True)).go().number
+
+
+def test_other_settings_than_before_are_told(plan: Callable[..., Plan]) -> None:
+    """Going on with another learning rate is allowed, and said."""
+    Run(plan(rounds=1)).go()
+    run = Run(plan(resume=True, config={"learning_rate": 0.01}))
+    assert ["goes on with other settings than before: learning_rate 0.01 instead of 0.05"] == run.warned
+
+
+def test_a_training_takes_no_folder_of_another(plan: Callable[..., Plan]) -> None:
+    """Without --resume a folder that has a checkpoint is refused, and nothing in it changes."""
+    Run(plan(rounds=1)).go()
+    before = (Path(plan().output) / checkpoint.NAME).read_bytes()
+    with pytest.raises(Unusable, match="--resume goes on with it"):
+        Run(plan())
+    assert before == (Path(plan().output) / checkpoint.NAME).read_bytes()
+
+
+def test_there_is_nothing_to_resume_where_nothing_was(plan: Callable[..., Plan]) -> None:
+    """--resume without a checkpoint is a mistake that is told."""
+    with pytest.raises(Unusable, match="to go on from"):
+        Run(plan(resume=True))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"no checkpoint at all"])
+def test_a_broken_checkpoint_is_refused(plan: Callable[..., Plan], content: bytes) -> None:
+    """A file that is none of ours, or half of one, is named; never is a training begun anew over it."""
+    folder = Path(plan().output)
+    folder.mkdir()
+    (folder / checkpoint.NAME).write_bytes(content)
+    with pytest.raises(Unusable, match="not a whole checkpoint"):
+        Run(plan(resume=True))
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    """A pickle that would execute something is refused when it is loaded."""
+    torch.save({"format": 1, "round": 1, "parameters": Trap(tmp_path / "sprung")}, tmp_path / "checkpoint.pt")
+    with pytest.raises(Unusable):
+        checkpoint.load(tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_of_another_model_is_refused(plan: Callable[..., Plan]) -> None:
+    """Parameters that do not fit the model file are told by name, not by a traceback of torch's."""
+    Run(plan(rounds=1)).go()
+    Path(plan().model).write_text(MODEL.replace("8", "9"))
+    with pytest.raises(Unusable, match=r"layers.0.weight has another shape than in Model"):
+        Run(plan(resume=True))
+
+
+# --- what is left ---
+
+
+def test_the_folder_holds_parameters_metrics_and_a_plot(plan: Callable[..., Plan]) -> None:
+    """parameters.pt loads into the model; the table has a row for each line in each round; no half file is left."""
+    run = Run(plan(rounds=2))
+    kept, folder = run.go(), Path(run.plan.output)
+    assert ["checkpoint.pt", "metrics.csv", "metrics.json", "parameters.pt", "plot.png"] == sorted(
+        path.name for path in folder.iterdir()
+    )
+    assert same(kept.parameters, torch.load(folder / "parameters.pt", weights_only=True))
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [(number, line, str(LINES[line])) for number in "12" for line in "abc"] == [
+        (row["round"], row["line"], row["samples"]) for row in rows
+    ]
+    settings = json.loads((folder / "metrics.json").read_text())["settings"]
+    assert ("fedavg", 3, ["a", "b", "c"]) == (settings["algorithm"], settings["epochs"], settings["lines"])
+    assert "secret" not in (folder / "metrics.json").read_text()
+
+
+def test_each_round_is_one_line_of_text(plan: Callable[..., Plan]) -> None:
+    """Off a terminal: how far, how many lines, the metrics."""
+    run = Run(plan(rounds=2))
+    run.go()
+    first, second = run.out.getvalue().splitlines()
+    assert first.startswith("round 1/2  3 of 3 lines  loss ")
+    assert second.startswith("round 2/2  3 of 3 lines  loss ")
+
+
+def test_with_json_each_round_is_one_object(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    """Programs read standard output line by line; the last object says where the outcome is."""
+    out = io.StringIO()
+    shown = display.Json(1, out, io.StringIO())
+    run = Run(plan(rounds=1))
+    kept = run.training.run(run.lines, AtOnce(), shown)
+    shown.end(kept, tmp_path)
+    told = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [("round", 1), ("end", None)] == [(one["event"], one.get("round")) for one in told]
+    assert {"rounds": 1, "output": str(tmp_path)} == {key: told[1][key] for key in ("rounds", "output")}
+
+
+def test_the_same_trouble_is_told_once_a_round() -> None:
+    """A line that is asked every few seconds for minutes does not fill the screen, nor can it send escape codes there."""
+    err = io.StringIO()
+    shown = display.Plain(2, io.StringIO(), err)
+    for number in (1, 1, 1, 2):
+        shown.tell(Event("failed", number, "a", "away\x1b[2J"))
+    assert ["round 1, a: away [2J", "round 2, a: away [2J"] == err.getvalue().splitlines()
+
+
+# --- the model file ---
+
+
+def test_evaluate_is_measured_at_the_centre_after_each_round(plan: Callable[..., Plan]) -> None:
+    """What the file's evaluate returns stands in the history, with the new global parameters in eval mode."""
+    asked = plan(rounds=2)
+    Path(asked.model).write_text(MODEL + '\ndef evaluate(model):\n    return {"training": float(model.training)}\n')
+    assert [{"training": 0.0}] * 2 == [one["global"] for one in Run(asked).go().history]
+
+
+MISTAKES = {
+    "defines no Model": "import torch\n",
+    "Model must be a class derived from torch.nn.Module": "class Model: pass\n",
+    "so size needs a default": MODEL.replace("__init__(self)", "__init__(self, size)"),
+    "line 3: ": "import torch\n\nclass Model(torch.nn.Module\n",
+    "ModuleNotFoundError: No module named 'nowhere' (line 1)": "import nowhere\n",
+    "Model() failed: ZeroDivisionError: division by zero (line 10)": MODEL.replace(
+        "Linear(8, 1))", "Linear(8 // 0, 1))"
+    ),
+    "LOSS must be one of mse, l1, cross_entropy, bce_with_logits, not 'hinge'": MODEL.replace('"mse"', '"hinge"'),
+    "CONFIG: training_config has no key epoch;": MODEL.replace('"epochs"', '"epoch"'),
+    "CONFIG: training_config: epochs must be a whole number": MODEL.replace('"epochs": 3', '"epochs": 0'),
+    "Model has no parameters to train": "import torch\n\nclass Model(torch.nn.Module):\n    pass\n",
+    "evaluate must be a function": MODEL + "\nevaluate = 3\n",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_in_the_model_file_is_told_in_words(words: str, tmp_path: Path) -> None:
+    """File and, where there is one, line; never a traceback."""
+    (tmp_path / "model.py").write_text(MISTAKES[words])
+    with pytest.raises(Mistake) as mistake:
+        model_file.load(tmp_path / "model.py")
+    assert words in str(mistake.value)
+    assert "model.py" in str(mistake.value)
+
+
+def test_a_failing_evaluate_is_a_mistake_of_the_file(plan: Callable[..., Plan]) -> None:
+    """The training ends with its line, and what was trained before it is kept."""
+    asked = plan()
+    Path(asked.model).write_text(MODEL + "\ndef evaluate(model):\n    raise OSError('no test data')\n")
+    with pytest.raises(Mistake, match=r"evaluate\(model\) failed: OSError: no test data"):
+        Run(asked).go()
+
+
+# --- the plan ---
+
+
+def test_a_plan_is_read_as_it_was_written() -> None:
+    """What the command line writes on standard input is what the training gets."""
+    line = {"name": "a", "url": "http://127.0.0.1", "port": 1, "email": "admin@example.com", "password": "secret"}
+    written = {"model": "m.py", "rounds": 3, "output": "out", "lines": [line], "algorithm": "fedprox", "mu": 0.1}
+    read = parse(json.dumps(written).encode())
+    assert (address("a"), 3, 0.1) == (read.lines[0], read.rounds, read.training_config({}).proximal_mu)
+    assert "secret" not in repr(read)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"lines": [], "model": "m", "rounds": 1, "output": "o"}'])
+def test_what_is_no_plan_is_refused(raw: bytes) -> None:
+    """Started by hand, without a plan, it says who writes one."""
+    with pytest.raises(PlanRejected):
+        parse(raw)
+
+
+def test_the_command_line_goes_before_the_model_file(plan: Callable[..., Plan]) -> None:
+    """CONFIG holds the model's own defaults; other keys of it are handed on to the lines."""
+    config = plan(config={"epochs": 7}).training_config({"epochs": 2, "batch_size": 5, "momentum": 0.9})
+    told = config.told(1, "a")
+    assert (7, 5, 0.9, 0.0) == (told["epochs"], told["batch_size"], told["momentum"], told["proximal_mu"])
+
+
+def test_a_setting_that_no_line_can_train_with_is_told_before_any_line_is_asked(plan: Callable[..., Plan]) -> None:
+    """A learning rate of 0 is an error in the settings, not one of each line."""
+    with pytest.raises(ValueError, match="learning_rate must be above 0"):
+        Run(plan(config={"learning_rate": 0.0}))
+
+
+# --- a line over the wire ---
+
+
+class Site:
+    """What ``connect`` gives, as far as a line needs it."""
+
+    def __init__(self, datasets: Mapping[str, Any]) -> None:
+        self.published = datasets
+        self.trained: list[str] = []
+
+    def datasets(self) -> Mapping[str, Any]:
+        return self.published
+
+    def upload_model(self, model: torch.nn.Module, name: str, description: str, *, loss: str) -> str:
+        return f"{name} {loss}"
+
+    def train(self, model_id: str, parameters: Parameters, config: Mapping[str, Any], data: str) -> str:
+        self.trained.append(data)
+        return model_id
+
+
+def line(site: Any, data: str = "", now: Callable[[], float] = lambda: 0.0) -> DatasiteLine:
+    return DatasiteLine(address("a"), torch.nn.Linear(1, 1), "mse", data, connecting=site, now=now)
+
+
+def test_a_line_trains_on_its_only_dataset_unless_one_is_named() -> None:
+    """--data is needed only where there is a choice."""
+    site = Site({"vibration": ("x", "y")})
+    assert "Linear mse" == line(lambda *_, **__: site).train({}, {}, 1.0)
+    line(lambda *_, **__: site, "heat").train({}, {}, 1.0)
+    assert ["vibration", "heat"] == site.trained
+
+
+def test_a_line_with_several_datasets_wants_one_named() -> None:
+    """It says which there are, and is not asked again."""
+    with pytest.raises(Refused, match="--data names one of heat, vibration"):
+        line(lambda *_, **__: Site({"heat": (), "vibration": ()})).train({}, {}, 1.0)
+
+
+def test_a_dataset_that_is_not_there_may_still_come_for_a_while() -> None:
+    """A line that has just started publishes its files within seconds: at first that is a failure that may pass."""
+    clock = [0.0]
+    asked = line(lambda *_, **__: Site({}), now=lambda: clock[0])
+    with pytest.raises(UnknownData):
+        asked.train({}, {}, 1.0)
+    clock[0] = 31.0
+    with pytest.raises(Refused, match="it publishes no dataset"):
+        asked.train({}, {}, 1.0)
+
+
+@pytest.mark.parametrize(("error", "told"), [(Unreachable("away"), Unreachable), (LoginFailed("no"), Refused)])
+def test_what_may_pass_is_told_from_what_does_not(error: Exception, told: type[Exception]) -> None:
+    """A line that is away is asked again; one that does not know the login is not."""
+
+    def connecting(*_: Any, **__: Any) -> Any:
+        raise error
+
+    with pytest.raises(told):
+        line(connecting).train({}, {}, 1.0)
