@@ -101,7 +101,6 @@ class Watcher:
         self._seen: dict[str, _Seen] = {}
         self._told: set[str] = set()  # lines of which the last word was that something is near its limit
         self._host_looks = 0
-        self._pinned: dict[int, frozenset[int]] = {}  # by pid, the cores that it was given
         self._allowed = sorted(os.sched_getaffinity(0))
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
@@ -139,7 +138,7 @@ class Watcher:
     # --- one line ---
 
     def _load(self, spec: DatasiteSpec, pid: int, look: _Look) -> Load:
-        self.give_cores(spec, pid, look.config)
+        self._bind_all(spec, pid, look)
         asked = launching.limits_of(look.config, spec)
         before = self._seen.get(spec.name)
         before = before if before is not None and before.pid == pid else _Seen(pid, look.now)
@@ -205,16 +204,20 @@ class Watcher:
     # --- cores, where no control group holds CPU ---
 
     def give_cores(self, spec: DatasiteSpec, pid: int, config: FleetConfig) -> None:
-        """Bind a line to as many cores as its CPU limit rounds up to; its children and threads inherit them."""
+        """Bind a line to as many cores as its CPU limit rounds up to; what it starts from then on inherits them."""
+        self._bind_all(spec, pid, _Look(0.0, config, launching.host_limits(config)))
+
+    def _bind_all(self, spec: DatasiteSpec, pid: int, look: _Look) -> None:
+        """Each process is looked at: one may have been forked just before, or user code may have freed its own."""
         if self._cgroups.holds("cpu"):
             return
-        everybodys = sorted(limits.cores_for(config.name, launching.host_limits(config).cpu_percent, self._allowed))
-        wanted = limits.cores_for(spec.name, launching.limits_of(config, spec).cpu_percent, everybodys)
-        if (self._pinned.get(pid) or _cores_of(pid)) == wanted:
+        everybodys = sorted(limits.cores_for(look.config.name, look.host.cpu_percent, self._allowed))
+        wanted = limits.cores_for(spec.name, launching.limits_of(look.config, spec).cpu_percent, everybodys)
+        if wanted == frozenset(self._allowed) == _cores_of(pid):
             return
-        self._pinned = {one: cores for one, cores in self._pinned.items() if psutil.pid_exists(one)} | {pid: wanted}
-        for one in _Look(0.0, config, Limits()).tree(pid):
-            _bind(one, wanted)
+        for one in look.tree(pid):
+            if _cores_of(one) != wanted:
+                _bind(one, wanted)
 
 
 def _limited(spec: DatasiteSpec, config: FleetConfig) -> bool:

@@ -137,6 +137,9 @@ def test_a_cpu_limit_binds_every_thread_and_child_to_its_cores(start: Start) -> 
     watch.look()
     expected = limits.cores_for("alpha", 100.0, sorted(allowed))
     assert [expected, expected] == [os.sched_getaffinity(one) for one in (pid, child.pid)]
+    os.sched_setaffinity(child.pid, allowed)  # as user code may
+    watch.look()
+    assert expected == os.sched_getaffinity(child.pid)
     watch.config = fleet(line(max_cpu_usage_percent=0.0, max_memory_usage_gb=1.0))
     watch.look()
     assert [allowed, allowed] == [os.sched_getaffinity(one) for one in (pid, child.pid)]
