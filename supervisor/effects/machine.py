@@ -32,6 +32,7 @@ from supervisor.facts import Fact, ProcessAdopted, ProcessStarted
 from supervisor.history import FLEET, Event, EventKind
 from supervisor.orders import Configure, Probe
 from supervisor.policy import launching
+from supervisor.policy.health import is_routine
 from supervisor.policy.lifecycle import Step
 from supervisor.policy.limits import CPU, MEMORY
 from supervisor.policy.placement import Placement
@@ -217,7 +218,7 @@ class Machine:
         self._hooks.use(config.on_event)
 
     def note(self, fact: Fact, made: Step, now: float) -> None:
-        self._recorder.fact(fact, made, now)
+        self._recorder.fact(fact, made, now, routine=is_routine(fact, made.record))
 
     def tell(self, events: Iterable[Event]) -> None:
         at = clock.wall()

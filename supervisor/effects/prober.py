@@ -1,15 +1,16 @@
 """Asks workers how they are, over their own HTTP. Every probe has its own time limit; none waits for another.
 
-h11 and a plain connection, not a whole HTTP client: a fleet is probed for months, and a client's machinery would be
-most of what its supervisor does. Each probe opens a connection anew, as it asks whether the worker accepts one.
+h11 and a plain socket, not a whole HTTP client: a fleet is probed for months, and a client's machinery would be most of
+what its supervisor does. Each probe opens a connection anew, as it asks whether the worker accepts one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import socket
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import Any
 
 import h11
 
@@ -53,24 +54,30 @@ def address(spec: WorkerSpec) -> tuple[str, int]:
 
 async def _get(host: str, port: int, path: str) -> tuple[int, bytes]:
     """Status code and body. Raises OSError, h11.ProtocolError, and ValueError for an answer without end."""
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
+    loop = asyncio.get_running_loop()
+    family, _, _, _, where = await _resolved(loop, host, port)
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
+        await loop.sock_connect(connection, where)
         http = h11.Connection(h11.CLIENT)
         named = f"[{host}]" if ":" in host else host
         request = h11.Request(method="GET", target=path, headers=[("Host", f"{named}:{port}"), ("Connection", "close")])
-        writer.write((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
-        return await _answer(http, reader)
-    finally:
-        with suppress(OSError):
-            writer.transport.abort()  # nothing is owed to it, and a closing handshake may never end
+        await loop.sock_sendall(connection, (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
+        return await _answer(http, lambda: loop.sock_recv(connection, _BLOCK))
 
 
-async def _answer(http: h11.Connection, reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def _resolved(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Any:
+    """The first address of ``host``; an address itself is not looked up."""
+    if host.replace(".", "").isdigit():
+        return socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port)
+    return (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
+
+
+async def _answer(http: h11.Connection, receive: Callable[[], Awaitable[bytes]]) -> tuple[int, bytes]:
     code, body = 0, b""
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
-            http.receive_data(await reader.read(_BLOCK))
+            http.receive_data(await receive())
         elif isinstance(event, h11.Response):
             code = event.status_code
         elif isinstance(event, h11.Data):

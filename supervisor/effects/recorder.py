@@ -1,5 +1,8 @@
 """Keeps what happened, in a thread of its own, so that a slow or full disk holds up no decision.
 
+Facts that brought nothing new, nearly all in a healthy fleet, are written some dozens at a time: each by itself
+would be most of what an idle supervisor does. Only a supervisor that is killed loses those of its last minute.
+
 events.jsonl    what people and hooks are told, one JSON object a line; ``fleet events`` reads it
 journal.jsonl   every fact with what ``step`` made of it: a recorded history that a test can replay, with exact times,
                 as a deadline that has just passed must have passed in the replay too
@@ -36,6 +39,7 @@ LEDGER_VERSION = 1
 _EVENT_BYTES, _EVENT_BACKUPS = 5 * 1024 * 1024, 4
 _JOURNAL_BYTES, _JOURNAL_BACKUPS = 5 * 1024 * 1024, 1
 _CLOSING = 5.0
+_AT_ONCE = 64
 
 
 class Recorder:
@@ -48,38 +52,49 @@ class Recorder:
         self._journal = _file(folder / JOURNAL, _JOURNAL_BYTES, _JOURNAL_BACKUPS)
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._kept: dict[str, Any] = {}
+        self._routine: list[Callable[[], None]] = []
+        self._told: Any = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
     def event(self, event: Event, at: str) -> None:
-        self._work.put(lambda: _append(self._events, event.to_dict(at)))
+        self._put(lambda: _append(self._events, event.to_dict(at)))
 
-    def fact(self, fact: Fact, made: Step, now: float) -> None:
-        self._work.put(lambda: _append(self._journal, fact_line(fact, made, now)))
+    def fact(self, fact: Fact, made: Step, now: float, *, routine: bool = False) -> None:
+        """``routine``: nothing that anybody has to find on the disk at once."""
+        self._put(lambda: _append(self._journal, fact_line(fact, made, now)), wait=routine)
 
     def rules(self, rules: Mapping[str, Rules], now: float) -> None:
         """A new chapter of the journal: from here on these workers, with these rules, and nothing known of them."""
-        self._work.put(lambda: _append(self._journal, rules_line("rules", rules, now)))
+        self._put(lambda: _append(self._journal, rules_line("rules", rules, now)))
 
     def added(self, rules: Mapping[str, Rules], now: float) -> None:
         """These workers joined the chapter: a reload brought them."""
         if rules:
-            self._work.put(lambda: _append(self._journal, rules_line("added", rules, now)))
+            self._put(lambda: _append(self._journal, rules_line("added", rules, now)))
 
     def ledger(self, records: Mapping[str, WorkerRecord], *, running: bool) -> None:
         """Keep what the next supervisor has to know; written only when it changed."""
-        self._work.put(lambda: self._keep(records, running=running))
+        told = (running, tuple((name, *_remembered_of(record)) for name, record in records.items()))
+        if told != self._told:
+            self._told = told
+            self._put(lambda: self._keep(records, running=running))
+
+    def _put(self, work: Callable[[], None], *, wait: bool = False) -> None:
+        """In the order of the calls, which all come from one thread; with ``wait``, when there are enough of them."""
+        self._routine.append(work)
+        if not wait or len(self._routine) >= _AT_ONCE:
+            together, self._routine = self._routine, []
+            self._work.put(lambda: _each(together))
 
     def close(self) -> None:
+        self._put(lambda: None)
         self._work.put(None)
         self._thread.join(_CLOSING)
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
-            try:
-                work()
-            except OSError:
-                continue  # a full disk: what cannot be kept is lost, the fleet goes on
+            work()
         self._events.close()
         self._journal.close()
 
@@ -120,6 +135,13 @@ def _end_last_line(path: Path) -> None:
         file.seek(-1, os.SEEK_END)
         if file.read(1) != b"\n":
             file.write(b"\n")
+
+
+def _each(together: list[Callable[[], None]]) -> None:
+    """A full disk: what cannot be kept is lost, the rest is tried."""
+    for work in together:
+        with contextlib.suppress(OSError):
+            work()
 
 
 def _file(path: Path, size: int, backups: int) -> RotatingFileHandler:
@@ -186,6 +208,11 @@ class Remembered:
     restarts: int
     restarts_by_cause: dict[str, int]
     last_exit: ExitCause | None
+
+
+def _remembered_of(record: WorkerRecord) -> tuple[Any, ...]:
+    """All of a record that is in the ledger."""
+    return record.wanted, record.asked or record.reason, record.restarts, record.restarts_by_cause, record.last_exit
 
 
 def ledger_document(records: Mapping[str, WorkerRecord], *, running: bool) -> dict[str, Any]:

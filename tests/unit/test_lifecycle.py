@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datasite_worker.contract import ExitCode, Phase, StatusDocument
 from supervisor.facts import (
@@ -25,6 +27,7 @@ from supervisor.facts import (
 )
 from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Terminate
 from supervisor.orders import Probe as AskProbe
+from supervisor.policy import health
 from supervisor.policy.lifecycle import TABLE, next_due, step
 from supervisor.policy.restart import backoff_delay, is_crash_loop, remember_crash, spread, wants_restart
 from supervisor.record import By, Check, ExitCause, ExitKind, OperatorRequest, Wanted, WorkerRecord, WorkerState
@@ -398,3 +401,28 @@ def test_a_launch_that_never_comes_back_is_abandoned_after_a_while() -> None:
     waited = step(replace(late.record, deadline=220.0), DeadlineReached("a", 4), 220.0)
     assert (AbandonLaunch("a", 4),) == waited.orders
     assert (Launch("a", 5),) == step(waited.record, LaunchFailed("a", 4, "EOFError"), 221.0).orders
+
+
+# Probes in company
+
+
+@given(st.floats(0.0, 1e9), st.floats(0.01, 3600.0))
+def test_the_next_probe_is_a_period_later_or_a_little_less(now: float, period: float) -> None:
+    """Never later, never more than a quarter early: what is due together is asked together."""
+    due = health.next_time(now, period)
+    assert due <= now + period
+    assert due > now + 0.74 * period - 1e-6 * now
+
+
+def test_lines_probed_at_about_the_same_time_are_due_at_the_same_moment() -> None:
+    """Answers come some milliseconds apart; the next probes do not."""
+    assert {110.0} == {health.next_time(now, 10.0) for now in (100.001, 100.4, 102.3)}
+    assert [110.0, 112.5] == [health.next_time(now, 10.0) for now in (100.0, 102.5)]
+
+
+def test_an_every_day_fact_is_a_healthy_workers() -> None:
+    """Probes and pulses of a ready worker; an exit, or anything of one that is not ready, is kept at once."""
+    ready, starting = record(WorkerState.READY, pid=77), record(WorkerState.STARTING, pid=77)
+    assert True is health.is_routine(DeadlineReached("a", 3), ready)
+    assert False is health.is_routine(DeadlineReached("a", 3), starting)
+    assert False is health.is_routine(FACTS[ProcessExited], ready)
