@@ -84,6 +84,15 @@ class Host:
         groups = self._group.rglob(f"{unit}/**/cgroup.procs")
         return [_command_line(pid) for group in groups for pid in group.read_text().split()]
 
+    def control(self, controllers: tuple[str, ...]) -> None:
+        """Let the units inside have these controllers of cgroup v2. What booted the host, and still sits in its first
+        group, moves aside for that: an inner group has no processes."""
+        for pid in (self._group / "cgroup.procs").read_text().split():
+            (self._group.parent / "cgroup.procs").write_text(pid)
+        for folder in (self._group, self._group / "system.slice"):
+            for controller in controllers:
+                (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+
     # --- coming up, going away ---
 
     def _is_up(self) -> bool:
@@ -106,6 +115,13 @@ class Host:
         with contextlib.suppress(OSError):
             self._group.rmdir()
         return not self._group.exists()
+
+
+def controllers() -> tuple[str, ...]:
+    """What a group of ours can be controlled by here: memory and CPU, or whatever there is besides; maybe nothing. A
+    machine that gives its controllers to cgroup v1 has none of the usual here."""
+    given = (_cgroup_root() / "cgroup.subtree_control").read_text().split()
+    return ("memory", "cpu") if {"memory", "cpu"} <= set(given) else tuple(given[:1])
 
 
 def obstacle() -> str:
