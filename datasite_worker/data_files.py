@@ -6,6 +6,8 @@ data.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import io
 import os
 import stat
@@ -160,3 +162,11 @@ def _carried(name: str, array: Any) -> Any:
     if array.dtype.kind not in "biufU" or (array.dtype.itemsize > 8 and array.dtype.kind != "U"):
         raise Unusable(f"array {name}: PySyft carries numbers, booleans and texts, not {array.dtype}")
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)
+
+
+def give_back() -> None:
+    """Let the system have the memory that publishing took: nothing else may happen here for months."""
+    gc.collect()
+    pyarrow.default_memory_pool().release_unused()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+        trim(0)

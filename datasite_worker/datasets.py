@@ -131,7 +131,7 @@ class Datasets:
             self._thread.start()
 
     def _guarded(self, server: Any) -> None:
-        trouble = ""
+        trouble, before = "", self._said
         try:
             self.round(DatasetSite(server), time.time())
         except Exception as error:  # noqa: BLE001 - whatever it was, the next round tries again; its words may hold data
@@ -139,6 +139,8 @@ class Datasets:
         if trouble and trouble != self._trouble:
             logger.warning("datasets: %s; it is tried again", trouble)
         self._trouble = trouble
+        if self._said is not before:
+            data_files.give_back()
 
     def round(self, site: Site, now: float) -> None:
         """Look at every file once, and make the site as they are. ``now``: the wall clock, as files have it."""
