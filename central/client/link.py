@@ -1,7 +1,7 @@
 """The wire to one datasite: PySyft's calls, tried again while the datasite is away, with an end. Knows no training.
 
-A call that was cut off may have been served all the same. What is asked again is either a question, or an upload under
-an id of its own; a training that was queued twice costs time, and changes nothing.
+A call that was cut off may have been served all the same. What is asked again is a question or an upload, or is looked
+for first; a training that was queued twice costs time, and changes nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Link:
         self.url: str = url.base_url
         self._patience = patience
         self._session = session
+        self._queues: bool | None = None
         connection = transport.connection(url, session)
         metadata = self._patiently(lambda: _metadata(connection, self.url))
         key = self._patiently(lambda: _login(connection, self.url, email, password))
@@ -52,18 +53,24 @@ class Link:
         return self.syft.api.services
 
     def call(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        """Call PySyft's service ``path``; see ``ask``. Raises ClientError for what the datasite refuses."""
-        try:
-            return self.ask(lambda: attrgetter(path)(self.services)(*args, **kwargs))
-        except SyftException as error:
-            raise ClientError(f"{self.name} refuses {path}: {error.public_message}") from error
+        """Call PySyft's service ``path``; see ``ask``."""
+        return self.ask(lambda: attrgetter(path)(self.services)(*args, **kwargs))
 
     def ask(self, what: Callable[[], T]) -> T:
         """``what``'s answer, tried again while the datasite does not answer.
 
-        Raises Unreachable when it stays away for longer than our patience.
+        Raises Unreachable when it stays away for longer than our patience, ClientError for what it refuses.
         """
-        return self._patiently(lambda: self._speaking(what))
+        try:
+            return self._patiently(lambda: self._speaking(what))
+        except SyftException as error:
+            raise ClientError(f"{self.name} refuses: {error.public_message}") from error
+
+    def queues(self) -> bool:
+        """Whether there is a worker that takes queued trainings; a plain PySyft datasite may have none."""
+        if self._queues is None:
+            self._queues = bool(self.call("worker.get_all"))
+        return self._queues
 
     def _speaking(self, what: Callable[[], T]) -> T:
         """PySyft's objects find their connection by datasite and user; another client of ours may have had the word."""

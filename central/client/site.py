@@ -190,10 +190,8 @@ class DatasiteClient:
         return training_function(model.name, model.maker, model.loss, place.name, place.assets)
 
     def _send(self, value: Any) -> Any:
-        """Keep ``value`` at the datasite, for this user alone; its id. One id for all tries."""
-        sent = ActionObject.from_obj(value)
-        self._link.ask(lambda: sent.send(self._link.syft))
-        return sent.id
+        """Keep ``value`` at the datasite, for this user alone; its id."""
+        return self._link.ask(lambda: ActionObject.from_obj(value).send(self._link.syft)).id
 
     def _published(self) -> list[Any]:
         found: list[Any] = self._link.call("dataset.get_all")
@@ -229,17 +227,31 @@ class DatasiteClient:
         return self._asked[key]
 
     def _found_or_submitted(self, function: TrainingFunction, place: _Place, model: Model) -> tuple[Any, Any]:
-        known = [
+        known = self._known(function)
+        if found := self._found(known, place, model):
+            return found
+        try:
+            request = self._requested(self._code(function, place, "\n" * len(known)), model)
+        except ClientError:
+            if found := self._found(self._known(function), place, model):  # it was taken, and only the answer was lost
+                return found
+            raise
+        return request.code_id, request.id
+
+    def _known(self, function: TrainingFunction) -> list[Any]:
+        """What this user has submitted of this very text."""
+        mine = self._link.syft.verify_key
+        return [
             code
             for code in self._link.call("code.get_all")
-            if code.raw_code.rstrip() == function.source.rstrip() and code.user_verify_key == self._link.syft.verify_key
+            if code.raw_code.rstrip() == function.source.rstrip() and code.user_verify_key == mine
         ]
+
+    def _found(self, known: list[Any], place: _Place, model: Model) -> tuple[Any, Any] | None:
         for code in known:
             if place.own or _inputs(code) == set(place.ids.values()):
                 return code.id, self._request(code, model)
-        code = self._code(function, place, "\n" * len(known))
-        request = self._requested(code, model)
-        return request.code_id, request.id
+        return None
 
     def _request(self, code: Any, model: Model) -> Any:
         """The request for a code that is known. There is none when the datasite died between code and request."""

@@ -128,7 +128,7 @@ class Training:
         )
 
     def _begin(self) -> None:
-        if self._link.call("worker.get_all"):
+        if self._link.queues():
             self._job = self._link.ask(partial(self._call, blocking=False))
             self._state = TrainingState.QUEUED
         else:
