@@ -65,10 +65,12 @@ function percent(value) {
   return typeof value === "number" ? `${Math.round(value)} %` : UNKNOWN;
 }
 
-/** The state, or a worse word that the factory itself has for it. */
-function stateText(told) {
-  if (unwell(told)) return told.reported_status;
-  return ["", "running", "operational"].includes(told.reported_status) ? told.status : `${told.status}, said ${told.reported_status}`;
+/** The state, or the worse word that a living factory has for its own. */
+const stateText = (told) => (unwell(told) ? told.reported_status : told.status);
+
+/** What a factory said of itself at last, where that tells more than its state does. */
+function saidText(told) {
+  return unwell(told) || ["", "running", "operational"].includes(told.reported_status) ? "" : `said at last: ${told.reported_status}`;
 }
 
 function beatText(told) {
@@ -83,6 +85,7 @@ function newCard(name) {
   card.name.title = name;
   card.state = element("span", "status");
   card.beat = element("span", "beat");
+  card.said = element("span", "said");
   const spark = drawn("svg", "spark", node);
   spark.setAttribute("viewBox", "0 0 59 20");
   spark.setAttribute("preserveAspectRatio", "none");
@@ -99,7 +102,7 @@ function newCard(name) {
     card[key] = element("dd", key);
     facts.append(element("dt", key, title), card[key]);
   }
-  node.append(card.name, card.state, card.beat, spark, card.load, facts);
+  node.append(card.name, card.state, card.beat, card.said, spark, card.load, facts);
   return card;
 }
 
@@ -110,6 +113,7 @@ function fill(card, told) {
   card.node.dataset.status = told.status;
   card.state.className = `status ${look}`;
   say(card.state, stateText(told));
+  say(card.said, saidText(told));
   const load = told.status === "offline" ? null : told.load;
   say(card.cpu, `CPU ${percent(load?.cpu_usage)}`);
   say(card.memory, `memory ${percent(load?.memory_usage)}`);

@@ -185,7 +185,8 @@ def test_what_is_wrong_stands_first(wall: Open) -> None:
         assert ["Needs attention", "Michigan", "Ohio", "Without a region"] == page.titles()
         assert {"offline": 2, "late": 1, "running": 4} == page.counts()
         said = {name: page.card(name)["status"] for name in ("c_gone", "b_late", "d_sick")}
-        assert {"c_gone": "offline, said stopping", "b_late": "late", "d_sick": "degraded"} == said
+        assert {"c_gone": "offline", "b_late": "late", "d_sick": "degraded"} == said
+        assert "said at last: stopping" == page.page.inner_text("[data-name=c_gone] .said")
         assert "no beat for 67 min" == page.card("c_gone")["beat"]
         assert "2 offline · 1 late · Factories" == page.page.title()
         sizes = [
