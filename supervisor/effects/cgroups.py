@@ -117,9 +117,9 @@ class Cgroups:
                 log.error("%s/%s cannot be set to %s: %s", folder, file, value, error.strerror)
 
     def usage(self, name: str, pid: int) -> Usage | None:
-        """What that line takes; None when its group does not hold it: none, no controllers, or it is not in there."""
+        """What that line takes; None when its group does not tell: none, not its memory, or it is not in there."""
         folder = self._folder(name) if self._lines is not None else None
-        if folder is None or not self._controllers:
+        if folder is None or not self.holds("memory"):
             return None
         try:
             if str(pid) not in (folder / "cgroup.procs").read_text().split():
@@ -130,8 +130,8 @@ class Cgroups:
 
     def _read(self, name: str, folder: Path) -> Usage:
         """Cache that the kernel may drop does not count: every line's would fill up to its limit in time."""
-        current = int((folder / "memory.current").read_text()) if self.holds("memory") else 0
-        cache = _count(folder / "memory.stat", "inactive_file") if current else 0
+        current = int((folder / "memory.current").read_text())
+        cache = _count(folder / "memory.stat", "inactive_file")
         cpu_s = _count(folder / "cpu.stat", "usage_usec") / 1e6
         held_s = _count(folder / "cpu.stat", "throttled_usec") / 1e6
         return Usage(max(0, current - cache), cpu_s, held_s, self._oom_kills(name, folder))

@@ -145,6 +145,16 @@ def test_cache_that_may_go_does_not_count(kernel: Kernel, groups: Cgroups) -> No
     assert None is groups.usage("alpha", 99)  # a worker that could not join is not held by it
 
 
+def test_a_group_that_does_not_know_memory_tells_nothing(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is then weighed by fleet itself, and CPU is the kernel's all the same."""
+    monkeypatch.setattr(module, "_switched_on", lambda *_: frozenset(("cpu",)))
+    half = Cgroups(kernel.own, safe=True)
+    kernel.say("cgroup.procs", "77\n")
+    half.limit("alpha", GB, 50.0)
+    assert (None, False) == (half.usage("alpha", 77), (kernel.alpha / "memory.max").exists())
+    assert "50000 100000" == (kernel.alpha / "cpu.max").read_text()
+
+
 def test_an_end_by_the_memory_limit_is_told_as_such(kernel: Kernel, groups: Cgroups) -> None:
     """By the count of its own group, once; which limit it was, too."""
     kernel.say("memory.events", "oom 0\noom_kill 0\n")
