@@ -90,6 +90,7 @@ class JobQueue:
         self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
         if self._zygote is not None:
             self._listen(self._zygote)
+        self._poke()  # the last process may have left some waiting
         self._thread.start()
 
     def allow(self, sessions: int) -> None:

@@ -149,3 +149,24 @@ def test_a_long_training_keeps_nobody_waiting_after_it(fleet: Fleet, client: Any
     began = time.monotonic()
     assert [1.0, -2.0, 0.5] == weights(after.wait(timeout=110))
     assert time.monotonic() - began < 40
+
+
+def test_user_code_that_ends_the_process_costs_the_line_a_restart(fleet: Fleet, client: Any) -> None:
+    """``os._exit`` in a blocking call: the caller's request fails, the line is back, its data and functions are there."""
+    import syft as sy
+
+    def leave():  # type: ignore[no-untyped-def]  # noqa: ANN202 - PySyft ships its source
+        import os
+
+        os._exit(7)
+
+    train = training(client, "train_on", 0)
+    client.code.request_code_execution(sy.syft_function()(leave)).approve(approve_nested=True)
+    before = fleet.line("alpha")
+    with pytest.raises(Exception, match=r"."):
+        client.code.leave()
+    after = eventually(
+        lambda: (line := fleet.line("alpha"))["ready"] and line["restarts"] > before["restarts"] and line
+    )
+    assert (before["restarts"] + 1, "exit code 7") == (after["restarts"], after["last_exit"])
+    assert [1.0, -2.0, 0.5] == weights(train())
