@@ -191,7 +191,7 @@ def _looking_back(desk: _Desk) -> APIRouter:
     def healthz() -> dict[str, str]:
         """200 while the database can be read and written."""
         if desk.keeper.failing is not None:
-            raise desk.keeper.failing
+            raise HTTPException(503, "the dashboard's database cannot be written")
         desk.store.ping()
         return {"status": "ok"}
 

@@ -113,6 +113,8 @@ class Feed:
         return int(number) if known else None
 
     async def _stream(self, place: int | None) -> AsyncIterator[bytes]:
+        if self._listeners == 0:
+            self._begin_anew()
         self._listeners += 1
         try:
             yield b"retry: 2000\n\n"
@@ -130,6 +132,12 @@ class Feed:
                     await published.wait()
         finally:
             self._listeners -= 1
+
+    def _begin_anew(self) -> None:
+        """While nobody listened nothing was made into frames, and it need not be now: whoever comes gets a snapshot."""
+        self._roster.take_changed()
+        self._frames.clear()
+        self._number += 1
 
     def _oldest(self) -> int:
         return self._frames[0][0] if self._frames else self._number + 1

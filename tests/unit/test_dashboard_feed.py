@@ -93,7 +93,6 @@ def test_a_listener_gets_all_and_then_what_changes(drive: Any) -> None:
         world.register("beta")
         frames = world.feed.listen()
         first = await event(frames)
-        await until_change(frames, "alpha")
         world.beat("beta")
         return first[0], first[2], (await event(frames))[2]
 
@@ -118,9 +117,11 @@ def test_one_that_comes_back_goes_on_where_it_was(drive: Any) -> None:
     """By the last id that it heard; one of another life, or from long ago, gets a snapshot."""
 
     async def scene(world: World) -> Any:
-        frames = world.feed.listen()
+        frames, another = world.feed.listen(), world.feed.listen()
         await event(frames)
-        heard = await until_change(frames, "alpha")
+        await event(another)
+        world.register("gamma")
+        heard = await until_change(frames, "gamma")
         world.register("beta")
         await until_change(frames, "beta")
         await frames.aclose()
@@ -139,7 +140,6 @@ def test_silence_is_told_without_a_request(drive: Any) -> None:
     async def scene(world: World) -> Any:
         frames = world.feed.listen()
         await event(frames)
-        await until_change(frames, "alpha")
         world.passed = 91.0
         world.feed.stir()
         await until_change(frames, "alpha")
@@ -148,13 +148,29 @@ def test_silence_is_told_without_a_request(drive: Any) -> None:
     assert (1, "offline") == drive(scene)
 
 
+def test_what_changed_while_nobody_listened_is_in_the_snapshot_alone(drive: Any) -> None:
+    """Nothing is told twice to the first page of the day; one that comes back to an empty room gets a snapshot."""
+
+    async def scene(world: World) -> Any:
+        world.register("beta")
+        frames = world.feed.listen()
+        kind, number, names = await event(frames)
+        world.beat("beta")
+        then = await event(frames)
+        await frames.aclose()
+        world.register("gamma")
+        again = await event(world.feed.listen(number))
+        return kind, names, then[2], again[0], again[2]
+
+    assert ("snapshot", ["alpha", "beta"], ["beta"], "snapshot", ["alpha", "beta", "gamma"]) == drive(scene)
+
+
 def test_a_quiet_dashboard_is_heard_too(drive: Any) -> None:
     """A ping every ten seconds, so that a page knows that it is connected."""
 
     async def scene(world: World) -> Any:
         frames = world.feed.listen()
         await event(frames)
-        await until_change(frames, "alpha")
         world.passed = 11.0
         world.feed.stir()
         return (await event(frames))[0]
@@ -183,13 +199,13 @@ def test_closing_ends_every_stream(drive: Any) -> None:
     async def scene(world: World) -> Any:
         frames = world.feed.listen()
         await event(frames)
-        await until_change(frames, "alpha")
+        kinds = [(await event(frames))[0]]
         ending = asyncio.ensure_future(event(frames))
         await asyncio.sleep(0)
         world.feed.close()
-        return (await ending)[0]
+        return [*kinds, (await ending)[0]]
 
-    assert "end" == drive(scene)
+    assert ["ping", "end"] == drive(scene)
 
 
 def test_one_that_takes_nothing_is_given_up(drive: Any, monkeypatch: pytest.MonkeyPatch) -> None:
