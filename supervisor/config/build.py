@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import stat
 from collections.abc import Callable
 from collections.abc import Mapping as Environ
@@ -98,7 +99,7 @@ def _readable_by_all(path: Path) -> bool:
 
 
 def _exists_beside(path: Path) -> Callable[[str], bool]:
-    return lambda name: (path.absolute().parent / name).exists()
+    return lambda name: os.path.exists(path.absolute().parent / name)  # noqa: PTH110 - Path.exists() raises for EACCES
 
 
 def _without(root: Mapping, *keys: str) -> Mapping:

@@ -901,6 +901,8 @@ def test_a_dataset_that_is_not_there_yet_is_told(tmp_path: Path) -> None:
     (warning,) = config.check(path, {}, lambda: "plant7")[1]
     assert (4, 77, "datasites[0].datasets[1].path") == places([warning])[0]
     assert "there is no such file yet; the dataset is published once there is" == warning.message
+    path.write_text(f"{HEAD}- {{name: a, port: 1, datasets: [{{name: x, path: {'x' * 300}.csv}}]}}\n")
+    assert 1 == len(config.check(path, {}, lambda: "plant7")[1])
 
 
 # What is shipped
