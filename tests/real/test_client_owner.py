@@ -1,0 +1,79 @@
+"""A fleet whose owner lists a training's hash in fleet.yaml, and the owner's commands for all that is not listed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from central.client import DatasiteClient, NotApproved, TrainingState, connect
+from tests.real.harness import Fleet, a_fleet, eventually
+from tests.real.test_client import CONFIG, EMAIL, PASSWORD, ROWS, Wear, furnish
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with a_fleet(tmp_path_factory.mktemp("fleet")) as made:
+        furnish(made.login("alpha", made.alpha))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client(fleet: Fleet) -> DatasiteClient:
+    return connect("http://127.0.0.1", fleet.alpha, EMAIL, PASSWORD)
+
+
+def owner(fleet: Fleet, *words: str) -> str:
+    """What an owner's command prints."""
+    kept = json.loads((fleet.state("alpha") / "admin.json").read_text())
+    command = [sys.executable, "-m", "central.client", "--url", f"http://127.0.0.1:{fleet.alpha}"]
+    done = subprocess.run(
+        [*command, "--email", kept["email"], *words],
+        capture_output=True, text=True, timeout=200, check=False, cwd=Path(__file__).parents[2],
+        env={**os.environ, "FLEET_PASSWORD": kept["password"]},
+    )  # fmt: skip
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_listed_hash_needs_no_owner(fleet: Fleet, client: DatasiteClient) -> None:
+    """It waits; the owner lists the hash that the client told and reloads; the same training then runs, and another
+    model's, which differs by a little, waits on. The line keeps its process."""
+    model = client.upload_model(Wear(4), "wear", init={"hidden": 4})
+    training = client.execute_federated_training(model, CONFIG, "vibration")
+    assert TrainingState.WAITING == training.state
+    pid = fleet.line("alpha")["pid"]
+    fleet.extra = f", approved_code: ['{client.code_hash(model, 'vibration')}']"
+    fleet.write()
+    assert 0 == fleet.run("reload").returncode
+    eventually(lambda: training.state is not TrainingState.WAITING)
+    assert ROWS == client.get_parameters(training, timeout=240).samples
+    assert f"approved by fleet.yaml: {training.function_name} by {EMAIL}, {training.code_hash}" in fleet.log("alpha")
+    near = client.upload_model(Wear(5), "wear", init={"hidden": 5})
+    with pytest.raises(NotApproved):
+        client.train(near, Wear(5).state_dict(), CONFIG, "vibration")
+    assert pid == fleet.line("alpha")["pid"]
+
+
+def test_the_owner_decides_on_the_command_line(fleet: Fleet, client: DatasiteClient) -> None:
+    """What waits is shown with its hash and its text; one is approved and runs, one is denied and says why; and a new
+    scientist can log in."""
+    models = [client.upload_model(torch.nn.Sequential(torch.nn.Linear(3, 1)), name) for name in ("good", "bad")]
+    good, bad = (client.execute_federated_training(model, CONFIG, "vibration") for model in models)
+    shown = owner(fleet, "requests", "--source")
+    for training in (good, bad):
+        assert f"{training.request_id}  {training.function_name}  {EMAIL}\n  {training.code_hash}\n" in shown
+    assert "torch.nn.Linear(in_features=3, out_features=1, bias=True)" in shown
+    owner(fleet, "approve", good.request_id)
+    owner(fleet, "deny", bad.request_id, "--reason", "too small")
+    assert ROWS == client.get_parameters(good, timeout=240).samples
+    with pytest.raises(NotApproved, match="too small"):
+        client.get_parameters(bad)
+    password = owner(fleet, "add-scientist", "new@centre.example.com").split(": ")[1].strip()
+    assert "DATA_SCIENTIST" == connect("http://127.0.0.1", fleet.alpha, "new@centre.example.com", password).role
