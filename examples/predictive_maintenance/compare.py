@@ -153,13 +153,14 @@ def done(training: subprocess.Popen[bytes]) -> None:
         raise SystemExit(f"fleet train ended with {code}")
 
 
-def kill_while_training(port: int, training: subprocess.Popen[bytes], checkpoint: Path, after: int) -> int:
-    """SIGKILL the worker behind ``port`` while it trains, once ``after`` rounds are done; its pid."""
+def kill_while_training(port: int, training: subprocess.Popen[bytes], metrics: Path, after: int) -> int:
+    """SIGKILL the worker behind ``port`` while it trains, once ``after`` rounds are done; the round it was in."""
     while training.poll() is None:
         told = status(port)
-        if told and told["active_experiments"] and rounds_done(checkpoint) >= after:
+        if told and told["active_experiments"] and (done := rounds_done(metrics)) >= after:
+            print(f"kill -9 {told['pid']}")
             os.kill(told["pid"], signal.SIGKILL)
-            return int(told["pid"])
+            return done + 1
         time.sleep(0.01)
     raise SystemExit("the training ended before the line could be killed")
 
@@ -244,11 +245,13 @@ def compare(folder: Path, rounds: int, seed: int) -> tuple[str, list[Score]]:
         done(federated(folder, "federated", rounds))
         print(f"\nonce more, and {VICTIM} is killed while it trains")
         again = federated(folder, "killed", rounds)
-        pid = kill_while_training(ports[VICTIM], again, folder / "killed" / "metrics.json", rounds // 2)
-        print(f"kill -9 {pid} ({VICTIM})")
+        hit = kill_while_training(ports[VICTIM], again, folder / "killed" / "metrics.json", rounds // 2)
         done(again)
     same = same_bits(folder / "federated", folder / "killed")
-    killed = _killed(rounds_of(folder / "killed" / "metrics.json"), same=same)
+    killed = (
+        f"In a second run {VICTIM} was killed (SIGKILL) while it trained in round {hit} of {rounds}; the final "
+        f"parameters are {'the same, bit for bit' if same else 'OTHERS'}."
+    )
     data = {line: pd.read_csv(folder / "data" / f"{line}.csv") for line in LINES}
     everything = pd.concat(data.values(), ignore_index=True)
     scores = [
@@ -261,16 +264,6 @@ def compare(folder: Path, rounds: int, seed: int) -> tuple[str, list[Score]]:
     if not same:
         raise SystemExit(f"{text}\n\nthe SIGKILL changed the outcome")
     return text, scores
-
-
-def _killed(history: Sequence[Mapping[str, Any]], *, same: bool) -> str:
-    trainings = [(one["round"], line) for one in history for line in one["lines"]]
-    again = [f"round {number}" for number, line in trainings if line["line"] == VICTIM and line["attempts"] > 1]
-    return (
-        f"A second run, in which {VICTIM} was killed (SIGKILL) while it trained in {', '.join(again) or 'no round'}: "
-        f"{len(trainings)} trainings took {sum(line['attempts'] for _, line in trainings)} attempts, and the final "
-        f"parameters are {'the same, bit for bit' if same else 'OTHERS'}."
-    )
 
 
 def put_into(document: Path, text: str, scores: Sequence[Score]) -> None:
