@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from central.client import LocalUpdate, LoginFailed, UnknownData, Unreachable
 from central.federated import checkpoint, display, model_file
@@ -314,6 +315,22 @@ def test_the_same_trouble_is_told_once_a_round() -> None:
     for number in (1, 1, 1, 2):
         shown.tell(Event("failed", number, "a", "away\x1b[2J"))
     assert ["round 1, a: away [2J", "round 2, a: away [2J"] == err.getvalue().splitlines()
+
+
+def test_on_a_terminal_there_is_a_bar_for_the_rounds_and_one_for_each_line() -> None:
+    """What a line does stands beside its bar; finished rounds are said above them."""
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100, no_color=True, highlight=False, markup=False)
+    shown = display.Live(2, 0, ("a", "b"), screen)
+    with shown.progress:
+        shown.tell(Event("asked", 1, "a"))
+        shown.tell(Event("failed", 1, "b", "[bold]away"))
+        shown.done({"round": 1, "lines": [{"state": "answered"}], "mean": {"loss": 0.5}, "global": {}, "seconds": 1.0})
+    drawn = screen.file.getvalue()  # type: ignore[attr-defined]
+    rounds, first, second = (task for task in shown.progress.tasks)
+    assert [1, 0, 0] == [rounds.completed, first.completed, second.completed]
+    assert ["training", "failed: [bold]away"] == [first.fields["said"], second.fields["said"]]
+    assert "round 1/2  1 of 1 lines  loss 0.5  1.0 s" in drawn
+    assert "round 1, b: [bold]away" in drawn
 
 
 # --- the model file ---
