@@ -1,7 +1,10 @@
 """Writes the training function that a datasite's owner approves: one text for every round of one model on one dataset.
 
 Parameters and configuration are its arguments, so they change from round to round under one approval. What it may hand
-back stands in its last statement: parameters, agreed metrics, the number of rows. It prints nothing and writes nothing.
+back stands in its return statements: parameters, agreed metrics, the number of rows. It prints and writes nothing.
+
+PySyft runs it on the mock as well, and fails when that fails: a mock without rows, or with labels drawn at random, must
+not be what a training fails for. On such data it hands back what it was given, and 0 rows.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ class Loss:
     target: str  # of ``target``, as it came
     metric: str
     measure: str  # of ``out`` and ``wanted``; the mean over the rows is the metric
+    usable: str = "True"  # of ``out`` (of one row) and ``target``
 
 
 _NUMBERS = "target.float()"
@@ -49,6 +53,7 @@ LOSSES = {
         "(target.squeeze(1) if target.dim() == 2 and target.shape[1] == 1 else target).long()",
         "accuracy",
         "(out.argmax(1) == wanted).float().mean()",
+        "0 <= int(target.min()) and int(target.max()) < out.shape[1]",
     ),
     "bce_with_logits": Loss(
         "torch.nn.functional.binary_cross_entropy_with_logits(out, wanted.reshape(out.shape))",
@@ -98,6 +103,7 @@ def training_function(model: str, maker: str, loss: str, data: str, assets: Sequ
         "target": LOSSES[loss].target,
         "metric": LOSSES[loss].metric,
         "measure": LOSSES[loss].measure,
+        "usable": LOSSES[loss].usable,
     }
     unnamed = _fill({**pieces, "name": "train"})
     name = f"train_{_word(model)}_{hashlib.sha256(unnamed.encode()).hexdigest()[:8]}"
@@ -120,7 +126,7 @@ def _fill(pieces: dict[str, Any]) -> str:
 
 _TEMPLATE = '''\
 def <<name>>(<<arguments>>):
-    """<<title>>. Only what the return statement names leaves."""
+    """<<title>>. Only what it returns leaves."""
     import torch
 
 <<maker>>
@@ -142,6 +148,12 @@ def <<name>>(<<arguments>>):
 
     def measure(out, wanted):
         return <<measure>>
+
+    def usable():
+        model.eval()
+        with torch.no_grad():
+            out = model(x[:1]) if len(x) else x
+        return len(x) > 0 and <<usable>>
 
     def evaluate():
         model.eval()
@@ -167,6 +179,8 @@ def <<name>>(<<arguments>>):
     target = <<target>>
     model = make_model().to(device)
     model.load_state_dict(parameters)
+    if not usable():
+        return {"parameters": parameters, "metrics": {}, "samples": 0}
     received = [one.detach().clone() for one in model.parameters()]
     loss_before, _ = evaluate()
     model.train()

@@ -102,6 +102,8 @@ def update_of(result: Any, model: Mapping[str, torch.Tensor], metrics: frozenset
     parameters, told, samples = result["parameters"], result["metrics"], result["samples"]
     if not _alike(parameters, model):
         raise TrainingFailed(f"{where} handed back parameters of another model; none of it used")
+    if samples == 0:
+        raise TrainingFailed(f"{where} has nothing to train on: no rows, or labels that are no class of the model")
     if not isinstance(told, dict) or set(told) != metrics or not isinstance(samples, int) or samples < 1:
         raise TrainingFailed(f"{where} handed back other metrics than were agreed on; none of it used")
     if not all(bool(torch.isfinite(one).all()) for one in parameters.values()):

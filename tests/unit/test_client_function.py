@@ -112,6 +112,26 @@ def test_the_hash_is_of_model_loss_and_data() -> None:
     assert function("mse").hash == function("mse").hash
 
 
+@pytest.mark.parametrize(
+    ("loss", "x", "y"),
+    [
+        ("mse", np.zeros((0, 3)), np.zeros((0, 1))),
+        ("cross_entropy", np.zeros((0, 3)), np.zeros(0, dtype=int)),
+        ("cross_entropy", np.zeros((5, 3)), np.array([0, 1, 77, 0, 1])),
+        ("cross_entropy", np.zeros((5, 3)), np.array([0, 1, -1, 0, 1])),
+    ],
+    ids=["no rows", "no rows to classify", "no such class", "negative"],
+)
+def test_a_mock_that_cannot_be_trained_on_fails_nothing(loss: str, x: Any, y: Any) -> None:
+    """PySyft runs the function on the mock too; an owner's mock is empty, or drawn at random. Nothing comes of it."""
+    model = linear(2)
+    handed = run(function(loss, 2), model, x, y)
+    assert {"parameters": dict(model.state_dict()), "metrics": {}, "samples": 0}.keys() == handed.keys()
+    assert ({}, 0) == (handed["metrics"], handed["samples"])
+    with pytest.raises(TrainingFailed, match="nothing to train on"):
+        update_of(handed, model.state_dict(), metrics_of(loss), "here")
+
+
 def test_names_cannot_break_out_of_the_text() -> None:
     """A dataset's or model's name is the business of others: it may be anything."""
     made = training_function('w"""\nimport os', maker(linear()), "mse", 'v"""\\', ("x", "y"))
@@ -154,7 +174,8 @@ def test_a_configuration_is_completed() -> None:
         ({"parameters": {"0.weight": torch.zeros(9, 3), "0.bias": torch.zeros(1)}}, "parameters of another model"),
         ({"parameters": {"0.weight": "text", "0.bias": torch.zeros(1)}}, "parameters of another model"),
         ({"metrics": {"loss": 1.0, "loss_before": 1.0, "mae": 1.0, "row": 7.0}}, "other metrics than were agreed on"),
-        ({"samples": 0}, "other metrics than were agreed on"),
+        ({"samples": 0}, "nothing to train on"),
+        ({"samples": -1}, "other metrics than were agreed on"),
         ({"parameters": {"0.weight": torch.full((1, 3), torch.nan), "0.bias": torch.zeros(1)}}, "lower learning_rate"),
     ],
 )
