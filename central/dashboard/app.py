@@ -23,7 +23,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from central.dashboard import page
-from central.dashboard.feed import EventStream, Feed, TooMany
+from central.dashboard.feed import EventStream, Feed, TooMany, gently
 from central.dashboard.keeper import Keeper
 from central.dashboard.limits import BodyLimit
 from central.dashboard.liveness import FactoryStatus, Now, Thresholds
@@ -153,7 +153,7 @@ def _reading(desk: _Desk) -> APIRouter:
     @router.get("/factories", response_model=FactoryList)
     async def factories() -> Response:
         """Every factory, by name."""
-        return Response(desk.roster.all(desk.clock()), media_type="application/json")
+        return Response(await gently(desk.roster.pieces(desk.clock())), media_type="application/json")
 
     @router.get("/factories/{name}", response_model=FactoryView)
     async def factory(name: str) -> Response:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 
 from starlette.responses import Response
@@ -92,12 +92,12 @@ class Feed:
     def _publish(self, kind: bytes, data: bytes, now: Now) -> None:
         self._number += 1
         self._ping_due = now.tick + PING
-        self._frames.append((self._number, self._frame(kind, data)))
+        self._frames.append((self._number, self._frame(self._number, kind, data)))
         waiting, self._published = self._published, asyncio.Event()
         waiting.set()
 
-    def _frame(self, kind: bytes, data: bytes) -> bytes:
-        return b"id: %b-%d\nevent: %b\ndata: %b\n\n" % (self._life.encode(), self._number, kind, data)
+    def _frame(self, number: int, kind: bytes, data: bytes) -> bytes:
+        return b"id: %b-%d\nevent: %b\ndata: %b\n\n" % (self._life.encode(), number, kind, data)
 
     # --- listeners ---
 
@@ -121,8 +121,8 @@ class Feed:
             while not self.closed:
                 published = self._published
                 if place is None or place + 1 < self._oldest():
-                    place = self._number  # before it is sent, which may take a while
-                    yield self._snapshot()
+                    place = self._number  # before it is made and sent, which may take a while
+                    yield self._frame(place, b"snapshot", await gently(self._roster.pieces(self._now())))
                 for number, frame in list(self._frames):
                     if number > place:
                         yield frame
@@ -138,12 +138,19 @@ class Feed:
         self._roster.take_changed()
         self._frames.clear()
         self._number += 1
+        self._ping_due = self._now().tick + PING
 
     def _oldest(self) -> int:
         return self._frames[0][0] if self._frames else self._number + 1
 
-    def _snapshot(self) -> bytes:
-        return self._frame(b"snapshot", self._roster.all(self._now()))
+
+async def gently(pieces: Iterable[bytes]) -> bytes:
+    """All in one, with a breath after each: beats are answered meanwhile."""
+    made = []
+    for piece in pieces:
+        made.append(piece)
+        await asyncio.sleep(0)
+    return b"".join(made)
 
 
 class EventStream(Response):

@@ -11,7 +11,7 @@ import json
 import math
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ from central.dashboard.wire import CurrentLoad, Heartbeat, Registration
 
 MOST_FACTORIES = 20_000
 RECENT_MINUTES = 60
+_PIECE = 200
 _MOST_WAITING = 50_000
 """Changes and finished minutes that wait for a disk that fails; beyond, the oldest are lost."""
 
@@ -154,10 +155,17 @@ class Roster:
 
     def all(self, now: Now) -> bytes:
         """``FactoryList`` as JSON, by name."""
+        return b"".join(self.pieces(now))
+
+    def pieces(self, now: Now) -> Iterator[bytes]:
+        """The same in pieces, so that whoever joins them can let beats in between."""
         self.advance(now)
         late, offline = self.thresholds.late_after, self.thresholds.offline_after
-        head = f'{{"now":"{iso(now.wall)}","late_after":{late},"offline_after":{offline},"factories":['
-        return head.encode() + b",".join(self.one(name, now) for name in sorted(self._entries)) + b"]}"
+        yield f'{{"now":"{iso(now.wall)}","late_after":{late},"offline_after":{offline},"factories":['.encode()
+        names = sorted(self._entries)
+        for begin in range(0, len(names), _PIECE):
+            yield (b"," if begin else b"") + b",".join(self.one(name, now) for name in names[begin : begin + _PIECE])
+        yield b"]}"
 
     def take_changed(self) -> list[str]:
         taken, self.changed = sorted(self.changed), set()
