@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from importlib import metadata
 from importlib.util import find_spec
@@ -173,7 +174,9 @@ class TestPins:
     def test_what_is_installed_is_what_is_pinned(self) -> None:
         """The tests run with the versions that users get; a package without a pin has slipped in by itself."""
         pinned = pins(f"{sys.version_info.major}.{sys.version_info.minor}")
-        installed = {canonicalize_name(each.name): each.version.partition("+")[0] for each in metadata.distributions()}
+        # Not all of sys.path: setuptools, once a test has loaded it, adds what it carries along.
+        found = metadata.distributions(path=[sysconfig.get_paths()["purelib"]])
+        installed = {canonicalize_name(each.name): each.version.partition("+")[0] for each in found}
         ours = {name: version for name, version in installed.items() if name not in {"pip", DISTRIBUTION}}
         assert {} == {name: version for name, version in ours.items() if pinned.get(name) != version}
 
