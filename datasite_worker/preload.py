@@ -5,6 +5,7 @@ import gc
 import requests
 import syft
 import torch
+import torch._dynamo
 import uvicorn
 from syft.protocol.data_protocol import get_data_protocol
 
@@ -14,6 +15,8 @@ import datasite_worker.jobs.process
 import datasite_worker.server
 
 __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]
+
+# torch._dynamo is above because the first optimizer of a process imports it: more than a second of CPU, in every job.
 
 # PySyft reads its protocol's history on the first request: once here, instead of 0.1 s and 12 MB in every worker.
 get_data_protocol()
