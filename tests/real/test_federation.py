@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -130,6 +131,31 @@ def test_a_sigkill_of_a_line_in_the_middle_changes_nothing(plant: Fleet, calm: R
     assert eventually(lambda: answers(plant.beta))["pid"] != victim
     assert "SIGKILL" == plant.line("beta")["last_exit"]
     assert same(calm.parameters(), run.parameters())
+
+
+def test_a_training_that_a_sigkill_cut_off_is_made_again(plant: Fleet, calm: Run) -> None:
+    """beta's process is killed once its job has computed for a while: PySyft marks that job interrupted, the round asks
+    the line again, with the same parameters and seed, and says so."""
+    seen = len(JOB.findall(plant.log("beta")))
+    run = Run(plant, "cut", "--rounds", ROUNDS)
+    eventually(lambda: has_computed(plant, seen))
+    os.kill((answers(plant.beta) or {})["pid"], signal.SIGKILL)
+    assert 0 == run.ended(), run.said()
+    assert 2 == max(line["attempts"] for one in run.rounds() for line in one["lines"])
+    assert "beta restarted while" in run.said()
+    assert same(calm.parameters(), run.parameters())
+
+
+JOB = re.compile(r"runs as pid (\d+)")
+
+
+def has_computed(plant: Fleet, seen: int) -> bool:
+    """Whether a job of beta that is not among the first ``seen`` ones has had the processor for a fifth of a second."""
+    new = JOB.findall(plant.log("beta"))[seen:]
+    try:
+        return bool(new) and psutil.Process(int(new[-1])).cpu_times().user > 0.2
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_an_interrupted_training_goes_on_where_it_was(plant: Fleet, calm: Run) -> None:
