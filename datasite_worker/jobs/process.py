@@ -20,7 +20,7 @@ from nacl.signing import SigningKey
 from syft.server.credentials import SyftSigningKey
 from syft.server.server import AuthServerContextRegistry, Server
 from syft.service.context import AuthedServiceContext
-from syft.service.job.job_stash import JobStatus
+from syft.service.job.job_stash import Job, JobStatus
 from syft.service.notification.email_templates import FailedJobTemplate
 from syft.service.notification.notification_service import CreateNotification
 from syft.service.notifier.notifier_enums import NOTIFIERS
@@ -110,14 +110,19 @@ def perform(server: Any, item: QueueItem) -> None:
 
 
 def _begin(server: Any, item: QueueItem) -> None:
-    """The item first: one whose job had not begun goes back to the queue after a crash (``jobs.settling``)."""
-    item.status, item.server_uid = Status.PROCESSING, server.id
-    server.queue_stash.update(server.verify_key, item).unwrap()
+    """The mark on the job is what says that it has begun; the item in the queue is touched at its end only."""
     job = server.job_stash.get_by_uid(server.verify_key, item.job_id).unwrap()
     _wait_for_log(server, job.log_id)
     job.status, job.server_uid = JobStatus.PROCESSING, server.id
     job.job_pid, job.updated_at = os.getpid(), DateTime.now()
     server.job_stash.update(server.verify_key, job).unwrap()
+    _keep_at_hand(job)
+
+
+def _keep_at_hand(job: Job) -> None:
+    """PySyft reads the job from the database at every turn of running it; this process has no other."""
+    from_store = AuthedServiceContext.job.fget
+    AuthedServiceContext.job = property(lambda context: job if context.job_id == job.id else from_store(context))
 
 
 def _wait_for_log(server: Any, log_id: UID) -> None:

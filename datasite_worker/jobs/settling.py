@@ -34,15 +34,18 @@ def settle(server: Any) -> list[str]:
     for job in interrupted:
         job.status, job.resolved, job.result = JobStatus.INTERRUPTED, True, SyftError(message=_WHY)
         server.job_stash.update(key, job).unwrap()
-    for item in server.queue_stash.get_by_status(key, Status.PROCESSING).unwrap():
-        _settle_item(server, item)
+    for status in (Status.PROCESSING, Status.CREATED):
+        for item in server.queue_stash.get_by_status(key, status).unwrap():
+            _settle_item(server, item)
     return _told([_name(server, job) for job in interrupted])
 
 
 def _settle_item(server: Any, item: QueueItem) -> None:
     began = _job_status(server, item) is not JobStatus.CREATED
-    item.status, item.resolved = (Status.INTERRUPTED, True) if began else (Status.CREATED, False)
-    server.queue_stash.update(server.verify_key, item).unwrap()
+    status, resolved = (Status.INTERRUPTED, True) if began else (Status.CREATED, False)
+    if item.status is not status:
+        item.status, item.resolved = status, resolved
+        server.queue_stash.update(server.verify_key, item).unwrap()
 
 
 def _job_status(server: Any, item: QueueItem) -> JobStatus | None:

@@ -70,7 +70,7 @@ def jobs(plan: Plan) -> Section:
     plain = Figure("the plain way, queued until the function runs", "ms", theirs, rival=True)
     notes = (
         "from when `client.code.f(blocking=False)` has returned its job until the first line of the function",
-        "the client then leaves the datasite alone for a second, as its own questions take the same cores",
+        "the client leaves the datasite alone for a second before and after, as its own questions take the same cores",
         "in it: the job's process, PySyft's server in it, and PySyft's own checks; a line's first job is left out, as "
         "what all jobs share is made then",
     )
@@ -135,6 +135,7 @@ def _value(job: Any) -> Any:
 
 def _delay(stamp: Callable[[], Any]) -> float:
     """Milliseconds."""
+    time.sleep(_ALONE)
     job = stamp()
     queued = time.time()
     time.sleep(_ALONE)
