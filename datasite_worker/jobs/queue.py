@@ -228,16 +228,20 @@ class JobQueue:
             logger.info("job %s: %s", job.id, job.status.value)
             if job.status is JobStatus.COMPLETED and running.completed is not None:
                 running.completed()
+            if status != 0:  # it died between the job and its item, which nobody may take from the queue again
+                self._close(running.item)
             return
         why = running.killed_by or how_it_ended(status)
         job.status, job.resolved = JobStatus.INTERRUPTED, True
         job.result = SyftError(message=f"interrupted: {why}")
         self._server.job_stash.update(key, job).unwrap()
-        item = running.item
-        item.status, item.resolved = Status.INTERRUPTED, True
-        self._server.queue_stash.update(key, item).unwrap()
+        self._close(running.item)
         logger.warning("job %s interrupted: %s (%s)", job.id, why, running.title)
         self._cut_off(f"{running.title} ({job.id})", why)
+
+    def _close(self, item: QueueItem) -> None:
+        item.status, item.resolved = Status.INTERRUPTED, True
+        self._server.queue_stash.update(self._server.verify_key, item).unwrap()
 
     def _woken(self) -> None:
         os.eventfd_read(self._wake)
