@@ -19,11 +19,15 @@ import torch
 from nacl.signing import SigningKey
 from syft.server.credentials import SyftSigningKey
 from syft.server.server import AuthServerContextRegistry, Server
+from syft.service.action import action_service
+from syft.service.action.action_object import TwinMode
+from syft.service.code.user_code import UserCodeExecutionOutput
 from syft.service.context import AuthedServiceContext
 from syft.service.job.job_stash import Job, JobStatus
 from syft.service.notification.email_templates import FailedJobTemplate
 from syft.service.notification.notification_service import CreateNotification
 from syft.service.notifier.notifier_enums import NOTIFIERS
+from syft.service.policy.policy import UserPolicy
 from syft.service.queue.queue_service import QueueService
 from syft.service.queue.queue_stash import QueueItem, Status
 from syft.service.response import SyftError
@@ -73,8 +77,33 @@ def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> No
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(told.threads)
     torch.set_num_threads(told.threads)
     gpu.limit_memory(told.gpu_memory_bytes)
+    _leave_mocks_alone()
     stores.on_arrival(server, lambda _item: nudge())
     perform(server, server.queue_stash.get_by_uid(server.verify_key, UID.from_string(told.item)).unwrap())
+
+
+_NO_MOCK = "not computed: a queued job runs on the data alone"
+
+
+def _leave_mocks_alone() -> None:
+    """PySyft runs a function on the data, and then again on the mock, to have a mock of the result: a training would
+    take twice its time, and fail where nothing can be learned from the mock. A policy of the user's own may look into
+    that result, and gets it."""
+    filtered, run_code = action_service.filter_twin_kwargs, action_service.execute_byte_code
+    mocks: list[Any] = []
+
+    def filter_twin_kwargs(kwargs: Any, twin_mode: TwinMode, **how: Any) -> Any:
+        found = filtered(kwargs, twin_mode=twin_mode, **how)
+        if twin_mode is TwinMode.MOCK:
+            mocks.append(found.unwrap())
+        return found
+
+    def execute_byte_code(code_item: Any, kwargs: Any, context: Any) -> Any:
+        if not any(kwargs is one for one in mocks) or isinstance(code_item.output_policy_type, UserPolicy):
+            return run_code(code_item, kwargs, context)
+        return UserCodeExecutionOutput(user_code_id=code_item.id, stdout="", stderr="", result=_NO_MOCK)
+
+    action_service.filter_twin_kwargs, action_service.execute_byte_code = filter_twin_kwargs, execute_byte_code
 
 
 def _server(told: Errand) -> Server:

@@ -107,6 +107,27 @@ def test_a_queued_training_completes(fleet: Fleet, client: Any) -> None:
     assert [1.0, -2.0, 0.5] == weights(job.wait(timeout=60))
 
 
+def test_a_queued_training_runs_on_the_data_alone(fleet: Fleet, client: Any) -> None:
+    """Once, not a second time on the mock, from which it may have nothing to learn."""
+    import syft as sy
+
+    x = np.arange(6.0)
+    client.upload_dataset(sy.Dataset(name="once", asset_list=[sy.Asset(name="once", data=x, mock=-x)]))
+    asset = next(one for one in client.datasets if one.name == "once").assets["once"]
+
+    def once(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - PySyft ships its source
+        if x.sum() < 0:
+            raise ValueError("this is the mock")
+        with open("runs", "a") as runs:
+            runs.write("run\n")
+        return float(x.sum())
+
+    wrapped = sy.syft_function(input_policy=sy.ExactMatch(x=asset))(once)
+    client.code.request_code_execution(wrapped).approve(approve_nested=True)
+    assert 15.0 == client.code.once(x=asset, blocking=False).wait(timeout=60).get()
+    assert "run\n" == (fleet.state("alpha") / "work" / "runs").read_text()
+
+
 def test_the_centre_is_told_what_trains(fleet: Fleet, client: Any) -> None:
     """The heartbeat carries the running function and the last completion."""
     import json
@@ -139,16 +160,6 @@ def test_a_job_that_a_crash_cut_off_is_interrupted(fleet: Fleet, client: Any) ->
     assert (JobStatus.INTERRUPTED, True) == (cut_off.status, cut_off.resolved)
     assert [1.0, -2.0, 0.5] == weights(waiting.wait(timeout=60))
     assert [1.0, -2.0, 0.5] == weights(training(client, "train_after", 0)(blocking=False).wait(timeout=60))
-
-
-def test_a_long_training_keeps_nobody_waiting_after_it(fleet: Fleet, client: Any) -> None:
-    """Longer than the minute after which PySyft's own queue takes its consumer for dead; the next starts at once."""
-    long = training(client, "train_a_minute", 65)(blocking=False)
-    after = training(client, "train_next", 0)(blocking=False)
-    assert [1.0, -2.0, 0.5] == weights(long.wait(timeout=110))
-    began = time.monotonic()
-    assert [1.0, -2.0, 0.5] == weights(after.wait(timeout=110))
-    assert time.monotonic() - began < 40
 
 
 def test_user_code_that_ends_the_process_costs_the_line_a_restart(fleet: Fleet, client: Any) -> None:
