@@ -75,12 +75,19 @@ class Approvals:
         found = code_hash(code.raw_code)
         who = request.requesting_user_email or request.requesting_user_name
         if found not in self._approved:
+            if self._runs_anyway(request):
+                return
             logger.info("waits for approval: %s by %s, %s, request %s", code.service_func_name, who, found, request.id)
         elif doubt := self._doubt(code):
             logger.warning("waits for approval although listed: %s by %s: %s", code.service_func_name, who, doubt)
         else:
             self._requests.apply(self._context, request.id)
             logger.info("approved by fleet.yaml: %s by %s, %s", code.service_func_name, who, found)
+
+    def _runs_anyway(self, request: Request) -> bool:
+        """PySyft runs an ADMIN's code without anybody's approval."""
+        role = self._server.get_role_for_credentials(credentials=request.requesting_user_verify_key)
+        return bool(role is ServiceRole.ADMIN)
 
     def _doubt(self, code: UserCode) -> str:
         """Why the hash does not vouch for the whole of it; empty: it does."""

@@ -19,24 +19,24 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 def start_ticks(pid: int) -> int | None:
     """When the process began, in clock ticks since boot (field 22 of proc(5) stat); None when there is none."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return int(fields[19]) if fields else None
 
 
 def is_zombie(pid: int) -> bool:
-    return (fields := _stat(pid)) is not None and fields[0] in _DEAD
+    return (fields := stat_fields(pid)) is not None and fields[0] in _DEAD
 
 
 def lives_since(pid: int, ticks: int) -> bool:
     """Whether there is such a process, no zombie, that began at ``ticks`` or later."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return fields is not None and fields[0] not in _DEAD and int(fields[19]) >= ticks
 
 
 _DEAD = (b"Z", b"X")
 
 
-def _stat(pid: int) -> list[bytes] | None:
+def stat_fields(pid: int) -> list[bytes] | None:
     """The fields of proc(5) stat from the third, the state, on. Read plainly: a sweep asks it of every process."""
     try:
         stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)

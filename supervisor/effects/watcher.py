@@ -20,6 +20,7 @@ from datasite_worker.contract import Limits
 from supervisor.effects import clock
 from supervisor.effects.board import Pinned
 from supervisor.effects.cgroups import Cgroups
+from supervisor.effects.processes import stat_fields
 from supervisor.facts import Load, LoadSeen
 from supervisor.policy import launching, limits
 from supervisor.record import WorkerRecord
@@ -273,16 +274,8 @@ def _processes() -> dict[int, _Process]:
 
 
 def _process(pid: int) -> _Process | None:
-    try:
-        stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    fields = stat_fields(pid)  # from the third of proc(5) on
+    if fields is None:
         return None
-    try:
-        raw = os.read(stat, 4096)
-    except OSError:
-        return None  # gone between the two
-    finally:
-        os.close(stat)
-    fields = raw[raw.rindex(b")") + 2 :].split()  # from the third of proc(5) on
     spent = sum(map(int, fields[11:15])) / _TICKS
     return _Process(int(fields[1]), spent, int(fields[21]) * _PAGE)
