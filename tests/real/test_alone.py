@@ -151,7 +151,7 @@ def test_the_class_is_usable_from_python(tmp_path: Path) -> None:
         )
         assert "done" == run.stdout.strip().splitlines()[-1], run.stdout + run.stderr
         assert (
-            "['active_experiments', 'device', 'factory_hostname', 'factory_name', 'factory_port', "
+            "['active_experiments', 'current_load', 'device', 'factory_hostname', 'factory_name', 'factory_port', "
             "'last_training_completion', 'status']"
         ) in run.stdout
         assert answers(solo.port) is None
