@@ -72,6 +72,7 @@ class Machine:
         self._version = version
         self._started_at = clock.monotonic()
         self._watched: dict[int, int] = {}  # pid to start time
+        self._ended: dict[int, int] = {}  # the same of the dead that are not yet cleared away
         self._evidence = evidence.Evidence()
         self._cgroups = cgroups
         self._gauges = Gauges()
@@ -195,15 +196,19 @@ class Machine:
         return True
 
     def collect(self, exited: Exited) -> ExitCause:
-        """The cause of an end; and what the dead left behind goes too, with all that it holds."""
-        created = self._watched.pop(exited.pid, 0)
-        sweep_group(exited.pid)
-        leash.sweep(launching.leash(self._config, exited.name), created, but=self._watched)
+        """The cause of an end."""
+        self._ended[exited.pid] = self._watched.pop(exited.pid, 0)
         limit = self._cgroups.out_of_memory(exited.name)
-        self._cgroups.end(exited.name)
-        self._run_files.remove(exited.name)
         folder = launching.worker_dir(self._config, exited.name)
         return self._evidence.explain(self._launcher.exit_cause(exited.pid), exited.pid, folder / "work", limit)
+
+    def clear(self, exited: Exited) -> None:
+        """What the dead left behind goes too, with all that it holds; takes as long as processes take to end."""
+        sweep_group(exited.pid)
+        created = self._ended.pop(exited.pid, 0)
+        leash.sweep(launching.leash(self._config, exited.name), created, but=self._watched)
+        self._cgroups.end(exited.name)
+        self._run_files.remove(exited.name)
 
     def place(self, asked: ReloadAsked, running: Collection[str]) -> Placement:
         return self._assigner.placed(asked.config, asked.cards, running)

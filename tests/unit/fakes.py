@@ -16,7 +16,7 @@ from supervisor.history import Event
 from supervisor.orders import Configure, Probe
 from supervisor.policy.lifecycle import Step
 from supervisor.policy.placement import Placement, place, requests_of
-from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerRecord
+from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerRecord, WorkerState
 from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
 
 
@@ -49,6 +49,7 @@ class FakeMachine:
         self.cores = 2
         self.placement = Placement()
         self.pinned: dict[str, WorkerRecord] = {}
+        self.cleared: list[tuple[WorkerState, int]] = []
         self.hung: set[str] = set()
         self.stubborn: set[str] = set()
         self.alive: dict[int, tuple[str, int]] = {}
@@ -130,6 +131,11 @@ class FakeMachine:
 
     def collect(self, exited: Exited) -> ExitCause:
         return self.causes.pop(exited.pid)
+
+    def clear(self, exited: Exited) -> None:
+        """With what was shown and how often it had been launched when it happened."""
+        launches = sum(did[:2] == ("launch", exited.name) for did in self.done)
+        self.cleared.append((self.pinned[exited.name].state, launches))
 
     def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None:
         self.pinned = dict(records)

@@ -7,7 +7,7 @@ from typing import Any
 from supervisor.effects.control import FleetAsked
 from supervisor.facts import OperatorAsked
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerState
-from supervisor.spec import DashboardSpec, DatasiteSpec, RestartPolicy
+from supervisor.spec import DashboardSpec, DatasiteSpec, RestartMode, RestartPolicy
 from tests.unit.fakes import FakeMachine, fleet, play
 
 KILLED = ExitCause(ExitKind.SIGNAL, "SIGKILL", -9)
@@ -22,6 +22,16 @@ def test_a_killed_line_comes_back_and_its_neighbour_notices_nothing() -> None:
     assert (WorkerState.READY, 1) == (world.pinned["beta"].state, world.pinned["beta"].restarts)
     assert (WorkerState.READY, 0) == (world.pinned["alpha"].state, world.pinned["alpha"].restarts)
     assert 0.0 == world.time
+
+
+def test_an_end_is_told_first_then_cleared_away_then_followed_by_another_process() -> None:
+    """Who looks on waits for no sweep; the next process meets nothing of the last. Nobody is shown down too early."""
+    world = play(fleet(ALPHA), [lambda w: w.die("alpha", KILLED)])
+    assert [(WorkerState.STARTING, 1)] == world.cleared
+    never = DatasiteSpec("alpha", 8080, restart=RestartPolicy(mode=RestartMode.NEVER))
+    stays = play(fleet(never), [lambda w: w.die("alpha", KILLED)])
+    assert [(WorkerState.READY, 1)] == stays.cleared
+    assert WorkerState.DOWN is stays.pinned["alpha"].state
 
 
 def test_a_crash_loop_quarantines_that_line_alone() -> None:
