@@ -82,9 +82,14 @@ def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False, *,
     log_to(log_path, console=verbose)
 
 
+def become_subreaper() -> None:
+    """Orphans below this process become its children (prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def keep_descendants(state_dir: Path) -> None:
     """All that this process will ever start stays below it while it lives (prctl(2)), and can be told by its leash."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    become_subreaper()
     leash = _leash(state_dir)
     os.environ[LEASH_VARIABLE] = str(leash)
 

@@ -2,7 +2,7 @@
 
 A job forked from the serving process can deadlock, as threads there hold SQLite's locks; a fresh interpreter for each
 costs seconds and half a gigabyte. So the worker forks a zygote before it has any thread, and the zygote forks the jobs.
-It knows nothing of jobs: an errand is a dictionary for ``jobs.process.run``. Standard library only here.
+It knows nothing of jobs: an errand is a dictionary for ``jobs.process.run``.
 
 Between the two: a socket of whole messages (JSON). Down: ``{"run": tag, "errand": …}``, ``{"kill": tag}``. Up:
 ``{"born": tag, "pid": …}``, ``{"gone": tag, "status": …}``, the status as of waitpid(2). The zygote ends with its
@@ -26,8 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import setproctitle
+
+from datasite_worker.process import become_subreaper
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PR_SET_CHILD_SUBREAPER = 36
 _LARGEST = 64 * 1024
 
 
@@ -142,21 +145,14 @@ def _live(control: socket.socket, nudge: int, worker: int) -> NoReturn:
     """The zygote's life. It shrugs off what is sent to the worker's whole group: it ends with the worker."""
     try:
         die_with(worker)
-        _keep_descendants()
+        become_subreaper()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        _titled("fleet: jobs are forked from here")
+        setproctitle.setproctitle("fleet: jobs are forked from here")
         gc.freeze()
         _Life(control, nudge).go_on()
     finally:
         os._exit(0)
-
-
-def _titled(title: str) -> None:
-    with contextlib.suppress(ImportError):
-        import setproctitle
-
-        setproctitle.setproctitle(title)
 
 
 class _Life:
@@ -211,7 +207,7 @@ class _Life:
         code = 1
         try:
             die_with(zygote)
-            _keep_descendants()
+            become_subreaper()
             os.setpgid(0, 0)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
@@ -254,11 +250,6 @@ class _Life:
 
     def _tell(self, message: dict[str, Any]) -> None:
         self._control.send(json.dumps(message).encode())
-
-
-def _keep_descendants() -> None:
-    """Orphans below this process become its children (prctl(2))."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _children() -> set[int]:
