@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
-import os
 import queue
 import shutil
 import threading
@@ -19,7 +18,7 @@ from typing import Any
 import syft as sy
 import torch
 
-from datasite_worker import activity, approvals, datasets, doors, load, process, pulse, server, strays
+from datasite_worker import activity, approvals, datasets, doors, gpu, load, process, pulse, server, strays
 from datasite_worker.central_link import CentralLink, Site
 from datasite_worker.contract import (
     LEASH,
@@ -179,10 +178,8 @@ class FactoryDatasite:
     # --- steps of the lifecycle ---
 
     def detect_device(self) -> str:
-        """``cuda:0`` when this process sees a GPU, else ``cpu``. Asks NVML: what has initialised CUDA cannot fork jobs
-        that use it."""
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        """``cuda:0`` when this process sees a GPU, else ``cpu``."""
+        device = gpu.device()
         logger.info("device: %s", device)
         return device
 

@@ -15,6 +15,7 @@ import pytest
 
 from datasite_worker import entry
 from datasite_worker.contract import LaunchOrder
+from supervisor.effects.launcher import PRELOAD
 from supervisor.policy.launching import launch_order
 from supervisor.spec import DatasiteSpec, GpuRequest
 from tests.unit.fakes import fleet
@@ -93,24 +94,115 @@ def test_a_line_takes_no_more_memory_than_it_asked_for(
     assert expected == cuda.limits
 
 
+class PoisonousCuda:
+    """A build of torch with CUDA that has to touch it to say whether there is any, as it has to on a MIG instance and
+    beside a lost GPU; who touches it can no longer fork processes that use it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+        self.touched = False
+        self.answer = answer
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "is_available", self.is_available)
+        monkeypatch.setattr("datasite_worker.gpu.may_fork", lambda: True)  # other tests may have left threads
+
+    def is_available(self) -> bool:
+        self.touched = True
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return bool(self.answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(True, "cuda:0"), (False, "cpu"), (RuntimeError("a broken driver"), "cpu")]
+)
+def test_looking_for_a_device_does_not_touch_cuda(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answer: Any, expected: str
+) -> None:
+    """Else no job of the line could use its GPU: each is forked from this process. A driver that fails is no GPU."""
+    from datasite_worker import gpu
+
+    cuda = PoisonousCuda(monkeypatch, answer)
+    assert (expected, False) == (gpu.device(), cuda.touched)
+    assert isinstance(answer, Exception) == ("a broken driver" in capfd.readouterr().err)
+
+
+def test_where_jobs_are_not_forked_from_here_cuda_may_be_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook has threads, which do not go well with a fork; its jobs come of a fresh interpreter."""
+    from datasite_worker import gpu
+
+    cuda = PoisonousCuda(monkeypatch, True)
+    monkeypatch.setattr("datasite_worker.gpu.may_fork", lambda: False)
+    assert ("cuda:0", True) == (gpu.device(), cuda.touched)
+
+
+def test_a_torch_without_cuda_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is the ordinary case, and costs nothing."""
+    from datasite_worker import gpu
+
+    cuda = PoisonousCuda(monkeypatch, True)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert ("cpu", False) == (gpu.device(), cuda.touched)
+
+
 LOOK = """
-import json, os, sys
-import datasite_worker.preload
+import importlib, json, os, sys
 import torch
-targets = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
+touched = []
+def spied(name):
+    real = getattr(torch.cuda, name)
+    def ask(*arguments, **more):
+        touched.append(name)
+        return real(*arguments, **more)
+    setattr(torch.cuda, name, ask)
+for name in ("is_available", "device_count", "init", "_lazy_init", "current_device", "get_device_properties",
+             "get_device_capability", "get_device_name", "mem_get_info", "synchronize"):
+    spied(name)
+for module in sys.argv[1].split():
+    importlib.import_module(module)
+exec(sys.argv[2])
+child = os.fork()
+if child == 0:
+    os._exit(torch.cuda._is_in_bad_fork())
+_, status = os.waitpid(child, 0)
+paths = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
 print(json.dumps({
+    "touched": touched,
+    "a child could not use it": status != 0,
     "initialised": torch.cuda.is_initialized(),
-    "bad fork": torch.cuda._is_in_bad_fork(),
-    "devices": [target for target in targets if target.startswith("/dev/nvidia")],
+    "devices": [os.readlink(path) for path in paths if os.path.islink(path) and "/dev/nvidia" in os.readlink(path)],
+    "libcuda": "libcuda.so" in open("/proc/self/maps").read(),
     "limits": [str(call) for call, _ in torch.cuda._queued_calls if "datasite_worker" in str(call)],
 }))
 """
+CLEAN = {
+    "touched": [],
+    "a child could not use it": False,
+    "initialised": False,
+    "devices": [],
+    "libcuda": False,
+    "limits": [],
+}
+
+
+def look(folder: Path, afterwards: str) -> dict[str, Any]:
+    """What becomes of a process that imports what the forkserver does, and then does that."""
+    command = [sys.executable, "-c", LOOK, " ".join(PRELOAD), afterwards]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert 0 == done.returncode, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 @pytest.mark.timeout(180)
 def test_the_preloaded_parent_never_touches_cuda(tmp_path: Path) -> None:
-    """Else no worker that is forked of it could use a GPU, and all would hold memory of the first one."""
-    done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert 0 == done.returncode, done.stderr
-    expected = {"initialised": False, "bad fork": False, "devices": [], "limits": []}
-    assert expected == json.loads(done.stdout.splitlines()[-1])
+    """Else no worker that is forked of it could use a GPU, and all would hold memory of the first one. Whatever torch
+    is built for: a build with CUDA tells by a forked child, one without by what would have been asked."""
+    assert CLEAN == look(tmp_path, "")
+
+
+@pytest.mark.timeout(180)
+def test_a_parent_that_only_asks_for_gpus_would_be_noticed(tmp_path: Path) -> None:
+    """The test above can fail: `is_available` is the innocent way to spoil a process for forking."""
+    told = look(tmp_path, "torch.cuda.is_available()")
+    assert ("is_available", bool(torch.version.cuda)) == (told["touched"][0], told["a child could not use it"])
