@@ -225,6 +225,7 @@ class FactoryDatasite:
         self._jobs = JobQueue(
             self._server, self._zygote, self._errand, self._activity, self._note_cut_off, self._limits.sessions
         )
+        self._keeper.sessions.jobs = self._jobs
         self._jobs.start()
         self.create_admin_user(*self._admin)
         self._approvals = approvals.Approvals(self._server, self._approved_code)
@@ -417,8 +418,10 @@ class FactoryDatasite:
         self._renew(self._activity.told)
 
     def _note_limits(self) -> None:
-        if self._keeper.told() != self._status.limited:
+        before = self._status.limited
+        if self._keeper.told() != before:
             self._renew(lambda: {"limited": self._keeper.told()})
+        if self._status.limited.keys() != before.keys():
             logger.warning("limits that are reached: %s", "; ".join(self._status.limited.values()) or "none any more")
 
     def _renew(self, changes: Callable[[], dict[str, Any]]) -> None:

@@ -1,7 +1,8 @@
-"""Limits that a datasite keeps itself: no uploads while its disk is nearly full, and HTTP no faster than it may be.
+"""Limits that a datasite keeps itself: no uploads while its disk is nearly full, and HTTP no faster than it may be; and
+what is told of them, and of trainings that wait for their turn.
 
 Changes nothing that was stored, and refuses no login, read, training or probe. Memory and CPU are the supervisor's, or
-the kernel's.
+the kernel's; how many trainings run is ``jobs.queue``'s.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from datasite_worker.contract import STATUS_PATH, Limits
 
 logger = logging.getLogger(__name__)
 
-DISK, BANDWIDTH = "disk", "bandwidth"
+DISK, BANDWIDTH, SESSIONS = "disk", "bandwidth", "training_sessions"
 UPLOADS = frozenset(
     {
         "action.np_array",
@@ -201,7 +202,55 @@ def _pieces(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return parts
 
 
-# --- both ---
+# --- trainings that wait ---
+
+
+class Jobs(Protocol):
+    """What the queue of jobs knows. ``full_at``: when a job last had to wait because no more may run (monotonic)."""
+
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def full_at(self) -> float: ...
+
+
+class Sessions:
+    """The limit of trainings at the same time, ``most``; ``jobs`` is who keeps it, once there is one."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.jobs: Jobs | None = None
+        self._looked_at = time.monotonic()
+        self._held_at = float("-inf")
+
+    def use(self, most: int, now: float) -> None:
+        """With another limit, what waited before says nothing."""
+        if most != self.most:
+            self.most, self._looked_at, self._held_at = most, now, float("-inf")
+
+    def look(self, now: float) -> None:
+        """Find out whether a training has had to wait since the last look."""
+        if self.jobs is not None and (self._is_full(self.jobs) or self.jobs.full_at > self._looked_at):
+            self._held_at = now
+        self._looked_at = now
+
+    def _is_full(self, jobs: Jobs) -> bool:
+        return jobs.waiting > 0 and jobs.running >= self.most
+
+    def words(self, now: float) -> str:
+        """What is told to the operator while trainings wait, and for some seconds after; empty otherwise."""
+        if self.jobs is None or now - self._held_at >= _QUIET:
+            return ""
+        limit = f"no more than {self.most} may run at the same time"
+        if not self._is_full(self.jobs):
+            return f"trainings have waited for their turn: {limit}"
+        run, wait = self.jobs.running, self.jobs.waiting
+        return f"{run} training{' runs' if run == 1 else 's run'}, {wait} wait{'s' if wait == 1 else ''}: {limit}"
+
+
+# --- all of them ---
 
 
 class Keeper:
@@ -210,6 +259,7 @@ class Keeper:
     def __init__(self, state_dir: Path, wanted: Limits, changed: Callable[[], None]) -> None:
         self.disk = Disk(state_dir, wanted.disk_free)
         self.bucket = Bucket(wanted.bandwidth)
+        self.sessions = Sessions(wanted.sessions)
         self._changed = changed
         self._looked_at = time.monotonic()
         self._waited = 0.0
@@ -219,6 +269,7 @@ class Keeper:
         """Take on other limits, at once."""
         self.disk.keep = wanted.disk_free
         self.bucket.rate = wanted.bandwidth
+        self.sessions.use(wanted.sessions, time.monotonic())
 
     def keep(self, server: Any, app: Any) -> None:
         """Guard PySyft's ``server`` and pace ``app``, which is not yet served."""
@@ -233,15 +284,21 @@ class Keeper:
         return SyftError(message=why)
 
     def look(self) -> None:
-        """Find out whether traffic has waited since the last look."""
+        """Find out whether traffic, or a training, has waited since the last look."""
         now = time.monotonic()
+        self.sessions.look(now)
         if self.bucket.waited - self._waited > _HELD * max(now - self._looked_at, 1.0):
             self._held_at = now
         self._looked_at, self._waited = now, self.bucket.waited
 
     def told(self) -> dict[str, str]:
         """The limits that bite now, in words."""
-        held = bool(self.bucket.rate) and time.monotonic() - self._held_at < _QUIET
+        now = time.monotonic()
+        held = bool(self.bucket.rate) and now - self._held_at < _QUIET
         mbits = self.bucket.rate * 8 / 1e6
-        both = {DISK: self.disk.words(), BANDWIDTH: f"HTTP is held to {mbits:g} Mbit/s" if held else ""}
-        return {name: words for name, words in both.items() if words}
+        every = {
+            DISK: self.disk.words(),
+            BANDWIDTH: f"HTTP is held to {mbits:g} Mbit/s" if held else "",
+            SESSIONS: self.sessions.words(now),
+        }
+        return {name: words for name, words in every.items() if words}

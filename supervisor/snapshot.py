@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from supervisor.record import WorkerRecord, WorkerState
+from supervisor.record import Pressure, WorkerRecord, WorkerState
 from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
 
 
@@ -52,6 +52,16 @@ class WorkerSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class HostSnapshot:
+    """The limits of all lines together, as a line's own are shown."""
+
+    limits: dict[str, float] = field(default_factory=dict)
+    enforced: str = "no"
+    limited: dict[str, str] = field(default_factory=dict)
+    near_limits: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class FleetSnapshot:
     fleet: str
     config: str
@@ -63,6 +73,7 @@ class FleetSnapshot:
     revision: int  # grows with every change of state
     datasites: tuple[WorkerSnapshot, ...]
     dashboard: WorkerSnapshot | None = None
+    host: HostSnapshot = HostSnapshot()
 
     def to_dict(self) -> dict[str, Any]:
         """The stable shape of ``fleet status --json``."""
@@ -73,6 +84,7 @@ class FleetSnapshot:
             "supervisor": {"pid": self.supervisor_pid, "uptime_s": self.supervisor_uptime_s, "stopping": self.stopping},
             "taken_at": self.taken_at,
             "revision": self.revision,
+            "host": asdict(self.host),
             "dashboard": asdict(self.dashboard) if self.dashboard else None,
             "datasites": [asdict(datasite) for datasite in self.datasites],
         }
@@ -91,6 +103,7 @@ def from_dict(document: dict[str, Any]) -> FleetSnapshot:
         revision=document["revision"],
         dashboard=WorkerSnapshot(**document["dashboard"]) if document["dashboard"] else None,
         datasites=tuple(WorkerSnapshot(**datasite) for datasite in document["datasites"]),
+        host=HostSnapshot(**document.get("host", {})),
     )
 
 
@@ -112,6 +125,8 @@ class SupervisorFacts:
     stopping: bool
     revision: int
     held: frozenset[str] = frozenset()  # what control groups hold lines to: memory, cpu
+    held_otherwise: Mapping[str, frozenset[str]] = field(default_factory=dict)  # the same of lines that are not held so
+    host: Pressure = field(default_factory=Pressure)  # what all lines together are near to, or have reached
 
 
 def take(
@@ -127,7 +142,7 @@ def take(
     def picture(spec: WorkerSpec) -> WorkerSnapshot:
         log = config.log_dir / f"{spec.name}.log"
         drawn = _worker(spec, records[spec.name], measures.get(spec.name, Measure()), str(log), now)
-        return replace(drawn, **_limits(config, spec, supervisor.held)) if isinstance(spec, DatasiteSpec) else drawn
+        return replace(drawn, **_limits(config, spec, supervisor, drawn)) if isinstance(spec, DatasiteSpec) else drawn
 
     return FleetSnapshot(
         fleet=config.name,
@@ -140,18 +155,36 @@ def take(
         revision=supervisor.revision,
         datasites=tuple(picture(spec) for spec in config.datasites),
         dashboard=picture(config.dashboard) if config.dashboard else None,
+        host=_host(config, supervisor),
     )
 
 
-def _limits(config: FleetConfig, spec: DatasiteSpec, held: frozenset[str]) -> dict[str, Any]:
-    """The line's limits, and who holds it to those of memory and CPU."""
+_KINDS = {"memory": "max_memory_usage_gb", "cpu": "max_cpu_usage_percent"}
+
+
+def _limits(
+    config: FleetConfig, spec: DatasiteSpec, supervisor: SupervisorFacts, drawn: WorkerSnapshot
+) -> dict[str, Any]:
+    """The line's limits, who holds it to those of memory and CPU, and what of the host's holds it back as well."""
     asked = asdict(spec.resources)
-    kinds = {"memory": "max_memory_usage_gb", "cpu": "max_cpu_usage_percent"}
-    wanted = {kind for kind, key in kinds.items() if asked[key] or getattr(config.host, key)}
+    wanted = {kind for kind, key in _KINDS.items() if asked[key] or getattr(config.host, key)}
+    held = supervisor.held_otherwise.get(spec.name, supervisor.held)
     return {
         "limits": {key: value for key, value in asked.items() if value and key != "threads"},
-        "enforced": "no" if not wanted else "cgroup" if wanted <= held else "watch",
+        "enforced": _enforced(wanted, held),
+        "limited": {**drawn.limited, **(supervisor.host.reached if drawn.pid else {})},
     }
+
+
+def _host(config: FleetConfig, supervisor: SupervisorFacts) -> HostSnapshot:
+    asked = {key: value for key, value in asdict(config.host).items() if value}
+    wanted = {kind for kind, key in _KINDS.items() if key in asked}
+    held = supervisor.held.intersection(*supervisor.held_otherwise.values())
+    return HostSnapshot(asked, _enforced(wanted, held), dict(supervisor.host.reached), dict(supervisor.host.near))
+
+
+def _enforced(wanted: set[str], held: frozenset[str]) -> str:
+    return "no" if not wanted else "cgroup" if wanted <= held else "watch"
 
 
 def _reason(record: WorkerRecord) -> str:

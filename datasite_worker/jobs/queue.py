@@ -11,6 +11,7 @@ import logging
 import os
 import selectors
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -75,6 +76,7 @@ class JobQueue:
         self._arrived: deque[UID] = deque()
         self._waiting: dict[UID, QueueItem] = {}
         self._running: dict[int, _Running] = {}
+        self.full_at = float("-inf")  # when a job last had to wait because no more may run; by the monotonic clock
         self._tags = 0
         self._starved = False  # something waits for another object's value
         self._look = True  # what is in the store is not all known
@@ -92,6 +94,15 @@ class JobQueue:
             self._listen(self._zygote)
         self._poke()  # the last process may have left some waiting
         self._thread.start()
+
+    @property
+    def running(self) -> int:
+        """How many jobs run. This and ``waiting`` may be asked from any thread."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def allow(self, sessions: int) -> None:
         """So many jobs at the same time from now on; those that run go on."""
@@ -136,6 +147,7 @@ class JobQueue:
         self._starved = False
         for item in list(self._waiting.values()):
             if len(self._running) >= self._sessions or self._stopping:
+                self.full_at = time.monotonic()
                 return
             if self._can_run(item):
                 del self._waiting[item.id]

@@ -19,7 +19,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 log = logging.getLogger("fleet")
@@ -28,6 +28,7 @@ LEAF = "supervisor"
 LINES = "lines"
 FREES = "FLEET_UNIT_FREES_CGROUP"
 _CONTROLLERS = ("memory", "cpu")
+_FILES = {"memory": "memory.max", "cpu": "cpu.max"}
 _MOUNTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 _MARKS = ("trusted.delegate", "user.delegate")
 """systemd sets these extended attributes on a group that it has delegated (systemd.resource-control(5))."""
@@ -40,12 +41,25 @@ _NO_LIMIT = "max"
 @dataclass(frozen=True, slots=True)
 class Usage:
     """``memory``: bytes that cannot simply be dropped. ``cpu_s``: CPU seconds in all. ``held_back_s``: for how long the
-    kernel has held it back for its CPU limit."""
+    kernel has held it back for its CPU limit. ``oom_limit``: the limit that the last of ``oom_kills`` was for."""
 
     memory: int
     cpu_s: float
     held_back_s: float
-    oom_kills: int
+    oom_kills: int = 0
+    oom_limit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ooms:
+    """What the kernel had counted of a line when last it ended a process of it: these, and how often its own limit and
+    the host's were hit; when that was, and which limit it was for."""
+
+    kills: int
+    own: int
+    hosts: int
+    rose: float = float("-inf")
+    limit: str = ""
 
 
 class Cgroups:
@@ -53,7 +67,8 @@ class Cgroups:
 
     def __init__(self, own: Path | None, *, safe: bool = False) -> None:
         self._own = own
-        self._ooms: dict[str, tuple[int, float]] = {}  # the count when last looked at, and when it last rose
+        self._ooms: dict[str, _Ooms] = {}  # as last looked at
+        self._refused: set[Path] = set()  # limits that the kernel did not take
         self._lines = _prepared(own) if own is not None else None
         self._controllers = _switched_on(own, self._lines) if safe and own and self._lines else frozenset[str]()
         if own is not None:
@@ -82,6 +97,21 @@ class Cgroups:
         """Whether the kernel holds lines to limits of ``memory`` or ``cpu``."""
         return controller in self._controllers
 
+    @property
+    def held(self) -> frozenset[str]:
+        """What it holds all lines together to."""
+        return self._taken(self._lines) if self._lines is not None else frozenset()
+
+    def held_of(self, name: str, pid: int) -> frozenset[str]:
+        """What it really holds that process to: nothing where it could not join its group."""
+        if self._lines is None or not self._controllers:
+            return frozenset()
+        folder = self._folder(name)
+        return self._taken(folder) if str(pid) in _words(folder / "cgroup.procs") else frozenset()
+
+    def _taken(self, folder: Path) -> frozenset[str]:
+        return frozenset(one for one in self._controllers if folder / _FILES[one] not in self._refused)
+
     def make(self, name: str) -> str:
         """The group of that line, made if absent; empty when there is none."""
         if self._lines is None:
@@ -91,7 +121,7 @@ class Cgroups:
             folder.mkdir(exist_ok=True)
         except OSError:
             return ""
-        self._ooms[name] = (_count(folder / "memory.events", "oom_kill"), float("-inf"))
+        self._ooms[name] = self._counted(folder)
         return str(folder)
 
     def limit(self, name: str, memory: int, cpu_percent: float) -> None:
@@ -106,15 +136,19 @@ class Cgroups:
 
     def _set(self, folder: Path, memory: int, cpu_percent: float) -> None:
         quota = max(_LEAST_QUOTA, round(cpu_percent / 100 * _CPU_PERIOD)) if cpu_percent else _NO_LIMIT
-        wanted = {"memory": ("memory.max", str(memory or _NO_LIMIT)), "cpu": ("cpu.max", f"{quota} {_CPU_PERIOD}")}
+        wanted = {"memory": str(memory or _NO_LIMIT), "cpu": f"{quota} {_CPU_PERIOD}"}
         for controller in self._controllers:
-            file, value = wanted[controller]
-            try:
-                (folder / file).write_text(value)
-            except FileNotFoundError:
-                continue  # not made yet; it is limited when it is
-            except OSError as error:
-                log.error("%s/%s cannot be set to %s: %s", folder, file, value, error.strerror)
+            self._write(folder / _FILES[controller], wanted[controller])
+
+    def _write(self, file: Path, value: str) -> None:
+        self._refused.discard(file)
+        try:
+            file.write_text(value)
+        except FileNotFoundError:
+            return  # not made yet; it is limited when it is
+        except OSError as error:
+            self._refused.add(file)
+            log.error("%s cannot be set to %s (%s); that limit is watched", file, value, error.strerror)
 
     def usage(self, name: str, pid: int) -> Usage | None:
         """What that line takes; None when its group does not tell: none, not its memory, or it is not in there."""
@@ -124,37 +158,48 @@ class Cgroups:
         try:
             if str(pid) not in (folder / "cgroup.procs").read_text().split():
                 return None
-            return self._read(name, folder)
+            ooms = self._look_for_ooms(name, folder)
+            return replace(_usage(folder), oom_kills=ooms.kills, oom_limit=ooms.limit)
         except (OSError, ValueError):
             return None
 
-    def _read(self, name: str, folder: Path) -> Usage:
-        """Cache that the kernel may drop does not count: every line's would fill up to its limit in time."""
-        current = int((folder / "memory.current").read_text())
-        cache = _count(folder / "memory.stat", "inactive_file")
-        cpu_s = _count(folder / "cpu.stat", "usage_usec") / 1e6
-        held_s = _count(folder / "cpu.stat", "throttled_usec") / 1e6
-        return Usage(max(0, current - cache), cpu_s, held_s, self._oom_kills(name, folder))
+    def usage_of_all(self) -> Usage | None:
+        """What all lines together take, the dashboard included; None where their group does not tell."""
+        if self._lines is None or not self.holds("memory"):
+            return None
+        try:
+            return _usage(self._lines)
+        except (OSError, ValueError):
+            return None
 
-    def _oom_kills(self, name: str, folder: Path) -> int:
-        count = _count(folder / "memory.events", "oom_kill")
-        before, rose = self._ooms.get(name, (count, float("-inf")))
-        self._ooms[name] = (count, time.monotonic() if count > before else rose)
-        return count
+    def _look_for_ooms(self, name: str, folder: Path) -> _Ooms:
+        before, now = self._ooms.get(name), self._counted(folder)
+        if before is not None and now.kills <= before.kills:
+            return before
+        if before is not None:
+            now = replace(now, rose=time.monotonic(), limit=self._limit_of(folder, before, now))
+        self._ooms[name] = now
+        return now
+
+    def _counted(self, folder: Path) -> _Ooms:
+        hosts = _count(self._lines / "memory.events.local", "oom") if self._lines is not None else 0
+        events = folder / "memory.events"
+        return _Ooms(_count(events, "oom_kill"), _count(events, "oom"), hosts)
+
+    def _limit_of(self, folder: Path, before: _Ooms, now: _Ooms) -> str:
+        if now.own > before.own:
+            return f"its own limit of {_gb(folder)} GB (max_memory_usage_gb)"
+        if now.hosts > before.hosts and self._lines is not None:
+            return f"the host's limit of {_gb(self._lines)} GB for all lines (host: max_memory_usage_gb)"
+        return "the machine had no more"
 
     def out_of_memory(self, name: str) -> str:
         """Which limit the kernel has just ended a process of that line for; empty: none. Asked before ``end``."""
         folder = self._folder(name) if self._lines is not None else None
         if folder is None or not self.holds("memory"):
             return ""
-        self._oom_kills(name, folder)
-        if time.monotonic() - self._ooms[name][1] > _JUST_NOW:
-            return ""
-        if _count(folder / "memory.events", "oom"):
-            return f"its own limit of {_gb(folder)} GB (max_memory_usage_gb)"
-        if self._lines is not None and _count(self._lines / "memory.events.local", "oom"):
-            return f"the host's limit of {_gb(self._lines)} GB for all lines (host: max_memory_usage_gb)"
-        return "the machine had no more"
+        ooms = self._look_for_ooms(name, folder)
+        return ooms.limit if time.monotonic() - ooms.rose <= _JUST_NOW else ""
 
     def end(self, name: str) -> None:
         """Kill whatever is left in the line's group, and remove it."""
@@ -202,6 +247,14 @@ def _move_to_leaf(own: Path) -> None:
                 (own / LEAF / "cgroup.procs").write_text(pid)
     except OSError as error:
         log.warning("%s: its processes cannot be moved to %s: %s", own, LEAF, error.strerror)
+
+
+def _usage(folder: Path) -> Usage:
+    """Cache that the kernel may drop does not count: every line's would fill up to its limit in time."""
+    current = int((folder / "memory.current").read_text())
+    cache = _count(folder / "memory.stat", "inactive_file")
+    cpu_s = _count(folder / "cpu.stat", "usage_usec") / 1e6
+    return Usage(max(0, current - cache), cpu_s, _count(folder / "cpu.stat", "throttled_usec") / 1e6)
 
 
 def _words(file: Path) -> list[str]:

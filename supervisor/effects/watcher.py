@@ -1,4 +1,5 @@
-"""Looks at what lines with limits take of memory and CPU, every ten seconds, in a thread of its own. Decides nothing.
+"""Looks at what lines with limits take of memory and CPU, every ten seconds, in a thread of its own. Decides nothing:
+what is near and what is reached, ``policy.limits`` says.
 
 A line without limits is never looked at. By a control group the kernel says what a line takes; elsewhere all of /proc
 is read once for all lines, and a line is weighed exactly (its share of every page, which the kernel takes milliseconds
@@ -8,6 +9,7 @@ to find) only where its resident memory has grown enough for that to matter.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -19,12 +21,15 @@ import psutil
 from datasite_worker.contract import Limits
 from supervisor.effects import clock
 from supervisor.effects.board import Pinned
-from supervisor.effects.cgroups import Cgroups
+from supervisor.effects.cgroups import Cgroups, Usage
 from supervisor.effects.processes import stat_fields
 from supervisor.facts import Load, LoadSeen
+from supervisor.history import Event
 from supervisor.policy import launching, limits
-from supervisor.record import WorkerRecord
+from supervisor.record import Pressure, WorkerRecord
 from supervisor.spec import DatasiteSpec, FleetConfig
+
+log = logging.getLogger("fleet")
 
 _EXACT_AGAIN = 60.0
 """Seconds after which a line is weighed exactly in any case: pages that it shared may have become its own."""
@@ -46,7 +51,8 @@ class _Process:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The last look at one line. ``exact`` of its memory was found when ``resident`` of it were resident."""
+    """The last look at one line, or at all together. ``exact`` of its memory was found when ``resident`` of it were
+    resident."""
 
     pid: int
     at: float
@@ -55,12 +61,14 @@ class _Seen:
     cpu: float = 0.0
     held_back_s: float = 0.0
     oom_kills: int = 0
+    oom_limit: str = ""
     kernel: bool = False
     exact: int = 0
     resident: int = 0
     exact_at: float = float("-inf")
     memory_looks: int = 0
     cpu_looks: int = 0
+    cpu_calm: int = 0
 
 
 @dataclass(slots=True)
@@ -70,6 +78,7 @@ class _Look:
     now: float
     config: FleetConfig
     host: Limits
+    heard: frozenset[str] = frozenset()  # lines that have said something, and so have joined their groups if they could
     processes: Mapping[int, _Process] = field(default_factory=dict)
     children: dict[int, list[int]] = field(default_factory=dict)
 
@@ -86,13 +95,16 @@ class _Look:
 
 
 class Watcher:
-    """``read`` gives the fleet as it is pinned; ``post`` takes facts."""
+    """``read`` gives the fleet as it is pinned; ``post`` takes facts, and what is to be told of all lines together.
+
+    ``host``: which limits of the host all of them are near to, or have reached. Other threads may read it.
+    """
 
     def __init__(
         self,
         read: Callable[[], Pinned],
         cgroups: Cgroups,
-        post: Callable[[LoadSeen], None],
+        post: Callable[[LoadSeen | Event], None],
         period: float = limits.PERIOD,
     ) -> None:
         self._read = read
@@ -100,8 +112,10 @@ class Watcher:
         self._post = post
         self._period = period
         self._seen: dict[str, _Seen] = {}
-        self._told: set[str] = set()  # lines of which the last word was that something is near its limit
-        self._host_looks = 0
+        self._all = _Seen(0, 0.0)
+        self.host = Pressure()
+        self._held: dict[str, int] = {}  # lines that had a limit at the last look, with their pid
+        self._outside: set[int] = set()  # pids that the kernel does not hold, though it was to
         self._allowed = sorted(os.sched_getaffinity(0))
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
@@ -109,32 +123,35 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._over.wait(self._period):
-            pinned = self._read()
-            self.look(pinned.config, pinned.records, clock.monotonic())
+            try:
+                pinned = self._read()
+                self.look(pinned.config, pinned.records, clock.monotonic())
+            except Exception:
+                log.exception("looking at what lines take failed; trying again in %g s", self._period)
 
     def close(self) -> None:
         self._over.set()
         self._thread.join(_CLOSING)
 
     def look(self, config: FleetConfig, records: Mapping[str, WorkerRecord], now: float) -> None:
-        """One look at every line that has a limit, and one word about each that is near it."""
-        running = {
-            spec: record
+        """One look at every line that has a limit, or had one at the last, and one word about each that is near it."""
+        running = [
+            (spec, record)
             for spec in config.datasites
-            if (record := records.get(spec.name)) is not None and record.pid is not None and _limited(spec, config)
-        }
-        look = _Look(now, config, launching.host_limits(config))
-        loads = {spec.name: self._load(spec, record.pid or 0, look) for spec, record in running.items()}
+            if (record := records.get(spec.name)) is not None
+            and record.pid is not None
+            and (_limited(spec, config) or self._held.get(spec.name) == record.pid or record.pressure != Pressure())
+        ]
+        heard = frozenset(spec.name for spec, record in running if record.status is not None)
+        look = _Look(now, config, launching.host_limits(config), heard)
+        loads = {spec.name: self._load(spec, record.pid or 0, look) for spec, record in running}
         self._seen = {name: seen for name, seen in self._seen.items() if name in loads}
-        self._weigh_all(look.host, loads)
-        for spec, record in running.items():
-            self._tell(spec.name, record.generation, loads[spec.name])
-
-    def _tell(self, name: str, generation: int, load: Load) -> None:
-        worth = limits.is_worth_telling(load)
-        if worth or name in self._told:
-            self._post(LoadSeen(name, generation, load))
-        (self._told.add if worth else self._told.discard)(name)
+        self._held = {spec.name: record.pid or 0 for spec, record in running if _limited(spec, config)}
+        self._outside &= {record.pid or 0 for _, record in running}
+        for spec, record in running:
+            if limits.is_worth_telling(record.pressure, loads[spec.name]):
+                self._post(LoadSeen(spec.name, record.generation, loads[spec.name]))
+        self._look_at_all(look, loads, {spec.name: record.generation for spec, record in running})
 
     # --- one line ---
 
@@ -146,26 +163,14 @@ class Watcher:
         seen = self._by_kernel(spec.name, before, look.now) or self._by_hand(before, look, asked.memory)
         seen = _counted(before, seen, asked.memory, asked.cpu_percent)
         self._seen[spec.name] = seen
-        kills = seen.oom_kills - before.oom_kills if before.kernel else 0
-        kernel = seen.kernel and self._cgroups.holds("memory")
-        return Load(
-            seen.memory,
-            asked.memory,
-            seen.memory_looks,
-            seen.cpu,
-            asked.cpu_percent,
-            seen.cpu_looks,
-            kernel=kernel,
-            oom_kills=max(0, kills),
-        )
+        kernel = seen.kernel and "memory" in self._cgroups.held_of(spec.name, pid)
+        kills = max(0, seen.oom_kills - before.oom_kills) if before.kernel else 0
+        load = _loaded(seen, asked.memory, asked.cpu_percent, kernel=kernel)
+        return replace(load, oom_kills=kills, oom_limit=seen.oom_limit if kills else "")
 
     def _by_kernel(self, name: str, before: _Seen, now: float) -> _Seen | None:
         usage = self._cgroups.usage(name, before.pid)
-        if usage is None:
-            return None
-        share = _share(before, usage.cpu_s, now) if before.kernel else 0.0
-        seen = _Seen(before.pid, now, usage.memory, usage.cpu_s, share, usage.held_back_s, usage.oom_kills, kernel=True)
-        return replace(seen, memory_looks=before.memory_looks, cpu_looks=before.cpu_looks)
+        return None if usage is None else _of_kernel(before, usage, now)
 
     def _by_hand(self, before: _Seen, look: _Look, limit: int) -> _Seen:
         tree = list(look.tree(before.pid))
@@ -188,37 +193,59 @@ class Watcher:
 
     # --- all lines together ---
 
-    def _weigh_all(self, host: Limits, loads: dict[str, Load]) -> None:
-        """Where all together take too much, the biggest is told so instead of what it takes itself."""
-        total = sum(load.memory for load in loads.values())
-        self._host_looks = self._host_looks + 1 if host.memory and total >= host.memory else 0
-        if not host.memory or not loads or total < limits.CLEAR * host.memory:
+    def _look_at_all(self, look: _Look, loads: Mapping[str, Load], generations: Mapping[str, int]) -> None:
+        """The host's limits are told of the fleet. Where nothing holds memory, the biggest line has to go."""
+        if not (look.host.memory or look.host.cpu_percent or self.host != Pressure()):
             return
-        biggest = max(loads, key=lambda name: loads[name].memory)
-        mine = loads[biggest]
-        if limits.why_end(mine):
-            return  # it goes for its own limit
-        loads[biggest] = replace(
-            mine, memory=total, memory_limit=host.memory, memory_looks=self._host_looks, of_host=True
+        self._all = _counted(self._all, self._sum(look.now, loads), look.host.memory, look.host.cpu_percent)
+        kernel = self._all.kernel and "memory" in self._cgroups.held and all(load.kernel for load in loads.values())
+        load = replace(_loaded(self._all, look.host.memory, look.host.cpu_percent, kernel=kernel), of_host=True)
+        before, self.host = self.host, limits.pressure(self.host, load)
+        for event in limits.of_all(before, self.host):
+            self._post(event)
+        biggest = max(loads, key=lambda name: loads[name].memory, default="")
+        if limits.why_end(load) and not limits.why_end(loads[biggest]):  # else it goes for its own limit
+            self._post(LoadSeen(biggest, generations[biggest], load))
+            self._all = replace(self._all, memory_looks=0)  # the next one has as much time
+
+    def _sum(self, now: float, loads: Mapping[str, Load]) -> _Seen:
+        """By the kernel's figures where it has some, which know of the dashboard too; no less than the lines' own."""
+        usage = self._cgroups.usage_of_all()
+        seen = (
+            _of_kernel(self._all, usage, now) if usage else replace(self._all, at=now, memory=0, cpu=0.0, kernel=False)
         )
+        memory, cpu = (sum(load.memory for load in loads.values()), sum(load.cpu for load in loads.values()))
+        return replace(seen, memory=max(seen.memory, memory), cpu=max(seen.cpu, cpu))
 
     # --- cores, where no control group holds CPU ---
 
     def give_cores(self, spec: DatasiteSpec, pid: int, config: FleetConfig) -> None:
-        """Bind a line to as many cores as its CPU limit rounds up to; what it starts from then on inherits them."""
-        self._bind_all(spec, pid, _Look(0.0, config, launching.host_limits(config)))
+        """Bind a line to as many cores as its CPU limit rounds up to; what it starts from then on inherits them. One
+        that is only about to join its control group is not bound: a later look sees whether it did."""
+        if not self._cgroups.holds("cpu"):
+            self._bind_all(spec, pid, _Look(0.0, config, launching.host_limits(config)))
 
     def _bind_all(self, spec: DatasiteSpec, pid: int, look: _Look) -> None:
         """Each process is looked at: one may have been forked just before, or user code may have freed its own."""
-        if self._cgroups.holds("cpu"):
-            return
-        everybodys = sorted(limits.cores_for(look.config.name, look.host.cpu_percent, self._allowed))
-        wanted = limits.cores_for(spec.name, launching.limits_of(look.config, spec).cpu_percent, everybodys)
+        wanted = frozenset(self._allowed) if self._kernel_has_cpu(spec.name, pid, look) else self._cores(spec, look)
         if wanted == frozenset(self._allowed) == _cores_of(pid):
             return
         for one in look.tree(pid):
             if _cores_of(one) != wanted:
                 _bind(one, wanted)
+
+    def _cores(self, spec: DatasiteSpec, look: _Look) -> frozenset[int]:
+        everybodys = sorted(limits.cores_for(look.config.name, look.host.cpu_percent, self._allowed))
+        return limits.cores_for(spec.name, launching.limits_of(look.config, spec).cpu_percent, everybodys)
+
+    def _kernel_has_cpu(self, name: str, pid: int, look: _Look) -> bool:
+        if not self._cgroups.holds("cpu"):
+            return False
+        held = name not in look.heard or "cpu" in self._cgroups.held_of(name, pid) & self._cgroups.held
+        if not held and pid not in self._outside:
+            self._outside.add(pid)
+            log.warning("%s: the kernel does not hold pid %d to its limits; they are watched", name, pid)
+        return held
 
 
 def _limited(spec: DatasiteSpec, config: FleetConfig) -> bool:
@@ -231,15 +258,41 @@ def _share(before: _Seen, cpu_s: float, now: float) -> float:
     return max(0.0, 100.0 * (cpu_s - before.cpu_s) / (now - before.at)) if now > before.at else 0.0
 
 
+def _of_kernel(before: _Seen, usage: Usage, now: float) -> _Seen:
+    share = _share(before, usage.cpu_s, now) if before.kernel else 0.0
+    return replace(
+        before,
+        at=now,
+        memory=usage.memory,
+        cpu_s=usage.cpu_s,
+        cpu=share,
+        held_back_s=usage.held_back_s,
+        oom_kills=usage.oom_kills,
+        oom_limit=usage.oom_limit,
+        kernel=True,
+    )
+
+
 def _counted(before: _Seen, seen: _Seen, memory: int, cpu: float) -> _Seen:
     """``seen``, with how many looks in a row it has been at its limits by now."""
     held = seen.held_back_s - before.held_back_s >= _HELD_BACK * max(seen.at - before.at, 1e-9) and before.kernel
     at_memory = bool(memory) and seen.memory >= memory
     at_cpu = bool(cpu) and ((seen.kernel and held and seen.at > before.at) or seen.cpu >= _AT_CPU * cpu)
-    return replace(
-        seen,
-        memory_looks=before.memory_looks + 1 if at_memory else 0,
-        cpu_looks=before.cpu_looks + 1 if at_cpu else 0,
+    looks, calm = limits.cpu_looks(before.cpu_looks, before.cpu_calm, at_limit=at_cpu)
+    memory_looks = before.memory_looks + 1 if at_memory else 0
+    return replace(seen, memory_looks=memory_looks, cpu_looks=looks if cpu else 0, cpu_calm=calm)
+
+
+def _loaded(seen: _Seen, memory: int, cpu: float, *, kernel: bool) -> Load:
+    return Load(
+        memory=seen.memory,
+        memory_limit=memory,
+        memory_looks=seen.memory_looks,
+        cpu=seen.cpu,
+        cpu_limit=cpu,
+        cpu_looks=seen.cpu_looks,
+        cpu_calm=seen.cpu_calm,
+        kernel=kernel,
     )
 
 

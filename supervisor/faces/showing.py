@@ -91,6 +91,7 @@ def absent(place: Place) -> dict[str, Any]:
         "supervisor": {"pid": None, "uptime_s": None, "stopping": False},
         "taken_at": None,
         "revision": None,
+        "host": None,
         "dashboard": _unknown(DASHBOARD_NAME, None) if place.dashboard else None,
         "datasites": [_unknown(name, port) for name, port in place.ports.items()],
     }

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 
 from supervisor.faces.words import age, clean, duration
 from supervisor.record import Wanted, WorkerState
-from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
+from supervisor.snapshot import FleetSnapshot, HostSnapshot, WorkerSnapshot
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -271,11 +271,13 @@ def header(snapshot: FleetSnapshot) -> str:
 
 
 def why(snapshot: FleetSnapshot) -> list[str]:
-    """One line for each worker that is not ready, for each whose dashboard does not hear it, for each at a limit."""
+    """One line for each worker that is not ready, for each whose dashboard does not hear it, for each at a limit; and
+    for each limit of all lines together."""
     seen = workers(snapshot)
     waiting = [_why_not_ready(worker) for worker in seen if not worker.ready]
     unheard = [line for worker in seen if worker.ready and (line := _why_unheard(worker))]
-    return waiting + unheard + [line for worker in seen if worker.ready for line in _at_limits(worker)]
+    limited = [line for worker in seen if worker.ready for line in _at_limits(worker, snapshot.host)]
+    return waiting + unheard + _host_at_limits(snapshot.host) + limited
 
 
 def _why_not_ready(worker: WorkerSnapshot) -> str:
@@ -311,9 +313,17 @@ def _why_unheard(worker: WorkerSnapshot) -> str:
     return ""
 
 
-def _at_limits(worker: WorkerSnapshot) -> list[str]:
+def _host_at_limits(host: HostSnapshot) -> list[str]:
+    reached = [f"host at its limit: {clean(words)}" for words in host.limited.values()]
+    return reached + [f"host near its limit: {clean(words)}" for words in host.near_limits.values()]
+
+
+def _at_limits(worker: WorkerSnapshot, host: HostSnapshot) -> list[str]:
+    """Its own; what holds back all lines is said once."""
     name = clean(worker.name)
-    reached = [f"{name} at its limit: {clean(words)}" for words in worker.limited.values()]
+    reached = [
+        f"{name} at its limit: {clean(words)}" for key, words in worker.limited.items() if key not in host.limited
+    ]
     return reached + [f"{name} near its limit: {clean(words)}" for words in worker.near_limits.values()]
 
 

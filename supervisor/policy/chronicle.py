@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from datasite_worker.contract import StatusDocument
-from supervisor.facts import Fact, LaunchFailed, LoadSeen, ProcessAdopted, ProcessExited
+from supervisor.facts import Fact, LaunchFailed, Load, LoadSeen, ProcessAdopted, ProcessExited
 from supervisor.history import Event, EventKind
+from supervisor.policy import limits
 from supervisor.policy.lifecycle import ADOPTED
 from supervisor.record import By, ExitCause, ExitKind, WorkerRecord, WorkerState
 
@@ -34,6 +35,7 @@ def tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> t
 def _tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> Iterator[Event]:
     if isinstance(fact, ProcessExited) or (isinstance(fact, LaunchFailed) and _was_for_nothing(before)):
         yield _exited(before, after)
+        yield from _relieved(before, after)
     if isinstance(fact, LoadSeen):
         yield from _weighed(before, after, fact)
     if isinstance(fact, ProcessAdopted):
@@ -113,16 +115,24 @@ def _changed(before: WorkerRecord, after: WorkerRecord, now: float) -> Event:
 
 def _weighed(before: WorkerRecord, after: WorkerRecord, fact: LoadSeen) -> Iterator[Event]:
     """Each limit once when it comes near, once when it is reached, and once when it is neither any more."""
-    old, new = before.pressure, after.pressure
-    for name in new.near.keys() - old.near.keys() - old.reached.keys():
-        yield _event(after, EventKind.LIMIT_NEAR, f"near a limit: {new.near[name]}", cause=name)
-    for name in sorted(new.reached.keys() - old.reached.keys()):
-        yield _event(after, EventKind.LIMIT_REACHED, f"limit reached: {new.reached[name]}", cause=name)
-    for name in sorted((old.near.keys() | old.reached.keys()) - new.near.keys() - new.reached.keys()):
-        yield _event(after, EventKind.LIMIT_CLEARED, f"no longer near its limit of {name}", cause=name)
+    for kind, name, text in limits.changes(before.pressure, after.pressure):
+        yield _event(after, kind, text, cause=name)
     if fact.load.oom_kills:
-        text = f"out of memory: the kernel ended {fact.load.oom_kills} of its processes, to keep it within its limit"
-        yield _event(after, EventKind.LIMIT_REACHED, text, cause=ExitKind.OOM.value)
+        yield _event(after, EventKind.LIMIT_REACHED, _out_of_memory(fact.load), cause=ExitKind.OOM.value)
+
+
+def _out_of_memory(load: Load) -> str:
+    ended = "a process of it" if load.oom_kills == 1 else f"{load.oom_kills} of its processes"
+    return f"out of memory: the kernel ended {ended}; {load.oom_limit or 'to keep it within its limit'}"
+
+
+def _relieved(before: WorkerRecord, after: WorkerRecord) -> Iterator[Event]:
+    """What a process was near to, or had reached, ends with it; who comes after it tells anew."""
+    felt = before.status.limited.keys() if before.status else set()
+    for name in sorted(before.pressure.near.keys() | before.pressure.reached.keys() | felt):
+        yield _event(
+            after, EventKind.LIMIT_CLEARED, f"its process, which was at its limit of {name}, ended", cause=name
+        )
 
 
 def _felt(old: dict[str, str], new: dict[str, str], after: WorkerRecord) -> Iterator[Event]:

@@ -340,8 +340,9 @@ def probed(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
 
 
 def weigh(record: WorkerRecord, fact: LoadSeen, now: float) -> Step:
-    """Where the kernel holds a line to its limits there is only something to tell."""
-    record = replace(record, pressure=limits.pressure(record.pressure, fact.load))
+    """Where the kernel holds a line to its limits there is only something to tell. The host's are told of the fleet."""
+    if not fact.load.of_host:
+        record = replace(record, pressure=limits.pressure(record.pressure, fact.load))
     if why := limits.why_end(fact.load):
         return _terminate(record, now, why, killed_for=why, killed_kind=ExitKind.MEMORY_LIMIT)
     return Step(record)

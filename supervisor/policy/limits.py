@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from supervisor.facts import Load
+from supervisor.history import FLEET, Event, EventKind
 from supervisor.record import Pressure
 
 NEAR = 0.9
@@ -22,33 +23,72 @@ LOOKS = 3
 PERIOD = 10.0
 """Seconds from one look to the next."""
 MEMORY, CPU = "memory", "cpu"
+HOST_MEMORY, HOST_CPU = "host_memory", "host_cpu"
+"""The limits of all lines together; those of a line may be near or reached at the same time."""
 _GB = 1e9
 _HOUR = 3600.0
 _FIRST_REST = 30.0
 _LONGEST_REST = 600.0
 
 
-def is_worth_telling(load: Load) -> bool:
-    """Whether anything of ``load`` is near a limit."""
-    return bool(load.oom_kills) or _share(load) >= CLEAR or load.cpu_looks >= LOOKS
+def is_worth_telling(before: Pressure, load: Load) -> bool:
+    """Whether anything of ``load`` is near a limit, or was until now."""
+    return bool(load.oom_kills or before.near or before.reached) or _is_near(load)
+
+
+def _is_near(load: Load) -> bool:
+    return _share(load) >= CLEAR or (bool(load.cpu_limit) and load.cpu_looks >= LOOKS)
 
 
 def pressure(before: Pressure, load: Load) -> Pressure:
     """What is near and what is reached by now."""
+    memory, cpu = (HOST_MEMORY, HOST_CPU) if load.of_host else (MEMORY, CPU)
     near, reached = {}, {}
     if load.memory_limit and load.memory >= load.memory_limit:
-        reached[MEMORY] = _memory(load)
-    elif _share(load) >= (CLEAR if MEMORY in before.near or MEMORY in before.reached else NEAR):
-        near[MEMORY] = _memory(load)
+        reached[memory] = _memory(load)
+    elif _share(load) >= (CLEAR if memory in before.near or memory in before.reached else NEAR):
+        near[memory] = _memory(load)
     if load.cpu_limit and load.cpu_looks >= LOOKS:
-        reached[CPU] = f"{_whose(load)} {load.cpu:.0f} of {load.cpu_limit:g} % CPU"
+        words = f"{_whose(load)} {load.cpu:.0f} of {load.cpu_limit:g} % CPU"
+        reached[cpu] = before.reached.get(cpu, words) if load.cpu_calm else words
     return Pressure(near, reached)
+
+
+def cpu_looks(looks: int, calm: int, *, at_limit: bool) -> tuple[int, int]:
+    """Looks in a row at the CPU limit by now, and looks in a row that were not: who has reached it is at it until there
+    were as many of these, so that a training that pauses now and then is told once."""
+    if at_limit:
+        return looks + 1, 0
+    return (looks if looks >= LOOKS and calm + 1 < LOOKS else 0), calm + 1
+
+
+def changes(old: Pressure, new: Pressure) -> Iterator[tuple[EventKind, str, str]]:
+    """What is told, of which limit, in words: once when it comes near, when it is reached, and when it is neither."""
+    for name in sorted(new.near.keys() - old.near.keys() - old.reached.keys()):
+        yield EventKind.LIMIT_NEAR, name, f"near a limit: {new.near[name]}"
+    for name in sorted(new.reached.keys() - old.reached.keys()):
+        yield EventKind.LIMIT_REACHED, name, f"limit reached: {new.reached[name]}"
+    for name in sorted((old.near.keys() | old.reached.keys()) - new.near.keys() - new.reached.keys()):
+        yield EventKind.LIMIT_CLEARED, name, f"no longer near {_NAMES.get(name, f'its limit of {name}')}"
+
+
+def of_all(old: Pressure, new: Pressure) -> tuple[Event, ...]:
+    """The same for the limits of all lines together: told of the fleet, whichever line happens to be the biggest."""
+    return tuple(
+        Event(FLEET, kind, text, cause=name, warning=kind is not EventKind.LIMIT_CLEARED)
+        for kind, name, text in changes(old, new)
+    )
+
+
+_NAMES = {HOST_MEMORY: "the host's limit of memory", HOST_CPU: "the host's limit of cpu"}
 
 
 def why_end(load: Load) -> str:
     """Why a worker that nothing else holds back has to be restarted; empty: it has not."""
     over = load.memory_limit and load.memory >= load.memory_limit and load.memory_looks >= LOOKS
-    return f"memory limit: {_memory(load)}" if over and not load.kernel else ""
+    if load.kernel or not over:
+        return ""
+    return f"memory limit: {'it is the biggest; ' if load.of_host else ''}{_memory(load)}"
 
 
 def _share(load: Load) -> float:
@@ -60,7 +100,7 @@ def _memory(load: Load) -> str:
 
 
 def _whose(load: Load) -> str:
-    return "the biggest where all lines together take" if load.of_host else "takes"
+    return "all lines together take" if load.of_host else "takes"
 
 
 # --- a line that is always too big ---

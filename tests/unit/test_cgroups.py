@@ -128,10 +128,35 @@ def test_limits_are_the_kernels_files(kernel: Kernel, groups: Cgroups) -> None:
 def test_a_limit_that_cannot_be_set_is_no_end_of_the_supervisor(
     kernel: Kernel, groups: Cgroups, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is an error in the log."""
+    """It is an error in the log, and nothing holds the line to it until it can be set."""
+    kernel.say("cgroup.procs", "77\n")
     (kernel.alpha / "memory.max").mkdir()
-    groups.limit("alpha", GB, 0.0)
-    assert "memory.max cannot be set to 1000000000" in caplog.text
+    groups.limit("alpha", GB, 50.0)
+    assert "memory.max cannot be set to 1000000000 (Is a directory); that limit is watched" in caplog.text
+    assert frozenset(("cpu",)) == groups.held_of("alpha", 77)
+    (kernel.alpha / "memory.max").rmdir()
+    groups.limit("alpha", GB, 50.0)
+    assert frozenset(("memory", "cpu")) == groups.held_of("alpha", 77) == groups.held
+
+
+def test_who_is_not_in_its_group_is_held_to_nothing(kernel: Kernel, groups: Cgroups) -> None:
+    """A worker that could not join, or one of before; nor anybody where nothing was delegated."""
+    kernel.say("cgroup.procs", "77\n")
+    found = [groups.held_of(*who) for who in (("alpha", 77), ("alpha", 99), ("beta", 77))]
+    assert [frozenset(("memory", "cpu")), frozenset(), frozenset()] == found
+    none = Cgroups(None)
+    assert (frozenset(), frozenset(), None) == (none.held, none.held_of("alpha", 77), none.usage_of_all())
+
+
+def test_what_all_lines_take_is_their_groups(kernel: Kernel, groups: Cgroups) -> None:
+    """The dashboard included; and how long the host's CPU limit has held them back."""
+    for file, text in (
+        ("memory.current", "5000"),
+        ("memory.stat", "inactive_file 1000"),
+        ("cpu.stat", "usage_usec 9000000\nthrottled_usec 250000"),
+    ):
+        (kernel.lines / file).write_text(text)
+    assert Usage(4000, 9.0, 0.25) == groups.usage_of_all()
 
 
 def test_cache_that_may_go_does_not_count(kernel: Kernel, groups: Cgroups) -> None:
@@ -141,7 +166,8 @@ def test_cache_that_may_go_does_not_count(kernel: Kernel, groups: Cgroups) -> No
     kernel.say("memory.stat", "anon 500\ninactive_file 300\nactive_file 100\n")
     kernel.say("cpu.stat", "usage_usec 2500000\nnr_throttled 3\nthrottled_usec 500000\n")
     kernel.say("memory.events", "low 0\nhigh 0\nmax 9\noom 1\noom_kill 2\noom_group_kill 0\n")
-    assert Usage(700, 2.5, 0.5, 2) == groups.usage("alpha", 77)
+    found = groups.usage("alpha", 77)
+    assert Usage(700, 2.5, 0.5, 2) == found
     assert None is groups.usage("alpha", 99)  # a worker that could not join is not held by it
 
 
@@ -167,12 +193,33 @@ def test_an_end_by_the_memory_limit_is_told_as_such(kernel: Kernel, groups: Cgro
     assert "" == groups.out_of_memory("alpha")
 
 
+def test_each_end_by_the_kernel_names_the_limit_of_its_own_time(kernel: Kernel, groups: Cgroups) -> None:
+    """One for the line's own limit does not make a later one, for the host's, its own."""
+    kernel.say("cgroup.procs", "77\n")
+    kernel.say("memory.current", "1000\n")
+    kernel.say("memory.max", "4000000000\n")
+    (kernel.lines / "memory.max").write_text("8000000000\n")
+    groups.make("alpha")
+    said = []
+    for own, hosts, kills in ((1, 0, 1), (1, 1, 2), (1, 1, 3)):
+        kernel.say("memory.events", f"oom {own}\noom_kill {kills}\n")
+        (kernel.lines / "memory.events.local").write_text(f"oom {hosts}\noom_kill 0\n")
+        usage = groups.usage("alpha", 77)
+        said.append((usage.oom_kills, usage.oom_limit) if usage else None)
+    assert [
+        (1, "its own limit of 4 GB (max_memory_usage_gb)"),
+        (2, "the host's limit of 8 GB for all lines (host: max_memory_usage_gb)"),
+        (3, "the machine had no more"),
+    ] == said
+
+
 def test_the_hosts_limit_and_the_machines_end_are_others(kernel: Kernel, groups: Cgroups) -> None:
     """The line itself had room."""
     kernel.say("memory.events", "oom 0\noom_kill 0\n")
     groups.make("alpha")
     kernel.say("memory.events", "oom 0\noom_kill 1\n")
     assert "the machine had no more" == groups.out_of_memory("alpha")
+    kernel.say("memory.events", "oom 0\noom_kill 2\n")
     (kernel.lines / "memory.events.local").write_text("oom 1\noom_kill 0\n")
     (kernel.lines / "memory.max").write_text("8000000000\n")
     expected = "the host's limit of 8 GB for all lines (host: max_memory_usage_gb)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from supervisor.record import (
     WorkerRecord,
     WorkerState,
 )
-from supervisor.snapshot import SupervisorFacts, WorkerSnapshot, take
+from supervisor.snapshot import FleetSnapshot, HostSnapshot, SupervisorFacts, WorkerSnapshot, from_dict, take
 from supervisor.spec import (
     DatasiteSpec,
     FleetConfig,
@@ -42,6 +43,7 @@ from tests.unit.fake_supervisor import fleet as shown_fleet
 from tests.unit.fake_supervisor import worker
 from tests.unit.fakes import fleet, play
 
+MB = 10**6
 GB = 10**9
 LIMIT = 4 * GB
 CLEAN = ExitCause(ExitKind.CLEAN, "exit code 0", 0)
@@ -100,6 +102,19 @@ def test_cpu_is_told_after_a_while_and_restarts_nobody() -> None:
     assert WorkerState.READY is last.state
 
 
+def test_a_line_that_pauses_now_and_then_is_told_once() -> None:
+    """At its CPU limit for three looks, it is at it until three looks in a row were below; the words are the last ones
+    of when it was."""
+    looks, calm, history = 0, 0, []
+    for at_limit in (True, True, False, True, True, True, False, False, True, False, False, False):
+        looks, calm = limits.cpu_looks(looks, calm, at_limit=at_limit)
+        history.append((looks >= limits.LOOKS, calm))
+    expected = [(False, 0), (False, 0), (False, 1), (False, 0), (False, 0), (True, 0)]
+    assert [*expected, (True, 1), (True, 2), (True, 0), (True, 1), (True, 2), (False, 3)] == history
+    busy = limits.pressure(Pressure(), Load(cpu=99.0, cpu_limit=100.0, cpu_looks=3))
+    assert busy == limits.pressure(busy, Load(cpu=2.0, cpu_limit=100.0, cpu_looks=3, cpu_calm=2))
+
+
 @pytest.mark.parametrize(
     ("load", "worth"),
     [
@@ -112,8 +127,9 @@ def test_cpu_is_told_after_a_while_and_restarts_nobody() -> None:
     ],
 )
 def test_what_is_ordinary_is_not_worth_telling(load: Load, worth: bool) -> None:
-    """So that a fleet within its limits makes no facts at all."""
-    assert worth == limits.is_worth_telling(load)
+    """So that a fleet within its limits makes no facts at all; what was told is taken back."""
+    assert worth == limits.is_worth_telling(Pressure(), load)
+    assert limits.is_worth_telling(Pressure(near={"memory": "takes 3.70 of 4 GB of memory"}), load)
 
 
 # --- the restart ---
@@ -203,20 +219,64 @@ def test_what_is_told_of_the_restart() -> None:
         (EventKind.LIMIT_REACHED, "memory"),
         (EventKind.STOPPING, "memory_limit"),
         (EventKind.EXITED, "memory_limit"),
+        (EventKind.LIMIT_CLEARED, "memory"),
         (EventKind.STARTING, "memory_limit"),
     ] == events
 
 
+def test_what_a_process_had_reached_ends_with_it() -> None:
+    """However it ends: who waits for ``limit_cleared`` does not wait for ever. Its successor tells anew."""
+    full = said(limited={"disk": "1 GB of disk free"})
+    last, events = told(record(), full, seen(3.7), ProcessExited("a", 3, ExitCause(ExitKind.SIGNAL, "SIGKILL", -9)))
+    assert [(EventKind.LIMIT_CLEARED, "disk"), (EventKind.LIMIT_CLEARED, "memory")] == events[-3:-1]
+    again = replace(said(limited={"disk": "1 GB of disk free"}), generation=4)
+    again = replace(again, status=replace(again.status, generation=4))
+    assert [(EventKind.LIMIT_REACHED, "disk")] == told(replace(last, generation=4), again)[1]
+
+
 def test_the_biggest_line_goes_when_all_together_take_too_much() -> None:
-    """And it is said that the figures are everybody's."""
-    made = step(record(), seen(4.2, 3, of_host=True), 100.0)
-    assert "memory limit: the biggest where all lines together take 4.20 of 4 GB of memory" == made.record.reason
+    """And it is said that the figures are everybody's. What it takes itself is no news, and no limit of its own."""
+    before = record(pressure=Pressure(near={"memory": "takes 0.93 of 1 GB of memory"}))
+    made = step(before, seen(4.2, 3, of_host=True), 100.0)
+    assert "memory limit: it is the biggest; all lines together take 4.20 of 4 GB of memory" == made.record.reason
+    assert before.pressure == made.record.pressure
+
+
+def test_the_hosts_limits_are_told_of_the_fleet() -> None:
+    """Once each, whichever line is the biggest at the moment: near, reached, cleared, by names of their own."""
+    now, told = Pressure(), []
+    loads = [
+        Load(memory=3700 * MB, memory_limit=LIMIT, of_host=True),
+        Load(memory=4100 * MB, memory_limit=LIMIT, cpu=390.0, cpu_limit=400.0, cpu_looks=3, of_host=True),
+        Load(memory=3700 * MB, memory_limit=LIMIT, of_host=True),
+        Load(of_host=True),
+    ]
+    for one in loads:
+        before, now = now, limits.pressure(now, one)
+        told += limits.of_all(before, now)
+    assert [
+        ("fleet", EventKind.LIMIT_NEAR, "host_memory", "near a limit: all lines together take 3.70 of 4 GB of memory"),
+        ("fleet", EventKind.LIMIT_REACHED, "host_cpu", "limit reached: all lines together take 390 of 400 % CPU"),
+        (
+            "fleet",
+            EventKind.LIMIT_REACHED,
+            "host_memory",
+            "limit reached: all lines together take 4.10 of 4 GB of memory",
+        ),
+        ("fleet", EventKind.LIMIT_CLEARED, "host_cpu", "no longer near the host's limit of cpu"),
+        ("fleet", EventKind.LIMIT_CLEARED, "host_memory", "no longer near the host's limit of memory"),
+    ] == [(event.name, event.event, event.cause, event.text) for event in told]
+    assert [True, True, True, False, False] == [event.warning for event in told]
 
 
 def test_processes_that_the_kernel_ended_are_told() -> None:
     """A job that ran into the control group's limit, while its datasite lives on."""
-    _, events = told(record(), seen(3.0, kernel=True, oom_kills=1))
+    fact = seen(3.0, kernel=True, oom_kills=1, oom_limit="its own limit of 4 GB (max_memory_usage_gb)")
+    _, events = told(record(), fact)
     assert [(EventKind.LIMIT_REACHED, "oom")] == events
+    (event,) = tell(record(), step(record(), fact, 100.0).record, fact, 100.0)
+    expected = "out of memory: the kernel ended a process of it; its own limit of 4 GB (max_memory_usage_gb)"
+    assert expected == event.text
 
 
 # --- what the worker says itself ---
@@ -308,8 +368,12 @@ def test_a_reload_that_changes_a_lines_part_tells_the_running_line() -> None:
 
 def picture(config: FleetConfig, held: frozenset[str], **more: Any) -> WorkerSnapshot:
     about = SupervisorFacts(1, "1.0", 0.0, stopping=False, revision=1, held=held)
+    return whole(config, about, **more).datasites[0]
+
+
+def whole(config: FleetConfig, about: SupervisorFacts, **more: Any) -> FleetSnapshot:
     known = {spec.name: record(**more) for spec in config.datasites}
-    return take(config, known, {}, about, 100.0, "2026-03-01T12:00:00+00:00").datasites[0]
+    return take(config, known, {}, about, 100.0, "2026-03-01T12:00:00+00:00")
 
 
 BOTH = frozenset(("memory", "cpu"))
@@ -332,6 +396,36 @@ def test_a_picture_says_who_enforces(
 ) -> None:
     """``cgroup`` only where the kernel holds the line to every limit of memory and CPU that there is."""
     assert enforced == picture(lines(1, host, **own), held).enforced
+
+
+def test_a_line_that_could_not_join_its_group_is_watched() -> None:
+    """And said to be, whatever holds for the others; so are all together, as not all are held."""
+    config = lines(2, HostLimits(max_memory_usage_gb=8.0), max_memory_usage_gb=1.0)
+    about = SupervisorFacts(1, "1.0", 0.0, stopping=False, revision=1, held=BOTH)
+    outside = replace(about, held_otherwise={"line_1": frozenset()})
+    shown = whole(config, outside)
+    assert (["cgroup", "watch"], "watch") == ([line.enforced for line in shown.datasites], shown.host.enforced)
+    assert "cgroup" == whole(config, about).host.enforced
+
+
+def test_the_hosts_limits_are_in_the_picture() -> None:
+    """Once for the host, by name and in words; and every running line says that it is held back by them too."""
+    config = lines(2, HostLimits(max_cpu_usage_percent=400.0))
+    words = "all lines together take 399 of 400 % CPU"
+    about = SupervisorFacts(1, "1.0", 0.0, stopping=False, revision=1, host=Pressure(reached={"host_cpu": words}))
+    shown = from_dict(json.loads(json.dumps(whole(config, about).to_dict())))
+    assert HostSnapshot({"max_cpu_usage_percent": 400.0}, "watch", {"host_cpu": words}) == shown.host
+    assert [{"host_cpu": words}] * 2 == [line.limited for line in shown.datasites]
+    assert {} == whole(config, about, pid=None).datasites[0].limited
+    text = plain(shown)
+    assert (1, 2) == (text.count(f"host at its limit: {words}"), text.count("host_cpu"))
+
+
+def test_a_picture_of_an_earlier_version_has_no_host() -> None:
+    """``fleet status`` may ask a supervisor that was started before an update."""
+    document = whole(lines(1, HostLimits()), SupervisorFacts(1, "1.0", 0.0, stopping=False, revision=1)).to_dict()
+    del document["host"]
+    assert HostSnapshot() == from_dict(document).host
 
 
 def test_a_picture_has_the_limits_and_what_is_reached() -> None:

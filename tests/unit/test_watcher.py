@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -16,10 +18,12 @@ from supervisor.effects.board import Pinned
 from supervisor.effects.cgroups import Cgroups, Usage
 from supervisor.effects.watcher import Watcher
 from supervisor.facts import LoadSeen
+from supervisor.history import Event, EventKind
 from supervisor.policy import limits
-from supervisor.record import WorkerRecord, WorkerState
+from supervisor.policy.lifecycle import step
+from supervisor.record import Pressure, WorkerRecord, WorkerState
 from supervisor.spec import DatasiteSpec, FleetConfig, HostLimits, Resources
-from tests.unit.fakes import fleet
+from tests.unit.fakes import fleet, status
 
 MB = 10**6
 GREEDY = "x = bytearray(b'1' * {megabytes} * 10**6); print('ready', flush=True); input()"
@@ -61,16 +65,25 @@ class Watch:
         self.records = {
             name: WorkerRecord(name, state=WorkerState.READY, generation=3, pid=pid) for name, pid in pids.items()
         }
-        self.told: list[LoadSeen] = []
+        self.told: list[LoadSeen | Event] = []
         self.watcher = Watcher(lambda: Pinned(config), cgroups or Cgroups(None), self.told.append, 3600.0)
         self.watcher.close()
         self.now = 100.0
 
     def look(self) -> list[LoadSeen]:
+        """What is told of lines; they are then known to be near their limits, as the engine would have it."""
         self.told.clear()
         self.watcher.look(self.config, self.records, self.now)
         self.now += 10.0
-        return list(self.told)
+        seen = [told for told in self.told if isinstance(told, LoadSeen)]
+        for told in seen:
+            before = self.records[told.name]
+            self.records[told.name] = step(before, told, self.now).record
+        return seen
+
+    def events(self) -> list[tuple[str, EventKind, str]]:
+        """What the last look told of all lines together."""
+        return [(told.name, told.event, told.cause) for told in self.told if isinstance(told, Event)]
 
 
 def test_a_line_without_limits_is_never_looked_at(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,35 +158,105 @@ def test_a_cpu_limit_binds_every_thread_and_child_to_its_cores(start: Start) -> 
     assert [allowed, allowed] == [os.sched_getaffinity(one) for one in (pid, child.pid)]
 
 
+def test_a_limit_that_a_reload_takes_away_holds_no_longer(start: Start) -> None:
+    """Even if it was the only one: its warning is taken back, its cores are free again, and then nobody looks."""
+    allowed = os.sched_getaffinity(0)
+    pid = start(GREEDY.format(megabytes=60))
+    watch = Watch(fleet(line(max_memory_usage_gb=0.05, max_cpu_usage_percent=100.0)), {"alpha": pid})
+    watch.look()
+    assert ["memory"] == list(watch.records["alpha"].pressure.reached)
+    watch.config = fleet(line())
+    assert [1, 0] == [len(watch.look()) for _ in range(2)]
+    assert (Pressure(), allowed) == (watch.records["alpha"].pressure, os.sched_getaffinity(pid))
+
+
+def test_the_hosts_cores_are_free_again_without_its_limit(start: Start) -> None:
+    """For every line."""
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one core can be bound to nothing less")
+    pids = {name: start(GREEDY.format(megabytes=1)) for name in ("alpha", "beta")}
+    watch = Watch(fleet(line(), line("beta"), host=HostLimits(max_cpu_usage_percent=50.0)), pids)
+    watch.look()
+    bound = [os.sched_getaffinity(pid) for pid in pids.values()]
+    assert ([1, 1], bound[0]) == ([len(cores) for cores in bound], bound[1])
+    watch.config = fleet(line(), line("beta"))
+    watch.look()
+    assert [allowed, allowed] == [os.sched_getaffinity(pid) for pid in pids.values()]
+
+
 def test_all_lines_together(start: Start) -> None:
-    """The host's limit is told of the biggest, with everybody's figures; the others hear nothing."""
+    """The host's limit is told of the fleet, once. At the third look the biggest has to go, and the next to go has as
+    many looks again. With the limit gone all is well, once."""
     pids = {name: start(GREEDY.format(megabytes=size)) for name, size in (("alpha", 30), ("beta", 60))}
-    config = fleet(line(), line("beta"), host=HostLimits(max_memory_usage_gb=0.08))
+    watch = Watch(fleet(line(), line("beta"), host=HostLimits(max_memory_usage_gb=0.08)), pids)
+    told, events = [], []
+    for _ in range(limits.LOOKS + 2):
+        told.append([(seen.name, seen.load.of_host, limits.why_end(seen.load) != "") for seen in watch.look()])
+        events.append(watch.events())
+    assert [[], [], [("beta", True, True)], [], []] == told
+    assert [[("fleet", EventKind.LIMIT_REACHED, "host_memory")], [], [], [], []] == events
+    assert "all lines together take 0.1" in watch.watcher.host.reached["host_memory"]
+    watch.config = fleet(line(), line("beta"))
+    watch.look()
+    assert [("fleet", EventKind.LIMIT_CLEARED, "host_memory")] == watch.events()
+    watch.look()
+    assert ([], Pressure()) == (watch.events(), watch.watcher.host)
+
+
+def test_who_goes_for_its_own_limit_goes_for_no_other(start: Start) -> None:
+    """One line at a time: that alone may be enough for all together."""
+    pids = {name: start(GREEDY.format(megabytes=size)) for name, size in (("alpha", 30), ("beta", 60))}
+    config = fleet(line(), line("beta", max_memory_usage_gb=0.05), host=HostLimits(max_memory_usage_gb=0.08))
     watch = Watch(config, pids)
-    (told,) = watch.look()
-    (again,) = watch.look()
-    assert ("beta", True, 80 * MB, 1, 2) == (
-        told.name,
-        told.load.of_host,
-        told.load.memory_limit,
-        told.load.memory_looks,
-        again.load.memory_looks,
-    )
-    assert 90 * MB < told.load.memory < 130 * MB
+    for _ in range(limits.LOOKS - 1):
+        watch.look()
+    assert [("beta", False)] == [(seen.name, seen.load.of_host) for seen in watch.look()]
+
+
+def test_what_all_lines_compute_is_told(start: Start) -> None:
+    """After three looks at the host's limit, whoever computes; and taken back after as many below it."""
+    pids = {"alpha": start(BUSY), "beta": start(GREEDY.format(megabytes=1))}
+    watch = Watch(fleet(line(), line("beta"), host=HostLimits(max_cpu_usage_percent=1.0)), pids)
+    told = []
+    for _ in range(limits.LOOKS + 1):
+        spent = sum(psutil.Process(pids["alpha"]).cpu_times()[:2])
+        while sum(psutil.Process(pids["alpha"]).cpu_times()[:2]) < spent + 0.15:
+            os.sched_yield()
+        watch.look()
+        told.append(watch.events())
+    assert [[]] * limits.LOOKS + [[("fleet", EventKind.LIMIT_REACHED, "host_cpu")]] == told
+    psutil.Process(pids["alpha"]).suspend()
+    told = []
+    for _ in range(limits.LOOKS + 1):  # the first has what was computed before it
+        watch.look()
+        told += watch.events()
+    psutil.Process(pids["alpha"]).resume()
+    assert [("fleet", EventKind.LIMIT_CLEARED, "host_cpu")] == told
 
 
 class Kernel(Cgroups):
     """A control group that says what a test wants it to say."""
 
+    held = frozenset(("memory", "cpu"))
+
     def __init__(self) -> None:
         super().__init__(None)
         self.says = Usage(0, 0.0, 0.0, 0)
+        self.says_of_all = Usage(0, 0.0, 0.0)
+        self.outside: set[int] = set()
 
     def holds(self, controller: str) -> bool:
         return True
 
+    def held_of(self, name: str, pid: int) -> frozenset[str]:
+        return frozenset() if pid in self.outside else self.held
+
     def usage(self, name: str, pid: int) -> Usage | None:
-        return self.says
+        return None if pid in self.outside else self.says
+
+    def usage_of_all(self) -> Usage | None:
+        return self.says_of_all
 
 
 def test_the_kernels_figures_go_before_ones_own(start: Start) -> None:
@@ -191,6 +274,61 @@ def test_the_kernels_figures_go_before_ones_own(start: Start) -> None:
         told.load.kernel,
     )
     assert os.sched_getaffinity(0) == os.sched_getaffinity(pid)
+
+
+def test_the_kernels_figures_of_all_lines_are_told(start: Start) -> None:
+    """Memory near the host's limit, and CPU that was held back for it; nobody has to go, the kernel sees to that."""
+    kernel = Kernel()
+    host = HostLimits(max_memory_usage_gb=1.0, max_cpu_usage_percent=50.0)
+    watch = Watch(fleet(line(), host=host), {"alpha": start(GREEDY.format(megabytes=1))}, kernel)
+    told = []
+    for look in range(limits.LOOKS + 2):
+        kernel.says_of_all = Usage(950 * MB + look * 20 * MB, 2.0 * look, 1.0 * look)
+        assert [] == watch.look()
+        told += watch.events()
+    assert [
+        ("fleet", EventKind.LIMIT_NEAR, "host_memory"),
+        ("fleet", EventKind.LIMIT_REACHED, "host_cpu"),
+        ("fleet", EventKind.LIMIT_REACHED, "host_memory"),
+    ] == sorted(told, key=lambda event: (event[1] != EventKind.LIMIT_NEAR, event[2]))
+
+
+def test_a_line_outside_its_group_is_watched_and_bound(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """It could not join: then it has cores of its own, and its memory is weighed, as if there were no groups. That is
+    said once. One that has said nothing yet may still be joining."""
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one core can be bound to nothing less")
+    kernel, pid = Kernel(), start(GREEDY.format(megabytes=60))
+    kernel.outside = {pid}
+    config = fleet(line(max_memory_usage_gb=0.05, max_cpu_usage_percent=50.0))
+    watch = Watch(config, {"alpha": pid}, kernel)
+    watch.watcher.give_cores(config.datasites[0], pid, config)
+    watch.look()
+    assert (allowed, "") == (os.sched_getaffinity(pid), caplog.text)
+    watch.records["alpha"] = replace(watch.records["alpha"], status=status("alpha", 3, pid))
+    (first,), (second,) = watch.look(), watch.look()
+    assert (False, 3) == (first.load.kernel, second.load.memory_looks)
+    assert limits.why_end(second.load)
+    assert 1 == len(os.sched_getaffinity(pid))
+    assert 1 == caplog.text.count(f"alpha: the kernel does not hold pid {pid} to its limits; they are watched")
+    kernel.outside.clear()
+    watch.look()
+    assert allowed == os.sched_getaffinity(pid)
+
+
+def test_a_look_that_fails_is_not_the_last(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was: limits are looked at again."""
+    twice = threading.Semaphore(0)
+
+    def read() -> Pinned:
+        twice.release()
+        raise OSError
+
+    monkeypatch.setattr(logging.getLogger("fleet"), "disabled", True)
+    watcher = Watcher(read, Cgroups(None), lambda _: None, 0.02)
+    assert [True, True] == [twice.acquire(timeout=20.0) for _ in range(2)]
+    watcher.close()
 
 
 def test_a_line_that_ends_meanwhile_is_no_fault(start: Start) -> None:

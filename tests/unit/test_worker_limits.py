@@ -262,6 +262,43 @@ def test_what_bites_is_told_and_taken_back(space: Space, tmp_path: Path, monkeyp
     assert {} == keeper.told()
 
 
+@dataclass
+class Crowd:
+    """As the queue of jobs."""
+
+    running: int = 0
+    waiting: int = 0
+    full_at: float = float("-inf")
+
+
+def test_trainings_that_wait_are_told_and_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they wait with the figures; half a minute after the last had to, no more. Who waits between two looks only
+    is not missed, and one that waits for another's value, with a place free, waits for no limit."""
+    clock = [100.0]
+    monkeypatch.setattr("datasite_worker.limits.time.monotonic", lambda: clock[0])
+    keeper, jobs = Keeper(tmp_path, Limits(sessions=3), lambda: None), Crowd(running=3)
+
+    def looked(seconds: float = 5.0, **what: Any) -> str:
+        clock[0] += seconds
+        for name, value in what.items():
+            setattr(jobs, name, value)
+        keeper.look()
+        return keeper.told().get("training_sessions", "")
+
+    assert "" == looked()  # the queue is not there yet
+    keeper.sessions.jobs = jobs
+    assert ["", ""] == [looked(), looked(running=2, waiting=1)]
+    limit = "no more than 3 may run at the same time"
+    assert f"3 trainings run, 2 wait: {limit}" == looked(running=3, waiting=2)
+    assert [f"trainings have waited for their turn: {limit}"] * 2 == [looked(waiting=0), looked(20.0)]
+    assert "" == looked(10.0)
+    assert f"trainings have waited for their turn: {limit}" == looked(full_at=clock[0] + 1.0)
+    keeper.use(Limits(sessions=1))
+    assert f"3 trainings run, 1 waits: {limit.replace('3', '1')}" == looked(waiting=1)
+    keeper.use(Limits(sessions=4))
+    assert "" == looked()
+
+
 def test_other_limits_hold_at_once(space: Space, tmp_path: Path) -> None:
     """A reload may lift or set them while the datasite serves."""
     space.free = 2 * GB
