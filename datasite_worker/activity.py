@@ -1,4 +1,4 @@
-"""Which of the centre's functions run now, and when one last completed. Sees PySyft execute; changes nothing of it.
+"""Which of the centre's functions run now, and when one last completed. Sees PySyft execute; changes no result.
 
 PySyft executes all user code, blocking and queued alike, by one function. It is wrapped once in this process; other
 threads read what was noted.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from datasite_worker.containment import contained
 from datasite_worker.moments import now_iso
 
 _MOST_NAMES = 32
@@ -66,10 +67,11 @@ def watch(activity: Activity) -> None:
     from syft.service.code import user_code
 
     original = getattr(user_code.execute_byte_code, "watched", user_code.execute_byte_code)
+    execute = contained(original)
 
     def execute_byte_code(code_item: Any, kwargs: dict[str, Any], context: Any) -> Any:
         with activity.running(str(code_item.service_func_name)) as completed:
-            output = original(code_item, kwargs, context)
+            output = execute(code_item, kwargs, context)
             if not output.errored:
                 completed()
             return output

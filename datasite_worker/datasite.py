@@ -19,6 +19,7 @@ import syft as sy
 import torch
 
 from datasite_worker import activity, approvals, datasets, doors, gpu, load, process, pulse, server, strays
+from datasite_worker import threads as computing
 from datasite_worker.central_link import CentralLink, Site
 from datasite_worker.contract import (
     LEASH,
@@ -60,8 +61,8 @@ class _Word(Enum):
 
 
 def limit_threads(threads: int) -> None:
-    """torch came preloaded, and read OMP_NUM_THREADS long before this process was born: it is told directly."""
-    torch.set_num_threads(threads)
+    """For all that computes in this process itself, and what it starts."""
+    computing.use(threads)
 
 
 class FactoryDatasite:
@@ -244,6 +245,7 @@ class FactoryDatasite:
             threads=threads,
             gpu_memory_bytes=self._gpu_memory_bytes,
             dev_mode=self.dev_mode,
+            log=str(self.log_dir / f"{self.factory_name}.log"),
         )
 
     def _note_cut_off(self, job: str, why: str) -> None:

@@ -2,6 +2,10 @@
 
 An exit status is never stolen from subprocess or multiprocessing: a child that either of them knows is left to it, and
 any other only goes when it has been dead for two rounds, so that code which forks by itself has time to wait for it.
+
+And living children that are nobody's any more: what the jobs of a dead zygote started comes to the worker too. It is
+known by a mark that is inherited whatever environment and files a program is started with: a raised score for the
+kernel's choice of what to end when memory runs out (proc(5), oom_score_adj); a training should go then, no datasite.
 """
 
 from __future__ import annotations
@@ -10,12 +14,17 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import signal
 import subprocess
+from pathlib import Path
 
 import psutil
 
 ROUND = 30.0
 """Seconds between two rounds."""
+_SCORE = Path("/proc/self/oom_score_adj")
+_RAISE = 100  # as if a job had taken a tenth of the memory more than it has
+_HIGHEST = 1000
 
 
 class Strays:
@@ -50,3 +59,37 @@ def _known() -> set[int]:
     started = [one for one in gc.get_objects() if issubclass(type(one), subprocess.Popen)]
     waiting = {one.pid for one in started if id(one) not in dropped}
     return processes | waiting
+
+
+def marked() -> int | None:
+    """The score of what this process has marked, or is to mark; None where marks tell nothing."""
+    own = _score(_SCORE)
+    return None if own is None or own == _HIGHEST else min(own + _RAISE, _HIGHEST)
+
+
+def mark() -> None:
+    """Mark this process, and all that it will ever start."""
+    score = marked()
+    if score is not None:
+        with contextlib.suppress(OSError):
+            _SCORE.write_text(str(score))
+
+
+def end_orphans(score: int | None) -> None:
+    """SIGKILL the children of that score, whatever comes to us from them, and wait for it."""
+    while orphans := [one for one in psutil.Process().children() if _has(one.pid, score)]:
+        for one in orphans:
+            os.kill(one.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(one.pid, 0)
+
+
+def _has(pid: int, score: int | None) -> bool:
+    return score is not None and _score(Path(f"/proc/{pid}/oom_score_adj")) == score
+
+
+def _score(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

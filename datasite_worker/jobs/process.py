@@ -11,11 +11,11 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from logging.handlers import RotatingFileHandler, WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
 import setproctitle
-import torch
 from nacl.signing import SigningKey
 from syft.server.credentials import SyftSigningKey
 from syft.server.server import AuthServerContextRegistry, Server
@@ -36,9 +36,11 @@ from syft.types.datetime import DateTime
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
-from datasite_worker import gpu
+from datasite_worker import gpu, threads
+from datasite_worker.containment import contained
 from datasite_worker.credentials import identity
 from datasite_worker.jobs import stores
+from datasite_worker.process import LOG_FORMAT
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Errand:
     threads: int = 1
     gpu_memory_bytes: int = 0
     dev_mode: bool = False
+    log: str = ""  # the datasite's; empty: none
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +67,10 @@ class Errand:
 def prepare(errand: dict[str, Any]) -> Server:
     """What all jobs of a datasite have in common: PySyft's server, made once in the zygote. Holds no connection: SQLite
     does not survive a fork with an open one."""
-    made = _server(Errand(**errand))
+    told = Errand(**errand)
+    _append_to(told.log)
+    threads.openblas()
+    made = _server(told)
     made.queue_stash.get_by_status(made.verify_key, Status.ERRORED).unwrap()  # compiled statements are kept
     made.db.engine.dispose()
     return made
@@ -74,12 +80,25 @@ def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> No
     """Run that job to its end. ``nudge`` is called when it has queued another one."""
     told = Errand(**errand)
     setproctitle.setproctitle(f"fleet: {told.datasite}, job {told.title}")
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(told.threads)
-    torch.set_num_threads(told.threads)
+    threads.use(told.threads)
     gpu.limit_memory(told.gpu_memory_bytes)
+    action_service.execute_byte_code = contained(action_service.execute_byte_code)
     _leave_mocks_alone()
     stores.on_arrival(server, lambda _item: nudge())
     perform(server, server.queue_stash.get_by_uid(server.verify_key, UID.from_string(told.item)).unwrap())
+
+
+def _append_to(log: str) -> None:
+    """The datasite turns its log over when it is full. Who writes to it beside the datasite follows that, and must not
+    turn it over too."""
+    ours = logging.getLogger(__name__.partition(".")[0])
+    ours.handlers = [one for one in ours.handlers if not isinstance(one, RotatingFileHandler)]
+    if log:
+        handler = WatchedFileHandler(log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        ours.handlers.append(handler)
+        ours.setLevel(min(ours.level or logging.INFO, logging.INFO))
+    ours.propagate = False
 
 
 _NO_MOCK = "not computed: a queued job runs on the data alone"
@@ -139,8 +158,11 @@ def perform(server: Any, item: QueueItem) -> None:
 
 
 def _begin(server: Any, item: QueueItem) -> None:
-    """The mark on the job is what says that it has begun; the item in the queue is touched at its end only."""
+    """The mark on the job is what says that it has begun, and that it must not begin again; the item in the queue is
+    touched at its end only."""
     job = server.job_stash.get_by_uid(server.verify_key, item.job_id).unwrap()
+    if job.status is not JobStatus.CREATED:
+        raise RuntimeError(f"job {job.id} is {job.status.value}: it has begun before, and does not run twice")
     _wait_for_log(server, job.log_id)
     job.status, job.server_uid = JobStatus.PROCESSING, server.id
     job.job_pid, job.updated_at = os.getpid(), DateTime.now()

@@ -18,19 +18,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from syft.service.action.action_object import Action
-from syft.service.context import AuthedServiceContext
-from syft.service.job.job_service import JobService
-from syft.service.job.job_stash import Job, JobStatus
+from syft.service.job.job_stash import JobStatus
 from syft.service.queue.queue_stash import ActionQueueItem, QueueItem, Status
-from syft.service.queue.zmq_producer import ZMQProducer
-from syft.service.response import SyftError, SyftSuccess
-from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 from datasite_worker.activity import Activity, Completed, shortened
-from datasite_worker.jobs import stores
+from datasite_worker.jobs import marks, requests, stores
+from datasite_worker.jobs.inputs import Inputs, Unobtainable
 from datasite_worker.jobs.process import Errand
 from datasite_worker.jobs.rules import how_it_ended
 from datasite_worker.jobs.zygote import Born, Gone, Zygote
@@ -40,7 +35,8 @@ logger = logging.getLogger(__name__)
 KILL_PATIENCE = 10.0
 """Seconds that a client's ``job.kill()`` waits until the job is gone and marked."""
 _LOOK_AGAIN = 1.0
-"""Seconds until jobs that wait for another object's value are looked at again."""
+"""Seconds until jobs that wait for another object's value are looked at again, and ends are stored that the database
+has not taken."""
 
 
 @dataclass(slots=True)
@@ -48,9 +44,20 @@ class _Running:
     item: QueueItem
     title: str
     pid: int = 0
-    killed_by: str = ""
+    why: str = ""  # it ends without a result, or has
+    status: int | None = None  # waitpid's, once it has ended
     started: ExitStack = field(default_factory=ExitStack)
     completed: Completed | None = None
+    waited_for: list[threading.Event] = field(default_factory=list)  # by who wants it to end
+    told: bool = False
+
+
+@dataclass(slots=True)
+class _Recall:
+    """A client wants that job to end. ``over`` is set when it has ended and is marked."""
+
+    job_id: UID
+    why: str
     over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -76,9 +83,12 @@ class JobQueue:
         self._arrived: deque[UID] = deque()
         self._waiting: dict[UID, QueueItem] = {}
         self._running: dict[int, _Running] = {}
+        self._ended: list[_Running] = []  # whose end the database does not know yet
+        self._recalled: deque[_Recall] = deque()
         self.full_at = float("-inf")  # when a job last had to wait because no more may run; by the monotonic clock
         self._tags = 0
-        self._starved = False  # something waits for another object's value
+        self._inputs = Inputs(server)
+        self._starved = False  # something waits for another object's value, or for the database
         self._look = True  # what is in the store is not all known
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -87,8 +97,7 @@ class JobQueue:
 
     def start(self) -> None:
         stores.on_arrival(self._server, self._arrive)
-        _kill_through_queues()
-        self._server.job_queue = self
+        requests.reach(self._server, self)
         self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
         if self._zygote is not None:
             self._listen(self._zygote)
@@ -120,15 +129,13 @@ class JobQueue:
             self._zygote = None
 
     def kill(self, job_ids: Iterable[UID], by: str) -> bool:
-        """SIGKILL those of the jobs that run, and wait until they are marked; False when that takes too long."""
-        wanted = set(job_ids)
-        doomed = {tag: one for tag, one in list(self._running.items()) if one.item.job_id in wanted}
-        for tag, one in doomed.items():
-            one.killed_by = by
-            if self._zygote is not None:
-                with contextlib.suppress(OSError):
-                    self._zygote.kill(tag)
-        return all(one.over.wait(KILL_PATIENCE) for one in doomed.values())
+        """End those of the jobs that run, by SIGKILL, and take back those that wait; wait until all are marked. False
+        when that takes too long."""
+        wanted = [_Recall(one, by) for one in job_ids]
+        self._recalled.extend(wanted)
+        self._poke()
+        give_up = time.monotonic() + KILL_PATIENCE
+        return all(one.over.wait(max(0.0, give_up - time.monotonic())) for one in wanted)
 
     # --- the thread ---
 
@@ -143,17 +150,20 @@ class JobQueue:
                 self._starved = True
 
     def _go_round(self) -> None:
-        self._take_in()
         self._starved = False
+        self._settle_all()
+        try:
+            self._take_in()
+        finally:
+            self._recall_all()  # what runs can be ended whatever the database says
         for item in list(self._waiting.values()):
             if len(self._running) >= self._sessions or self._stopping:
                 self.full_at = time.monotonic()
                 return
             if self._can_run(item):
+                if not self._begin(item):
+                    return
                 del self._waiting[item.id]
-                self._begin(item)
-            else:
-                self._starved = True
 
     def _take_in(self) -> None:
         stash, key = self._server.queue_stash, self._server.verify_key
@@ -165,32 +175,63 @@ class JobQueue:
             self._look = True  # should one of them not be there yet
             found = [stash.get_by_uid(key, self._arrived.popleft()).unwrap() for _ in range(len(self._arrived))]
             self._look = False
-        at_work = {one.item.id for one in self._running.values()}
+        at_work = {one.item.id for one in (*self._running.values(), *self._ended)}
         self._waiting |= {item.id: item for item in found if item.id not in at_work}
 
     def _can_run(self, item: QueueItem) -> bool:
-        if not isinstance(item, ActionQueueItem):
-            return True
-        action: Action = item.kwargs["action"]
-        resolver = _Resolver(self._server)
-        return not any(
-            resolver.contains_unresolved_action_objects(values).unwrap() for values in (action.args, action.kwargs)
-        )
-
-    def _begin(self, item: QueueItem) -> None:
-        self._tags += 1
-        running = _Running(item, self._title(item))
-        self._running[self._tags] = running
-        errand = self._order(len(self._running) - 1)
-        zygote = self._living_zygote()
+        """What is wrong with one job holds up no other: it is ended where it can never run, else looked at again."""
         try:
-            zygote.run(self._tags, errand_of(errand, item, running.title).to_dict())
-        except OSError:
-            logger.warning("the process that jobs are forked from is gone; job %s waits for the next", item.job_id)
+            if self._inputs.are_there(item):
+                return True
+        except Unobtainable as never:
+            self._give_up(item, str(never))
+            return False
+        except Exception:
+            logger.exception("job %s cannot be looked at now", item.job_id)
+        self._starved = True
+        return False
+
+    def _give_up(self, item: QueueItem, why: str, waited_for: Iterable[threading.Event] = ()) -> None:
+        """End a job that has not begun."""
+        del self._waiting[item.id]
+        self._end(_Running(item, self._title(item), why=why, waited_for=list(waited_for)))
+
+    def _recall_all(self) -> None:
+        for asked in [self._recalled.popleft() for _ in range(len(self._recalled))]:
+            if self._kill(asked):
+                continue
+            if self._look:  # it may wait in the store still
+                self._recalled.append(asked)
+            else:
+                asked.over.set()  # it has ended by itself
+
+    def _kill(self, asked: _Recall) -> bool:
+        for tag, one in self._running.items():
+            if one.item.job_id == asked.job_id:
+                one.why = asked.why
+                one.waited_for.append(asked.over)
+                if self._zygote is not None:
+                    with contextlib.suppress(OSError):  # it is gone, and so are its jobs
+                        self._zygote.kill(tag)
+                return True
+        for item in [one for one in self._waiting.values() if one.job_id == asked.job_id]:
+            self._give_up(item, asked.why, [asked.over])
+            return True
+        return False
+
+    def _begin(self, item: QueueItem) -> bool:
+        self._tags += 1
+        running = self._running[self._tags] = _Running(item, self._title(item))
+        errand = self._order(len(self._running) - 1)
+        try:
+            self._living_zygote().run(self._tags, errand_of(errand, item, running.title).to_dict())
+        except OSError as error:
+            logger.warning("job %s waits, as there is nothing to fork it from: %s", item.job_id, error)
             del self._running[self._tags]
-            self._waiting = {item.id: item, **self._waiting}
-            return
+            self._starved = True
+            return False
         running.completed = running.started.enter_context(self._activity.running(running.title))
+        return True
 
     def _living_zygote(self) -> Zygote:
         if self._zygote is None:
@@ -208,8 +249,8 @@ class JobQueue:
             case Born(tag, pid):
                 self._running[tag].pid = pid
                 logger.info("job %s runs as pid %d: %s", self._running[tag].item.job_id, pid, self._running[tag].title)
-            case Gone(tag, status):
-                self._over(tag, status)
+            case Gone(tag, status, why):
+                self._over(tag, status, why)
             case None:
                 self._lost(zygote)
 
@@ -225,35 +266,46 @@ class JobQueue:
                 os.waitpid(one.pid, 0) if one.pid else None  # it came to us, dying
             self._over(tag, None)
 
-    def _over(self, tag: int, status: int | None) -> None:
+    def _over(self, tag: int, status: int | None, why: str = "") -> None:
         running = self._running.pop(tag)
-        try:
-            self._settle(running, status)
-        finally:
-            running.started.close()
-            running.over.set()
+        running.status, running.why = status, running.why or why or how_it_ended(status)
+        self._end(running)
 
-    def _settle(self, running: _Running, status: int | None) -> None:
-        key = self._server.verify_key
-        job: Job = self._server.job_stash.get_by_uid(key, running.item.job_id).unwrap()
-        if job.resolved:
+    def _end(self, running: _Running) -> None:
+        running.started.close()
+        self._ended.append(running)
+        self._settle_all()
+
+    def _settle_all(self) -> None:
+        """What the database does not take is kept, and tried again: none of these may ever be taken from the queue
+        once more."""
+        for one in list(self._ended):
+            try:
+                self._settle(one)
+            except Exception:
+                self._starved = True
+                if not one.told:
+                    logger.exception("the end of job %s cannot be stored yet", one.item.job_id)
+                one.told = True
+            else:
+                self._ended.remove(one)
+                for waiting in one.waited_for:
+                    waiting.set()
+
+    def _settle(self, running: _Running) -> None:
+        job = marks.job_of(self._server, running.item)
+        if job is None:
+            logger.info("job %s was deleted", running.item.job_id)
+        elif job.resolved:
             logger.info("job %s: %s", job.id, job.status.value)
             if job.status is JobStatus.COMPLETED and running.completed is not None:
                 running.completed()
-            if status != 0:  # it died between the job and its item, which nobody may take from the queue again
-                self._close(running.item)
-            return
-        why = running.killed_by or how_it_ended(status)
-        job.status, job.resolved = JobStatus.INTERRUPTED, True
-        job.result = SyftError(message=f"interrupted: {why}")
-        self._server.job_stash.update(key, job).unwrap()
-        self._close(running.item)
-        logger.warning("job %s interrupted: %s (%s)", job.id, why, running.title)
-        self._cut_off(f"{running.title} ({job.id})", why)
-
-    def _close(self, item: QueueItem) -> None:
-        item.status, item.resolved = Status.INTERRUPTED, True
-        self._server.queue_stash.update(self._server.verify_key, item).unwrap()
+        else:
+            marks.interrupt(self._server, job, running.why)
+            logger.warning("job %s interrupted: %s (%s)", job.id, running.why, running.title)
+            self._cut_off(f"{running.title} ({job.id})", running.why)
+        if running.status != 0 or job is None:  # it may have died between the job's end and the item's
+            marks.close(self._server, running.item)
 
     def _woken(self) -> None:
         os.eventfd_read(self._wake)
@@ -287,31 +339,3 @@ class JobQueue:
 def errand_of(common: Errand, item: QueueItem, title: str) -> Errand:
     """What the process of ``item`` has to know."""
     return replace(common, item=str(item.id), title=title)
-
-
-class _Resolver:
-    """PySyft's own rule of which items can run, without its producer."""
-
-    contains_unresolved_action_objects = ZMQProducer.contains_unresolved_action_objects
-
-    def __init__(self, server: Any) -> None:
-        self.auth_context = AuthedServiceContext(server=server, credentials=server.verify_key, role=ServiceRole.ADMIN)
-        self.action_service = server.services.action
-
-
-def _kill_through_queues() -> None:
-    """``job.kill()`` of a client: PySyft would mark the job, and wait for a thread of the job to look at the mark."""
-    JobService._kill = _kill
-
-
-_kill_as_pysyft = JobService._kill
-
-
-def _kill(service: JobService, context: Any, job: Job) -> SyftSuccess:
-    jobs: JobQueue | None = getattr(context.server, "job_queue", None)
-    if jobs is None:
-        return _kill_as_pysyft(service, context, job)
-    below = service.stash.get_by_parent_id(context.credentials, uid=job.id).unwrap() or []
-    if not jobs.kill([job.id, *(one.id for one in below)], "killed on request"):
-        raise SyftException(public_message=f"Job {job.id} has been told to end, and has not ended yet")
-    return SyftSuccess(message="Job killed successfully!")

@@ -5,8 +5,9 @@ costs seconds and half a gigabyte. So the worker forks a zygote before it has an
 It knows nothing of jobs: an errand is a dictionary for ``jobs.process.run``.
 
 Between the two: a socket of whole messages (JSON). Down: ``{"run": tag, "errand": …}``, ``{"kill": tag}``. Up:
-``{"born": tag, "pid": …}``, ``{"gone": tag, "status": …}``, the status as of waitpid(2). The zygote ends with its
-worker, however that ends, and the jobs with the zygote.
+``{"born": tag, "pid": …}``, ``{"gone": tag, "status": …}``, the status as of waitpid(2), or ``{"gone": tag, "status":
+null, "why": …}`` for a job that could not be forked. The zygote ends with its worker, however that ends, and the jobs
+with the zygote.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import ctypes
 import gc
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -29,9 +31,14 @@ from typing import Any, NoReturn
 import setproctitle
 
 from datasite_worker.process import become_subreaper
+from datasite_worker.strays import end_orphans, mark, marked
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LARGEST = 64 * 1024
+_BURIAL = 5.0
+"""Seconds that a zygote has to end its jobs in order, before it is killed itself."""
+_END = signal.SIGUSR2
+"""Tells a zygote to end; unlike SIGTERM it is not sent to a worker's whole group by anybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +51,11 @@ class Born:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """It has ended and was reaped. ``status`` is waitpid's; None: with its zygote, and nobody knows how."""
+    """It has ended and was reaped. ``status`` is waitpid's; None: nobody knows how, but ``why`` may say."""
 
     tag: int
     status: int | None
+    why: str = ""
 
 
 class Zygote:
@@ -57,6 +65,7 @@ class Zygote:
         self.control = control
         self.nudges = nudges
         self.pid = pid
+        self._mark = marked()
 
     @classmethod
     def forked(cls) -> Zygote:
@@ -109,16 +118,28 @@ class Zygote:
             return None
         if told is None:
             return None
-        return Born(told["born"], told["pid"]) if "born" in told else Gone(told["gone"], told["status"])
+        if "born" in told:
+            return Born(told["born"], told["pid"])
+        return Gone(told["gone"], told["status"], told.get("why", ""))
 
     def bury(self) -> None:
-        """End it, if it lives, and leave nothing of it."""
+        """End it, if it lives, and leave nothing of it, nor of its jobs."""
         with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, _END)
+            self._wait(_BURIAL)
             os.kill(self.pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
+        end_orphans(self._mark)
         self.control.close()
         os.close(self.nudges)
+
+    def _wait(self, seconds: float) -> None:
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            select.select([pidfd], [], [], seconds)
+        finally:
+            os.close(pidfd)
 
 
 def may_fork() -> bool:
@@ -134,25 +155,43 @@ def _channels() -> tuple[socket.socket, socket.socket, int, int]:
     return ours, theirs, nudges, nudge
 
 
-def die_with(parent: int) -> None:
-    """SIGKILL comes when ``parent`` ends (prctl(2)); had it ended before, at once."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """That signal comes when ``parent`` ends (prctl(2)); had it ended before, this process ends at once."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def _live(control: socket.socket, nudge: int, worker: int) -> NoReturn:
-    """The zygote's life. It shrugs off what is sent to the worker's whole group: it ends with the worker."""
+    """The zygote's life. It shrugs off what is sent to the worker's whole group: it ends with the worker, and takes its
+    jobs and what they started along."""
+    life = _Life(control, nudge)
     try:
-        die_with(worker)
+        signal.signal(_END, _told_to_end)
+        die_with(worker, _END)
         become_subreaper()
+        mark()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         setproctitle.setproctitle("fleet: jobs are forked from here")
         gc.freeze()
-        _Life(control, nudge).go_on()
+        life.go_on()
+    except _End:
+        pass
+    except BaseException:  # noqa: BLE001 - this process ends here, whatever it was
+        sys.excepthook(*sys.exc_info())
     finally:
+        signal.signal(_END, signal.SIG_IGN)
+        life.end_jobs()
         os._exit(0)
+
+
+class _End(BaseException):
+    """Not to be caught by anything that handles errors."""
+
+
+def _told_to_end(*_: object) -> NoReturn:
+    raise _End
 
 
 class _Life:
@@ -194,8 +233,12 @@ class _Life:
         return self._prepared
 
     def _fork(self, tag: int, errand: dict[str, Any]) -> None:
-        zygote, prepared = os.getpid(), self._prepare(errand)
-        pid = os.fork()
+        try:
+            zygote, prepared = os.getpid(), self._prepare(errand)
+            pid = os.fork()
+        except OSError as error:  # too many processes, no memory: those that run are not to suffer for it
+            self._tell({"gone": tag, "status": None, "why": f"it could not be started: {error}"})
+            return
         if pid == 0:
             self._become_job(zygote, errand, prepared)
         pidfd = os.pidfd_open(pid)
@@ -203,13 +246,20 @@ class _Life:
         self._selector.register(pidfd, selectors.EVENT_READ, tag)
         self._tell({"born": tag, "pid": pid})
 
+    def end_jobs(self) -> None:
+        for pid, _ in self._jobs.values():
+            _kill(pid)
+            os.waitpid(pid, 0)
+        self._jobs.clear()
+        self._end_strays()
+
     def _become_job(self, zygote: int, errand: dict[str, Any], prepared: Any) -> NoReturn:
         code = 1
         try:
             die_with(zygote)
             become_subreaper()
             os.setpgid(0, 0)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, _END):
                 signal.signal(number, signal.SIG_DFL)
             self._let_go()
             from datasite_worker.jobs import process
