@@ -42,7 +42,7 @@ class AdminLogin:
 
 def identity(folder: Path) -> Identity:
     """The datasite's identity, drawn if there is none. Raises ConfigurationFailure when its file is broken."""
-    return _kept(folder / "identity.json", lambda values: Identity(**values), _draw_identity)
+    return _kept(folder / "identity.json", lambda values: Identity(**values), draw_identity)
 
 
 def admin_login(folder: Path, email: str, name: str, password: str | None) -> AdminLogin:
@@ -84,7 +84,7 @@ def _file_of(folder: Path, email: str) -> Path:
     return folder / "admins" / f"{hashlib.sha256(email.encode()).hexdigest()[:16]}.json"
 
 
-def _draw_identity() -> Identity:
+def draw_identity() -> Identity:
     return Identity(
         uid=uuid.uuid4().hex,
         signing_key=secrets.token_hex(32),

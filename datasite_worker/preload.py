@@ -1,6 +1,7 @@
 """Imported once by the forkserver, so that every worker is born with PySyft and torch loaded. Starts no thread."""
 
 import gc
+import logging
 
 import requests
 import syft
@@ -13,6 +14,8 @@ import datasite_worker.datasite
 import datasite_worker.gpu
 import datasite_worker.jobs.process
 import datasite_worker.server
+from datasite_worker.process import OURS
+from datasite_worker.rehearsal import rehearse
 
 __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]
 
@@ -20,6 +23,11 @@ __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]
 
 # PySyft reads its protocol's history on the first request: once here, instead of 0.1 s and 12 MB in every worker.
 get_data_protocol()
+
+for _name in OURS:  # see ``process.set_level``
+    logging.getLogger(_name).setLevel(logging.INFO)
+
+rehearse()
 
 # What is here now never dies: moved out of the collector's sight, its pages stay shared between the workers.
 gc.collect()

@@ -31,7 +31,7 @@ LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 _LOG_BYTES = 10 * 1024 * 1024
 _LOG_BACKUPS = 5
 _BACKLOG = 2048
-_OURS = ("datasite_worker", "central")
+OURS = ("datasite_worker", "central")
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -217,13 +217,20 @@ def log_to(path: Path, *, console: bool) -> None:
         handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
-    for name in _OURS:
+    for name in OURS:
         logger = logging.getLogger(name)
         for old in logger.handlers:
             old.close()
         logger.handlers = list(handlers)
-        logger.setLevel(logging.DEBUG if console else logging.INFO)
+        set_level(logger, logging.DEBUG if console else logging.INFO)
         logger.propagate = False
+
+
+def set_level(logger: logging.Logger, level: int) -> None:
+    """Not by ``setLevel`` where it is so already: that one goes through all loggers there are, which are more than a
+    thousand with PySyft, and a forked process that does so copies 4 MB."""
+    if logger.level != level:
+        logger.setLevel(level)
 
 
 def own_address(hostname: str) -> str:

@@ -7,6 +7,7 @@ everything is given to it as arguments.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import socket
 import threading
@@ -33,6 +34,7 @@ from syft.types.uid import UID
 from datasite_worker.contract import STATUS_PATH, StatusDocument
 from datasite_worker.credentials import AdminLogin, Identity
 from datasite_worker.jobs import settling, stores
+from datasite_worker.process import set_level
 
 _STOP_PATIENCE = 1
 _START_PATIENCE = 10.0
@@ -45,6 +47,13 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
     second."""
 
     interrupted: list[str]
+
+    def set_log_level(self, log_level: int | None) -> None:
+        """PySyft's own, but by ``set_level``: every worker begins as quiet as the preloaded parent."""
+        self.log_level = log_level or (logging.INFO if self.dev_mode else logging.CRITICAL)
+        set_level(logging.getLogger(), self.log_level)
+        for name in ("uvicorn", "uvicorn.access"):
+            set_level(logging.getLogger(name), logging.CRITICAL)
 
     def init_queue_manager(self, queue_config: Any) -> None:
         self.interrupted = settling.settle(self)
@@ -60,7 +69,16 @@ def make_server(
 ) -> SettledDatasite:
     """PySyft's server with its fixed identity. ``sessions``: how many workers it shows, as each runs one job."""
     os.environ["SYFT_TEMP_ROOT"] = str(state / "syft")
-    made = SettledDatasite(
+    made = assemble(SettledDatasite, name, who, dev_mode=dev_mode, auto_approval=auto_approval, sessions=sessions)
+    stores.be_patient(made)
+    return made
+
+
+def assemble(
+    kind: type[SettledDatasite], name: str, who: Identity, *, dev_mode: bool, auto_approval: bool, sessions: int
+) -> SettledDatasite:
+    """The same, of any ``kind``, wherever that has its database."""
+    return kind(
         name=name,
         id=UID.from_string(who.uid),
         signing_key=SyftSigningKey(signing_key=SigningKey(bytes.fromhex(who.signing_key))),
@@ -73,8 +91,6 @@ def make_server(
         association_request_auto_approval=auto_approval,
         dev_mode=dev_mode,
     )
-    stores.be_patient(made)
-    return made
 
 
 def create_admin(server: Datasite, login: AdminLogin) -> bool:
@@ -159,6 +175,13 @@ def offer_status(server: Datasite, said: Callable[[], dict[str, Any]]) -> None:
         service.set_settings(context, _ENDPOINT, settings=said(), mock=True)
     else:
         service.set(context, _endpoint(said()))
+
+
+def withdraw(server: Datasite) -> None:
+    """End ``server``, which was never served, and leave nothing of it."""
+    _said.pop(server.id, None)
+    server.db.engine.dispose()
+    server.close()
 
 
 _said: dict[UID, Callable[[], dict[str, Any]]] = {}

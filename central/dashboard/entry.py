@@ -21,11 +21,13 @@ Tell = Callable[[StatusDocument], None]
 
 def run(order: DashboardOrder) -> None:
     """Serve the dashboard until SIGTERM or SIGINT. Always ends in SystemExit, with an ``ExitCode``."""
-    from datasite_worker.process import become, join_cgroup
+    from datasite_worker.process import become, join_cgroup, set_level
     from datasite_worker.pulse import send
 
     join_cgroup(order.cgroup)
     become(TITLE, Path(order.state_dir), Path(order.log_dir) / f"{order.name}.log")
+    for name in ("", "uvicorn", "uvicorn.access"):  # CRITICAL in the forkserver, as PySyft wants them
+        set_level(logging.getLogger(name), logging.WARNING)
     raise SystemExit(_guarded(order, lambda status: send(order.pulse_address, status)))
 
 
