@@ -109,6 +109,11 @@ class Cgroups:
         folder = self._folder(name)
         return self._taken(folder) if str(pid) in _words(folder / "cgroup.procs") else frozenset()
 
+    def held_otherwise(self, pids: Mapping[str, int]) -> dict[str, frozenset[str]]:
+        """The same of those among these lines' processes that it does not hold to all it should."""
+        found = {name: self.held_of(name, pid) for name, pid in pids.items()} if self.held else {}
+        return {name: held for name, held in found.items() if held != self.held}
+
     def _taken(self, folder: Path) -> frozenset[str]:
         return frozenset(one for one in self._controllers if folder / _FILES[one] not in self._refused)
 

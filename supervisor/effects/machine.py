@@ -244,25 +244,18 @@ class Machine:
     def picture(self, pinned: Pinned) -> FleetSnapshot:
         now = clock.monotonic()
         pids = {name: record.pid for name, record in pinned.records.items() if record.pid is not None}
-        held = self._cgroups.held
-        otherwise = self._held_otherwise(pinned, pids) if held else {}
+        spoke = {name: pid for name, pid in pids.items() if pinned.records[name].status}  # others may still be joining
         about = SupervisorFacts(
             os.getpid(),
             self._version,
             self._started_at,
             pinned.stopping,
             pinned.revision,
-            held,
-            otherwise,
+            self._cgroups.held,
+            self._cgroups.held_otherwise(spoke),
             self._watcher.host,
         )
         return take(pinned.config, pinned.records, self._gauges.read(pids, now), about, now, clock.wall())
-
-    def _held_otherwise(self, pinned: Pinned, pids: Mapping[str, int]) -> dict[str, frozenset[str]]:
-        """Lines that the kernel does not hold to all it should. One that has said nothing yet may still be joining."""
-        spoke = {name: pid for name, pid in pids.items() if pinned.records[name].status is not None}
-        found = {name: self._cgroups.held_of(name, pid) for name, pid in spoke.items()}
-        return {name: held for name, held in found.items() if held != self._cgroups.held}
 
     def _load_asked(self) -> ReloadAsked:
         """The fleet.yaml and the GPUs of this moment. Raises ReloadFailed; what cannot be seen just now is not gone."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from datasite_worker.contract import StatusDocument
-from supervisor.facts import Fact, LaunchFailed, Load, LoadSeen, ProcessAdopted, ProcessExited
+from supervisor.facts import Fact, LaunchFailed, LoadSeen, ProcessAdopted, ProcessExited
 from supervisor.history import Event, EventKind
 from supervisor.policy import limits
 from supervisor.policy.lifecycle import ADOPTED
@@ -118,12 +118,7 @@ def _weighed(before: WorkerRecord, after: WorkerRecord, fact: LoadSeen) -> Itera
     for kind, name, text in limits.changes(before.pressure, after.pressure):
         yield _event(after, kind, text, cause=name)
     if fact.load.oom_kills:
-        yield _event(after, EventKind.LIMIT_REACHED, _out_of_memory(fact.load), cause=ExitKind.OOM.value)
-
-
-def _out_of_memory(load: Load) -> str:
-    ended = "a process of it" if load.oom_kills == 1 else f"{load.oom_kills} of its processes"
-    return f"out of memory: the kernel ended {ended}; {load.oom_limit or 'to keep it within its limit'}"
+        yield _event(after, EventKind.LIMIT_REACHED, limits.out_of_memory(fact.load), cause=limits.OOM)
 
 
 def _relieved(before: WorkerRecord, after: WorkerRecord) -> Iterator[Event]:

@@ -23,6 +23,8 @@ LOOKS = 3
 PERIOD = 10.0
 """Seconds from one look to the next."""
 MEMORY, CPU = "memory", "cpu"
+OOM = "oom"
+"""Not a limit, but what the kernel does at one."""
 HOST_MEMORY, HOST_CPU = "host_memory", "host_cpu"
 """The limits of all lines together; those of a line may be near or reached at the same time."""
 _GB = 1e9
@@ -51,7 +53,15 @@ def pressure(before: Pressure, load: Load) -> Pressure:
     if load.cpu_limit and load.cpu_looks >= LOOKS:
         words = f"{_whose(load)} {load.cpu:.0f} of {load.cpu_limit:g} % CPU"
         reached[cpu] = before.reached.get(cpu, words) if load.cpu_calm else words
+    if load.oom_kills:
+        reached[OOM] = out_of_memory(load)
     return Pressure(near, reached)
+
+
+def out_of_memory(load: Load) -> str:
+    """What the kernel has done since the last look, in words."""
+    ended = "a process of it" if load.oom_kills == 1 else f"{load.oom_kills} of its processes"
+    return f"out of memory: the kernel ended {ended}; {load.oom_limit or 'to keep it within its limit'}"
 
 
 def cpu_looks(looks: int, calm: int, *, at_limit: bool) -> tuple[int, int]:
@@ -63,10 +73,11 @@ def cpu_looks(looks: int, calm: int, *, at_limit: bool) -> tuple[int, int]:
 
 
 def changes(old: Pressure, new: Pressure) -> Iterator[tuple[EventKind, str, str]]:
-    """What is told, of which limit, in words: once when it comes near, when it is reached, and when it is neither."""
+    """What is told, of which limit, in words: once when it comes near, when it is reached, and when it is neither. What
+    the kernel ends is told each time, by others."""
     for name in sorted(new.near.keys() - old.near.keys() - old.reached.keys()):
         yield EventKind.LIMIT_NEAR, name, f"near a limit: {new.near[name]}"
-    for name in sorted(new.reached.keys() - old.reached.keys()):
+    for name in sorted(new.reached.keys() - old.reached.keys() - {OOM}):
         yield EventKind.LIMIT_REACHED, name, f"limit reached: {new.reached[name]}"
     for name in sorted((old.near.keys() | old.reached.keys()) - new.near.keys() - new.reached.keys()):
         yield EventKind.LIMIT_CLEARED, name, f"no longer near {_NAMES.get(name, f'its limit of {name}')}"
@@ -80,7 +91,7 @@ def of_all(old: Pressure, new: Pressure) -> tuple[Event, ...]:
     )
 
 
-_NAMES = {HOST_MEMORY: "the host's limit of memory", HOST_CPU: "the host's limit of cpu"}
+_NAMES = {OOM: "its limit of memory", HOST_MEMORY: "the host's limit of memory", HOST_CPU: "the host's limit of cpu"}
 
 
 def why_end(load: Load) -> str:

@@ -1,15 +1,18 @@
-"""Limits that are really reached: a disk that fills up, megabytes over a narrow wire, memory and CPU of user code.
+"""Limits that are really reached: a disk that fills up, megabytes over a narrow wire, trainings that wait for their turn,
+memory and CPU of user code.
 
 On a machine that delegates no control group, so memory and CPU are watched; what the kernel does with a control group is
-``tests/systemd``'s.
+``tests/kernel``'s.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,6 +114,23 @@ def run_inside(client: Any, code: Callable[[], Any]) -> None:
     threading.Thread(target=call, daemon=True).start()
 
 
+def queue(client: Any, code: Callable[..., Any], times: list[dict[str, Any]]) -> list[Any]:
+    """The jobs of ``code``, submitted as the admin's, with each of the arguments."""
+    import syft as sy
+
+    client.code.request_code_execution(sy.syft_function(share_results_with_owners=True)(code)).approve()
+    return [getattr(client.code, code.__name__)(blocking=False, **arguments) for arguments in times]
+
+
+def wait_for_file(place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - PySyft ships its source
+    import pathlib
+    import select
+
+    while not pathlib.Path(place).exists():
+        select.select([], [], [], 0.05)
+    return "seen"
+
+
 # --- the disk ---
 
 
@@ -189,6 +209,31 @@ def test_uploads_and_downloads_keep_the_rate(fleet: LimitedFleet) -> None:
     assert before == fleet.line("beta")["pid"]
 
 
+# --- trainings ---
+
+
+def test_trainings_wait_for_their_turn_and_that_is_told(fleet: LimitedFleet, tmp_path: Path) -> None:
+    """One of three may run. It is told how many wait, once; a limit that a reload raises lets them in, and is cleared."""
+    before = fleet.line("beta")["pid"]
+    fleet.reload(betas="{max_cpu_usage_percent: 20, max_concurrent_training_sessions: 1}")
+    eventually(lambda: fleet.line("beta")["limits"]["max_concurrent_training_sessions"] == 1)
+    places = [{"place": f"{tmp_path}/{number}"} for number in range(3)]
+    queue(fleet.login("beta", fleet.beta), wait_for_file, places)
+    words = "1 training runs, 2 wait: no more than 1 may run at the same time"
+    eventually(lambda: limited(fleet, "beta").get("training_sessions") == words)
+    assert ["wait_for_file"] == fleet.line("beta")["active_experiments"]
+    shown = fleet.run("status").stdout
+    assert f"beta at its limit: {words}" in shown
+    assert 1 == len(told(fleet, "beta", "limit_reached", "training_sessions"))
+    fleet.reload(betas="{max_cpu_usage_percent: 20, max_concurrent_training_sessions: 3}")
+    eventually(lambda: ["wait_for_file"] * 3 == fleet.line("beta")["active_experiments"])
+    eventually(lambda: told(fleet, "beta", "limit_cleared", "training_sessions"), 30.0)
+    for place in places:
+        Path(place["place"]).touch()
+    eventually(lambda: (line := fleet.line("beta"))["active_experiments"] == [] and line["last_training_completion"])
+    assert ({}, before) == (limited(fleet, "beta"), fleet.line("beta")["pid"])
+
+
 # --- memory and CPU, watched ---
 
 
@@ -205,7 +250,7 @@ def burn_two_cores() -> int:
     import threading
     import time
 
-    end = time.monotonic() + 180
+    end = time.monotonic() + 400
 
     def burn() -> None:
         while time.monotonic() < end:
@@ -219,8 +264,17 @@ def burn_two_cores() -> int:
     return 0
 
 
+@pytest.fixture(scope="module")
+def busy(fleet: LimitedFleet) -> int:
+    """The pid of beta, in which user code computes from now on."""
+    before = fleet.line("beta")
+    run_inside(fleet.login("beta", fleet.beta), burn_two_cores)
+    return int(before["pid"])
+
+
+@pytest.mark.usefixtures("busy")
 def test_who_takes_too_much_memory_is_restarted(fleet: LimitedFleet) -> None:
-    """Told, and restarted gracefully after three looks, with its cause; its neighbour notices nothing."""
+    """Told, and restarted gracefully after three looks, with its cause; its neighbour, at work, notices nothing."""
     before, neighbour = fleet.line("alpha"), fleet.line("beta")["pid"]
     assert "watch" == before["enforced"]
     run_inside(fleet.login("alpha", fleet.alpha), hold_memory)
@@ -237,33 +291,44 @@ def test_who_takes_too_much_memory_is_restarted(fleet: LimitedFleet) -> None:
     assert f"/{MEMORY_GB:g} GB" in fleet.run("status").stdout
 
 
-def test_who_computes_too_much_is_bound_to_its_cores(fleet: LimitedFleet) -> None:
+def test_who_computes_too_much_is_bound_to_its_cores(fleet: LimitedFleet, busy: int) -> None:
     """Two threads' worth of user code on the one core that 20 % rounds up to: told, and the line serves on."""
-    before = fleet.line("beta")
-    run_inside(fleet.login("beta", fleet.beta), burn_two_cores)
-    busy = psutil.Process(before["pid"])
+    process = psutil.Process(busy)
     eventually(lambda: limited(fleet, "beta").get("cpu"), limits.PERIOD * (limits.LOOKS + 6))
-    spent, at = sum(busy.cpu_times()[:2]), time.monotonic()
+    spent, at = sum(process.cpu_times()[:2]), time.monotonic()
     eventually(lambda: time.monotonic() - at > 5.0)
-    share = 100 * (sum(busy.cpu_times()[:2]) - spent) / (time.monotonic() - at)
+    share = 100 * (sum(process.cpu_times()[:2]) - spent) / (time.monotonic() - at)
     assert 20.0 < share <= 110.0
     if len(os.sched_getaffinity(0)) > 1:
-        assert 1 == len(os.sched_getaffinity(before["pid"]))
-    assert told(fleet, "beta", "limit_reached", "cpu")
-    assert before["pid"] == fleet.line("beta")["pid"]
+        assert 1 == len(os.sched_getaffinity(busy))
+    assert 1 == len(told(fleet, "beta", "limit_reached", "cpu"))
+    assert busy == fleet.line("beta")["pid"]
     assert answers(fleet.beta)
 
 
 # --- load ---
 
 
+def at_dashboard(fleet: Fleet, name: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{fleet.dashboard}/factories", timeout=5) as answer:
+        factories = json.load(answer)["factories"]
+    found: dict[str, Any] = next(one for one in factories if one["factory_name"] == name)
+    return found
+
+
+@pytest.mark.usefixtures("busy")
 def test_the_load_figures_are_real(fleet: LimitedFleet) -> None:
-    """In the status and at the dashboard; a machine that has just served a training is not at 0 %."""
-    status = answers(fleet.alpha) or {}
-    figures = status["current_load"]
-    assert {"cpu_usage", "memory_usage", "disk_usage", "network_latency"} == set(figures)
-    assert 0.0 < figures["cpu_usage"] <= 100.0
-    assert abs(figures["memory_usage"] - psutil.virtual_memory().percent) < 20.0
-    assert figures["disk_usage"] == pytest.approx(psutil.disk_usage(str(fleet.folder / ".fleet")).percent, abs=15.0)
-    assert 0.0 < figures["network_latency"] < 5000.0
+    """In the status and at the dashboard, where the heartbeat brought them: a machine that serves and trains is not at
+    0 %; and what runs, and when a training last completed, is what the datasite itself says."""
+    eventually(lambda: at_dashboard(fleet, "beta")["active_experiments"] == ["burn_two_cores"], 30.0)
+    status, beat = answers(fleet.beta) or {}, at_dashboard(fleet, "beta")
+    for figures in (status["current_load"], beat["load"]):
+        assert {"cpu_usage", "memory_usage", "disk_usage", "network_latency"} == set(figures)
+        assert 0.0 < figures["cpu_usage"] <= 100.0
+        assert abs(figures["memory_usage"] - psutil.virtual_memory().percent) < 20.0
+        used = psutil.disk_usage(str(fleet.folder / ".fleet")).percent
+        assert figures["disk_usage"] == pytest.approx(used, abs=15.0)
+        assert 0.0 < figures["network_latency"] < 5000.0
+    assert ["burn_two_cores"] == status["active_experiments"]
+    assert status["last_training_completion"] == beat["last_training_completion"] is not None
     assert 20.0 < status["memory_mb"] < 1000.0

@@ -144,7 +144,9 @@ def test_who_is_not_in_its_group_is_held_to_nothing(kernel: Kernel, groups: Cgro
     kernel.say("cgroup.procs", "77\n")
     found = [groups.held_of(*who) for who in (("alpha", 77), ("alpha", 99), ("beta", 77))]
     assert [frozenset(("memory", "cpu")), frozenset(), frozenset()] == found
+    assert {"beta": frozenset()} == groups.held_otherwise({"alpha": 77, "beta": 78})
     none = Cgroups(None)
+    assert {} == none.held_otherwise({"alpha": 77})
     assert (frozenset(), frozenset(), None) == (none.held, none.held_of("alpha", 77), none.usage_of_all())
 
 

@@ -277,6 +277,10 @@ def test_processes_that_the_kernel_ended_are_told() -> None:
     (event,) = tell(record(), step(record(), fact, 100.0).record, fact, 100.0)
     expected = "out of memory: the kernel ended a process of it; its own limit of 4 GB (max_memory_usage_gb)"
     assert expected == event.text
+    assert {"oom": expected} == step(record(), fact, 100.0).record.pressure.reached
+    again = seen(3.0, kernel=True, oom_kills=2)
+    _, events = told(record(), fact, again, seen(3.0, kernel=True), seen(3.0, kernel=True))
+    assert [(EventKind.LIMIT_REACHED, "oom")] * 2 + [(EventKind.LIMIT_CLEARED, "oom")] == events
 
 
 # --- what the worker says itself ---
