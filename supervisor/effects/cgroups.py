@@ -110,8 +110,8 @@ class Cgroups:
         return self._taken(folder) if str(pid) in _words(folder / "cgroup.procs") else frozenset()
 
     def held_otherwise(self, pids: Mapping[str, int]) -> dict[str, frozenset[str]]:
-        """The same of those among these lines' processes that it does not hold to all it should."""
-        found = {name: self.held_of(name, pid) for name, pid in pids.items()} if self.held else {}
+        """What those among these lines' processes are held to that it does not hold to all that ``held`` says."""
+        found = {name: self.held_of(name, pid) & self.held for name, pid in pids.items()} if self.held else {}
         return {name: held for name, held in found.items() if held != self.held}
 
     def _taken(self, folder: Path) -> frozenset[str]:

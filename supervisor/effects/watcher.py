@@ -204,7 +204,7 @@ class Watcher:
         for event in limits.of_all(before, self.host):
             self._post(event)
         biggest = max(loads, key=lambda name: loads[name].memory, default="")
-        if limits.why_end(load) and not limits.why_end(loads[biggest]):  # else it goes for its own limit
+        if biggest and limits.why_end(load) and not limits.why_end(loads[biggest]):  # else it goes for its own limit
             self._post(LoadSeen(biggest, generations[biggest], load))
             self._all = replace(self._all, memory_looks=0)  # the next one has as much time
 
