@@ -135,7 +135,8 @@ def _felt(old: dict[str, str], new: dict[str, str], after: WorkerRecord) -> Iter
     for name in sorted(new.keys() - old.keys()):
         yield _event(after, EventKind.LIMIT_REACHED, f"limit reached: {new[name]}", cause=name)
     for name in sorted(old.keys() - new.keys()):
-        yield _event(after, EventKind.LIMIT_CLEARED, f"the limit of {name} holds nothing back any more", cause=name)
+        text = f"the limit of {name.replace('_', ' ')} holds nothing back any more"
+        yield _event(after, EventKind.LIMIT_CLEARED, text, cause=name)
 
 
 def _ready(before: WorkerRecord, after: WorkerRecord, now: float) -> str:

@@ -17,7 +17,7 @@ from supervisor.record import Pressure
 NEAR = 0.9
 """The share of a limit from which on it is called near."""
 CLEAR = 0.85
-"""A warning holds until below this share, so that what wavers is told once."""
+"""A warning holds until below this share, and a limit is reached until it is not even near: what wavers is told once."""
 LOOKS = 3
 """Looks in a row over the memory limit after which a line is restarted; as many at its CPU limit and it is told."""
 PERIOD = 10.0
@@ -46,7 +46,7 @@ def pressure(before: Pressure, load: Load) -> Pressure:
     """What is near and what is reached by now."""
     memory, cpu = (HOST_MEMORY, HOST_CPU) if load.of_host else (MEMORY, CPU)
     near, reached = {}, {}
-    if load.memory_limit and load.memory >= load.memory_limit:
+    if _share(load) >= (NEAR if memory in before.reached else 1.0):
         reached[memory] = _memory(load)
     elif _share(load) >= (CLEAR if memory in before.near or memory in before.reached else NEAR):
         near[memory] = _memory(load)

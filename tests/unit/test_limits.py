@@ -94,6 +94,13 @@ def test_a_limit_that_is_reached_is_told_again_when_it_was_near() -> None:
     assert expected == [kind for kind, _ in events]
 
 
+def test_what_wavers_about_its_limit_has_reached_it_once() -> None:
+    """Over it in one look and under it in the next, for ever."""
+    last, events = told(record(), *(seen(gb) for gb in (4.1, 3.9, 4.1, 3.7, 4.2, 3.65)))
+    assert [(EventKind.LIMIT_REACHED, "memory")] == events
+    assert {"memory": "takes 3.65 of 4 GB of memory"} == last.pressure.reached
+
+
 def test_cpu_is_told_after_a_while_and_restarts_nobody() -> None:
     """Three looks in a row at the limit; a line that computes hard is doing its work."""
     busy = [LoadSeen("a", 3, Load(cpu=250.0, cpu_limit=200.0, cpu_looks=looks)) for looks in (1, 2, 3, 4)]
