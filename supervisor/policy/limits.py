@@ -17,7 +17,8 @@ from supervisor.record import Pressure
 NEAR = 0.9
 """The share of a limit from which on it is called near."""
 CLEAR = 0.85
-"""A warning holds until below this share, and a limit is reached until it is not even near: what wavers is told once."""
+"""A warning holds until below this share, and a limit is reached until it is not even near: what wavers is told once.
+"""
 LOOKS = 3
 """Looks in a row over the memory limit after which a line is restarted; as many at its CPU limit and it is told."""
 PERIOD = 10.0

@@ -130,8 +130,17 @@ def test_training_sessions_are_shared_out_evenly(fleet: HostFleet, tmp_path: Pat
     eventually(lambda: not any(fleet.line(name)["active_experiments"] for name in fleet.lines))
 
 
+@pytest.fixture(scope="module")
+def busy(fleet: HostFleet) -> None:
+    """User code computes in beta from now on, and a reload has just brought a limit of CPU."""
+    fleet.reload(f"{{max_memory_usage_gb: {MEMORY_GB}, max_cpu_usage_percent: 20}}")
+    run_inside(fleet.login("beta", fleet.beta), burn_two_cores)
+
+
+@pytest.mark.usefixtures("busy")
 def test_the_biggest_goes_when_all_together_take_too_much_memory(fleet: HostFleet) -> None:
-    """Told of the fleet, and after three looks the biggest is restarted with its cause; the other serves on."""
+    """Told of the fleet, and after three looks the biggest is restarted with its cause; the other is at work, and works
+    on."""
     before, neighbour = fleet.line("alpha"), fleet.line("beta")
     assert "watch" == fleet.of_host()["enforced"] == before["enforced"]
     run_inside(fleet.login("alpha", fleet.alpha), hold_memory)
@@ -150,13 +159,13 @@ def test_the_biggest_goes_when_all_together_take_too_much_memory(fleet: HostFlee
     assert answers(fleet.beta)
 
 
+@pytest.mark.usefixtures("busy")
 def test_all_lines_together_compute_on_the_hosts_cores(fleet: HostFleet) -> None:
     """Two threads of user code in each of two lines, and one core that the host's 20 % round up to: they share it, that
     is told of the fleet, and without the limit they are free again; no line is restarted for it."""
     before = {name: fleet.line(name)["pid"] for name in fleet.lines}
-    fleet.reload("{max_cpu_usage_percent: 20}")
-    for name, port in fleet.lines.items():
-        run_inside(fleet.login(name, port), burn_two_cores)
+    run_inside(fleet.login("alpha", fleet.alpha), burn_two_cores)
+    eventually(lambda: all(fleet.line(name)["active_experiments"] == ["burn_two_cores"] for name in fleet.lines))
     eventually(lambda: of_both(fleet, "host_cpu"), limits.PERIOD * (limits.LOOKS + 6))
     busy = [psutil.Process(pid) for pid in before.values()]
     spent, at = sum(sum(one.cpu_times()[:2]) for one in busy), time.monotonic()

@@ -38,7 +38,7 @@ class LimitedFleet(Fleet):
     """Each line with limits of its own, which a test may change; its state lies on a small disk."""
 
     alphas = f"{{disk_space_threshold_gb: {KEEP_MB / 1000}, max_memory_usage_gb: {MEMORY_GB}}}"
-    betas = "{max_cpu_usage_percent: 20}"
+    betas = "{}"
 
     def write(self) -> None:
         self.file.write_text(
@@ -185,7 +185,7 @@ def test_one_upload_that_would_fill_the_disk_is_refused(fleet: LimitedFleet) -> 
 def test_uploads_and_downloads_keep_the_rate(fleet: LimitedFleet) -> None:
     """A limit that a reload sets holds for the running process, in both directions; probes pass; lifted, it is gone."""
     before = fleet.line("beta")["pid"]
-    fleet.reload(betas="{max_cpu_usage_percent: 20, network_bandwidth_limit_mbps: 32}")
+    fleet.reload(betas="{network_bandwidth_limit_mbps: 32}")
     client = fleet.login("beta", fleet.beta)
     eventually(lambda: "network_bandwidth_limit_mbps" in fleet.line("beta")["limits"])
     size, least = 24, 24 * MB / RATE - 1.0
@@ -215,7 +215,7 @@ def test_uploads_and_downloads_keep_the_rate(fleet: LimitedFleet) -> None:
 def test_trainings_wait_for_their_turn_and_that_is_told(fleet: LimitedFleet, tmp_path: Path) -> None:
     """One of three may run. It is told how many wait, once; a limit that a reload raises lets them in, and is cleared."""
     before = fleet.line("beta")["pid"]
-    fleet.reload(betas="{max_cpu_usage_percent: 20, max_concurrent_training_sessions: 1}")
+    fleet.reload(betas="{max_concurrent_training_sessions: 1}")
     eventually(lambda: fleet.line("beta")["limits"]["max_concurrent_training_sessions"] == 1)
     places = [{"place": f"{tmp_path}/{number}"} for number in range(3)]
     queue(fleet.login("beta", fleet.beta), wait_for_file, places)
@@ -225,7 +225,7 @@ def test_trainings_wait_for_their_turn_and_that_is_told(fleet: LimitedFleet, tmp
     shown = fleet.run("status").stdout
     assert f"beta at its limit: {words}" in shown
     assert 1 == len(told(fleet, "beta", "limit_reached", "training_sessions"))
-    fleet.reload(betas="{max_cpu_usage_percent: 20, max_concurrent_training_sessions: 3}")
+    fleet.reload(betas="{max_concurrent_training_sessions: 3}")
     eventually(lambda: ["wait_for_file"] * 3 == fleet.line("beta")["active_experiments"])
     eventually(lambda: told(fleet, "beta", "limit_cleared", "training_sessions"), 30.0)
     for place in places:
@@ -266,8 +266,9 @@ def burn_two_cores() -> int:
 
 @pytest.fixture(scope="module")
 def busy(fleet: LimitedFleet) -> int:
-    """The pid of beta, in which user code computes from now on."""
+    """The pid of beta, in which user code computes from now on, with a limit that a reload has just brought."""
     before = fleet.line("beta")
+    fleet.reload(betas="{max_cpu_usage_percent: 20}")
     run_inside(fleet.login("beta", fleet.beta), burn_two_cores)
     return int(before["pid"])
 
