@@ -2,11 +2,11 @@
 
 import gc
 import logging
+from importlib import import_module
 
 import requests
 import syft
 import torch
-import torch._dynamo
 import uvicorn
 from syft.protocol.data_protocol import get_data_protocol
 
@@ -15,14 +15,17 @@ import datasite_worker.gpu
 import datasite_worker.jobs.process
 import datasite_worker.server
 from datasite_worker.process import OURS
-from datasite_worker.rehearsal import rehearse
+from datasite_worker.rehearsal import forget, rehearse
 
 __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]
 
-# torch._dynamo is above because the first optimizer of a process imports it: more than a second of CPU, in every job.
-
 # PySyft reads its protocol's history on the first request: once here, instead of 0.1 s and 12 MB in every worker.
 get_data_protocol()
+
+# The first optimizer of a process imports it: more than a second of CPU, in every job. Last, as it then fills the room
+# that is made before: small holes everywhere, which could not be given back.
+forget()
+import_module("torch._dynamo")
 
 for _name in OURS:  # see ``process.set_level``
     logging.getLogger(_name).setLevel(logging.INFO)
