@@ -37,7 +37,10 @@ UPLOADS = frozenset(
         "migration.apply_migration_data",
         "migration.create_migrated_objects",
         "policy.add",
+        "project.add_event",
         "project.create_project",
+        "project.sync",
+        "sync.sync_items",
     }
 )
 """PySyft's calls that bring something to be kept. Running approved code is none: a training may keep its result."""

@@ -115,7 +115,7 @@ def full(space: Space, tmp_path: Path) -> tuple[Server, list[str]]:
     return server, noted
 
 
-@pytest.mark.parametrize("path", sorted(module.UPLOADS))
+@pytest.mark.parametrize("path", sorted({*module.UPLOADS, "sync.sync_items", "project.add_event", "project.sync"}))
 def test_on_a_full_disk_no_upload_reaches_pysyft(full: tuple[Server, list[str]], path: str) -> None:
     """It is answered with the reason."""
     server, noted = full
