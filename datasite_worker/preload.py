@@ -14,6 +14,7 @@ import datasite_worker.datasite
 import datasite_worker.gpu
 import datasite_worker.jobs.process
 import datasite_worker.server
+import datasite_worker.threads
 from datasite_worker.process import OURS
 from datasite_worker.rehearsal import forget, rehearse
 
@@ -26,6 +27,9 @@ get_data_protocol()
 # that is made before: small holes everywhere, which could not be given back.
 forget()
 import_module("torch._dynamo")
+
+# Reads through all that is mapped, to find what stays where it is.
+datasite_worker.threads.openblas()
 
 for _name in OURS:  # see ``process.set_level``
     logging.getLogger(_name).setLevel(logging.INFO)
