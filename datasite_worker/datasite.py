@@ -38,7 +38,7 @@ from datasite_worker.jobs.process import Errand
 from datasite_worker.jobs.queue import JobQueue
 from datasite_worker.jobs.rules import threads_of
 from datasite_worker.jobs.zygote import Zygote, may_fork
-from datasite_worker.limits import Keeper
+from datasite_worker.limits import Keeper, threads_within
 
 logger = logging.getLogger(__name__)
 
@@ -239,6 +239,8 @@ class FactoryDatasite:
 
     def _errand(self, running: int) -> Errand:
         threads = threads_of(self._threads, running, fixed=self._threads_fixed)
+        if not self._threads_fixed:
+            threads = threads_within(threads, self._limits.cpu_percent)
         return Errand(
             self.factory_name,
             str(self.state_dir),

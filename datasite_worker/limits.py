@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -251,6 +252,14 @@ class Sessions:
             return f"trainings have waited for their turn: {limit}"
         run, wait = self.jobs.running, self.jobs.waiting
         return f"{run} training{' runs' if run == 1 else 's run'}, {wait} wait{'s' if wait == 1 else ''}: {limit}"
+
+
+# --- CPU ---
+
+
+def threads_within(threads: int, cpu_percent: float) -> int:
+    """No more than the CPU limit comes to in cores, of which others see to it that they are not exceeded."""
+    return min(threads, math.ceil(cpu_percent / 100)) if cpu_percent else threads
 
 
 # --- all of them ---

@@ -29,6 +29,7 @@ LINES = "lines"
 FREES = "FLEET_UNIT_FREES_CGROUP"
 _CONTROLLERS = ("memory", "cpu")
 _FILES = {"memory": "memory.max", "cpu": "cpu.max"}
+_SWAP = "memory.swap.max"
 _MOUNTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 _MARKS = ("trusted.delegate", "user.delegate")
 """systemd sets these extended attributes on a group that it has delegated (systemd.resource-control(5))."""
@@ -144,6 +145,10 @@ class Cgroups:
         wanted = {"memory": str(memory or _NO_LIMIT), "cpu": f"{quota} {_CPU_PERIOD}"}
         for controller in self._controllers:
             self._write(folder / _FILES[controller], wanted[controller])
+        if (
+            self.holds("memory") and (folder / _SWAP).exists()
+        ):  # else it would go on growing, on the disk that all share
+            self._write(folder / _SWAP, "0" if memory else _NO_LIMIT)
 
     def _write(self, file: Path, value: str) -> None:
         self._refused.discard(file)

@@ -125,6 +125,17 @@ def test_limits_are_the_kernels_files(kernel: Kernel, groups: Cgroups) -> None:
     )
 
 
+def test_who_is_held_to_its_memory_is_not_swapped_out_instead(kernel: Kernel, groups: Cgroups) -> None:
+    """Or a line would go on growing, on the disk that all share. A machine that counts no swap has no such file."""
+    groups.limit("alpha", GB, 0.0)
+    assert not (kernel.alpha / "memory.swap.max").exists()
+    kernel.say("memory.swap.max", "max\n")
+    groups.limit("alpha", GB, 0.0)
+    assert "0" == (kernel.alpha / "memory.swap.max").read_text()
+    groups.limit("alpha", 0, 0.0)
+    assert "max" == (kernel.alpha / "memory.swap.max").read_text()
+
+
 def test_a_limit_that_cannot_be_set_is_no_end_of_the_supervisor(
     kernel: Kernel, groups: Cgroups, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -310,6 +310,12 @@ def test_other_limits_hold_at_once(space: Space, tmp_path: Path) -> None:
     assert ("", {}) == (keeper.disk.refuses(), keeper.told())
 
 
+@pytest.mark.parametrize(("percent", "threads"), [(0.0, 4), (50.0, 1), (150.0, 2), (400.0, 4), (1600.0, 4)])
+def test_a_training_takes_no_more_threads_than_its_cpu_limit_is_cores(percent: float, threads: int) -> None:
+    """Also by a limit that a reload brought; threads beyond it would only wait for each other."""
+    assert threads == module.threads_within(4, percent)
+
+
 # --- load ---
 
 
