@@ -145,9 +145,8 @@ class Cgroups:
         wanted = {"memory": str(memory or _NO_LIMIT), "cpu": f"{quota} {_CPU_PERIOD}"}
         for controller in self._controllers:
             self._write(folder / _FILES[controller], wanted[controller])
-        if (
-            self.holds("memory") and (folder / _SWAP).exists()
-        ):  # else it would go on growing, on the disk that all share
+        # Swapped out, a line would go on growing, on the disk that all share.
+        if self.holds("memory") and (folder / _SWAP).exists():
             self._write(folder / _SWAP, "0" if memory else _NO_LIMIT)
 
     def _write(self, file: Path, value: str) -> None:
