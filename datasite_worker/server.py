@@ -22,7 +22,7 @@ from nacl.signing import SigningKey
 from syft.server.credentials import SyftSigningKey
 from syft.server.datasite import Datasite
 from syft.server.routes import make_routes
-from syft.server.server import create_default_worker_pool
+from syft.server.server import AuthServerContextRegistry, create_default_worker_pool
 from syft.service.api.api_service import APIService
 from syft.service.context import AuthedServiceContext
 from syft.service.queue.queue import QueueManager
@@ -62,6 +62,16 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
 
     def add_consumer_for_service(self, *_args: Any, **_kwargs: Any) -> None:
         """PySyft's pools of workers stay for clients to see; nothing consumes for them."""
+
+    def add_api_call_to_queue(self, api_call: Any, parent_job_id: UID | None = None) -> Any:
+        """PySyft makes a job's result on behalf of its caller, whom it knows by blocking calls alone: after a restart
+        the first call of a client that goes on with the objects it has may be one for the queue."""
+        who = api_call.credentials
+        context = AuthedServiceContext(
+            server=self, credentials=who, role=self.get_role_for_credentials(credentials=who)
+        )
+        AuthServerContextRegistry.set_server_context(self.id, context, who)
+        return super().add_api_call_to_queue(api_call, parent_job_id)
 
 
 def make_server(

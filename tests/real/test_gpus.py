@@ -31,6 +31,7 @@ class Plant(Fleet):
         self.driver = driver
         self.gamma = free_ports(1)[0]
         self.lines = {"alpha": ALPHA, "beta": BETA}
+        self.asking: dict[str, Any] = {}
         super().__init__(folder)
 
     def write(self) -> None:
@@ -50,15 +51,16 @@ class Plant(Fleet):
         return {line["name"]: line["pid"] for line in self.status()["datasites"]}
 
     def sees(self, name: str, port: int) -> tuple[str, str]:
-        """What CUDA would read in the line's own process, and in one of its jobs."""
-        client = self.login(name, port)
-        if "say_what_cuda_reads" not in [code.service_func_name for code in client.code]:
+        """What CUDA would read in one of the line's jobs, and in its own process. The client is always the first one."""
+        if name not in self.asking:
             import syft as sy
 
+            client = self.login(name, port)
             wrapped = sy.syft_function(share_results_with_owners=True)(say_what_cuda_reads)
             client.code.request_code_execution(wrapped).approve(approve_nested=True)
-        ask = client.code.say_what_cuda_reads
-        return str(_bare(ask())), str(_bare(ask(blocking=False).wait(timeout=90)))
+            self.asking[name] = client.code.say_what_cuda_reads
+        ask = self.asking[name]
+        return str(_bare(ask(blocking=False).wait(timeout=90))), str(_bare(ask()))
 
 
 def _bare(told: Any) -> Any:
@@ -68,13 +70,21 @@ def _bare(told: Any) -> Any:
 def say_what_cuda_reads():  # type: ignore[no-untyped-def]  # noqa: ANN201 - PySyft ships its source
     import ctypes
 
+    import torch
+
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_char_p
-    return " ".join(getenv(name).decode() for name in (b"CUDA_DEVICE_ORDER", b"CUDA_VISIBLE_DEVICES"))
+    read = [getenv(name).decode() for name in (b"CUDA_DEVICE_ORDER", b"CUDA_VISIBLE_DEVICES")]
+    waiting = [call for call, _ in torch.cuda._queued_calls if call.__module__ == "datasite_worker.gpu"]
+    return " ".join(read + sorted({f"{call.__closure__[0].cell_contents} bytes" for call in waiting}))
 
 
-def twice(uuid: str) -> tuple[str, str]:
-    return (f"PCI_BUS_ID {uuid}", f"PCI_BUS_ID {uuid}")
+def twice(uuid: str, memory: str = "") -> tuple[str, str]:
+    """``memory``: what torch is to be told when it comes to use CUDA."""
+    return (f"PCI_BUS_ID {uuid}{memory}",) * 2
+
+
+CLAIMED = f" {8 * GIB} bytes"
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +102,9 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 
 
 def test_each_line_sees_its_own_gpu_only(plant: Plant) -> None:
-    """By UUID and in PCI order, in the serving process and in a job; the exclusive request chose first."""
-    assert [twice(ONE), twice(ZERO)] == [plant.sees("alpha", plant.alpha), plant.sees("beta", plant.beta)]
+    """By UUID and in PCI order, in the serving process and in a job, with the memory that was claimed; the exclusive
+    request chose first."""
+    assert [twice(ONE), twice(ZERO, CLAIMED)] == [plant.sees("alpha", plant.alpha), plant.sees("beta", plant.beta)]
 
 
 def test_who_holds_what_and_why(plant: Plant) -> None:
@@ -121,7 +132,7 @@ def test_who_holds_what_and_why(plant: Plant) -> None:
 
 
 def test_a_killed_line_has_its_gpu_again(plant: Plant) -> None:
-    """And sees it."""
+    """And sees it, as do its jobs, for a client that goes on with what it has."""
     before = plant.pids()["alpha"]
     os.kill(before, signal.SIGKILL)
     eventually(lambda: (told := answers(plant.alpha)) and told["pid"] != before)
@@ -140,7 +151,7 @@ def test_a_new_supervisor_leaves_everybody_where_he_is(plant: Plant) -> None:
     plant.write()
     plant.up()
     assert {"alpha": [ONE], "beta": [ZERO]} == plant.assigned()
-    assert [twice(ONE), twice(ZERO)] == [plant.sees("alpha", plant.alpha), plant.sees("beta", plant.beta)]
+    assert [twice(ONE, CLAIMED), twice(ZERO)] == [plant.sees("alpha", plant.alpha), plant.sees("beta", plant.beta)]
 
 
 def test_a_reload_moves_nobody(plant: Plant) -> None:
