@@ -54,6 +54,12 @@ class Driver:
         part = self._cards.with_name("cards.part")
         part.write_text("".join(f"{line}\n" for gpu in gpus for line in gpu.lines()))
         part.replace(self._cards)
+        rows = enumerate(gpus)
+        table = "".join(f"{index}, {gpu.uuid}, {gpu.name}, {gpu.gib * 1024}\n" for index, gpu in rows)
+        parts = "".join(f"  MIG 3g.40gb Device 0: (UUID: {uuid})\n" for gpu in gpus for uuid in gpu.parts.values())
+        smi = self.folder / "nvidia-smi"
+        smi.write_text(f'#!/bin/sh\n[ "$1" = -L ] && cat <<END || cat <<TABLE\n{parts}END\n{table}TABLE\n')
+        smi.chmod(0o755)
 
     def computes(self, pid: int, uuid: str, memory: int) -> None:
         """A process has memory there, for as long as it lives."""
@@ -62,7 +68,12 @@ class Driver:
         (folder / str(pid)).write_text(str(memory))
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self, *, cuda: bool = False) -> Iterator[None]:
+        """With nvidia-smi. ``cuda``: with a stand-in for CUDA in torch as well."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("LD_LIBRARY_PATH", f"{self.folder}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":"))
+            patch.setenv("LD_LIBRARY_PATH", str(self.folder), prepend=os.pathsep)
+            patch.setenv("PATH", str(self.folder), prepend=os.pathsep)
+            if cuda:
+                patch.setenv("PYTHONPATH", str(_SOURCE.with_name("cuda")), prepend=os.pathsep)
+                patch.setenv("STAND_IN_CARDS", str(self._cards))
             yield

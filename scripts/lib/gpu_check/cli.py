@@ -1,0 +1,223 @@
+"""The command line of ``scripts/gpu-check``: is there anything to check, the checks in order, the table."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+from bench import world
+from bench.world import Unmeasured
+
+from gpu_check import compare, host
+from gpu_check.checks import CHECKS, Check, Scene, Skipped
+from gpu_check.plant import plant
+from gpu_check.verdict import Exit, Finding, Setting, State, document, exit_code, in_words, judged, table
+from supervisor.policy.placement import Card
+
+_LIMIT = 540
+_CODES = """\
+exit codes: 0 every promise holds; 1 one does not, or could not be checked; 2 wrong usage;
+3 there is no GPU here that torch can use, and why; 130 interrupted (Ctrl-C), with everything ended.
+
+scripts/gpu-check                     after the driver was installed: minutes, in a temporary folder
+scripts/gpu-check --json > seen.json"""
+
+
+class NoGpu(Exception):
+    """There is nothing to check here; the text says why, and what to do."""
+
+
+class OutOfTime(BaseException):
+    """The whole run has taken too long. Not an Exception: PySyft catches those."""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "scripts/gpu-check",
+        description="Check each promise of docs/gpus.md on this host, with real datasites and real trainings.",
+        epilog=_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--list", action="store_true", help="say what each check looks at, and end")
+    made.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    made.add_argument(
+        "--limit", type=_seconds, default=_LIMIT, metavar="SECONDS", help=f"give up after that time ({_LIMIT})"
+    )
+    return made
+
+
+def _seconds(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number of seconds from 1 on")
+    return int(word)
+
+
+def run(words: list[str]) -> Exit:
+    """The whole program. Wrong usage ends it by argparse, with 2."""
+    asked = parser().parse_args(words)
+    if asked.list:
+        print("\n".join(f"{name:12} {check.promise}" for name, check in CHECKS.items()))
+        return Exit.HOLDS
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _checked(asked.limit, as_json=asked.json)
+    except NoGpu as why:
+        _print([], None, str(why), Exit.NO_GPU, as_json=asked.json)
+        return Exit.NO_GPU
+    except KeyboardInterrupt:
+        print("interrupted; everything that was started has been ended", file=sys.stderr)
+        return Exit.INTERRUPTED
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM ends a run as Ctrl-C does: by way of every ``finally``."""
+    raise KeyboardInterrupt
+
+
+def _checked(limit: int, *, as_json: bool) -> Exit:
+    cards = usable_cards(host.cards)
+    _progress("torch", "what it sees")
+    try:
+        seen = host.torch_sees([card.uuid for card in cards if card.usable])
+    except (Unmeasured, subprocess.TimeoutExpired) as error:
+        raise NoGpu(f"torch does not run here: {error}") from error
+    usable_torch(seen)
+    remains: list[str] = []
+    with world.room("gpu-check", remains) as folder:
+        findings = _all(cards, seen, folder, limit)
+    findings += [Finding("left behind", "nothing is left", State.BROKEN, what) for what in remains]
+    code, setting = exit_code(findings), _setting(cards, seen)
+    _print(findings, setting, in_words(findings), code, as_json=as_json)
+    return code
+
+
+# --- whether there is anything to check ---
+
+
+def usable_cards(look: Callable[[], tuple[Card, ...]]) -> tuple[Card, ...]:
+    """Raises NoGpu."""
+    try:
+        cards = look()
+    except Unmeasured as error:
+        raise NoGpu(
+            f"{error}. After an upgrade of the driver the old kernel module may still be loaded: reboot, and try again."
+        ) from error
+    if not cards:
+        raise NoGpu(
+            "There is no NVIDIA GPU here: NVML finds no driver, or a driver without a GPU. Install NVIDIA's driver, so "
+            "that nvidia-smi lists the GPU; a container has to be given the GPU and the driver's utility libraries."
+        )
+    if not any(card.usable for card in cards):
+        told = "; ".join(f"{card.label}: {card.trouble or 'in MIG mode, without an instance'}" for card in cards)
+        raise NoGpu(f"No GPU here can be used: {told}.")
+    return cards
+
+
+def usable_torch(seen: host.Torch) -> None:
+    """Raises NoGpu."""
+    if not seen.cuda:
+        plain = seen.version.partition("+")[0]
+        raise NoGpu(
+            f"The installed torch ({seen.version}) is built without CUDA, so it cannot use the GPU. Install the build "
+            f"with CUDA, on Linux the wheel without +cpu: `.venv/bin/pip install 'torch==={plain}'`; nvidia-smi shows "
+            "up to which CUDA the driver goes."
+        )
+    if not any(seen.devices.values()):
+        why = next(filter(None, seen.errors.values()), "it sees none")
+        raise NoGpu(
+            f"torch {seen.version} (CUDA {seen.cuda}) cannot use the GPU: {why.rstrip('.')}. The driver may be older "
+            "than that CUDA (see nvidia-smi), or this user may not open /dev/nvidia*."
+        )
+
+
+# --- the checks ---
+
+
+def _all(cards: tuple[Card, ...], seen: host.Torch, folder: Path, limit: int) -> list[Finding]:
+    wishes = compare.wishes(cards)
+    findings: list[Finding] = []
+    with (
+        contextlib.redirect_stdout(io.StringIO()),  # PySyft's client talks; standard output is for the answer
+        plant(folder / "fleet", {name: wish.asked for name, wish in wishes.items()}) as made,
+        _alarm(limit) as over,
+    ):
+        scene = Scene(cards, seen, wishes, folder, made)
+        for name, check in CHECKS.items():
+            _progress(name, check.promise)
+            findings.append(_one(name, check, scene, findings, over))
+    _clear()
+    return findings
+
+
+def _one(name: str, check: Check, scene: Scene, before: list[Finding], over: Callable[[], bool]) -> Finding:
+    def undone(why: str) -> Finding:
+        return Finding(name, check.promise, State.UNCHECKED, why)
+
+    if over():
+        return undone("out of time")
+    if check.needs_fleet and any(one.check == "placement" and one.state is State.UNCHECKED for one in before):
+        return undone("the fleet did not come up")
+    try:
+        return judged(name, check.promise, *check.look(scene))
+    except Skipped as why:
+        return Finding(name, check.promise, State.SKIPPED, str(why))
+    except OutOfTime:
+        return undone("out of time")
+    except Exception as error:  # noqa: BLE001 - PySyft, torch and the driver throw what they like; the others go on
+        return undone(f"{'' if isinstance(error, Unmeasured) else type(error).__name__ + ': '}{error}")
+
+
+@contextlib.contextmanager
+def _alarm(limit: int) -> Iterator[Callable[[], bool]]:
+    """Raises OutOfTime in whatever is under way when the time is up, be it a call that waits for a GPU for ever."""
+    end = time.monotonic() + limit
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        raise OutOfTime
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(limit)
+    try:
+        yield lambda: time.monotonic() >= end
+    finally:
+        signal.alarm(0)
+
+
+# --- what is said ---
+
+
+def _setting(cards: tuple[Card, ...], seen: host.Torch) -> Setting:
+    gpus = tuple(f"{card.label}: {card.name}, {card.memory_bytes // compare.MIB} MiB" for card in cards)
+    return Setting(gpus, seen.version, version("datasite-fleet"), datetime.now(UTC).strftime("%Y-%m-%d"))
+
+
+def _print(findings: list[Finding], setting: Setting | None, verdict: str, code: Exit, *, as_json: bool) -> None:
+    _clear()
+    if as_json:
+        print(json.dumps(document(findings, setting, verdict, code), indent=2))
+        return
+    if setting is not None:
+        print(setting.in_words(), table(findings), sep="\n\n", end="\n\n")
+    print(verdict)
+
+
+def _progress(name: str, what: str) -> None:
+    """On a terminal one line that is written over; otherwise plain lines. Never on standard output."""
+    line, shown = f"gpu-check {name}: {what}", sys.stderr.isatty()
+    print(f"\r\033[K{line}" if shown else line, end="" if shown else "\n", file=sys.stderr, flush=True)
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
