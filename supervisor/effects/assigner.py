@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.effects.gpus import Gpus, Inventory
-from supervisor.policy.placement import Card, ImpossibleGpus, Placement, place, requests_of, sees_others, wants_any
+from supervisor.policy.placement import (
+    Card,
+    ImpossibleGpus,
+    Placement,
+    keeping,
+    place,
+    requests_of,
+    sees_others,
+    wants_any,
+)
 from supervisor.spec import FleetConfig
 
 FILE = "gpus.json"
@@ -32,18 +41,21 @@ class Assigner:
     def start(self, config: FleetConfig, survivors: Mapping[str, tuple[str, ...] | None]) -> None:
         """Place everybody before anything starts. ``survivors``: who runs, with the GPUs of its launch.
 
-        They keep theirs if that leaves the others what they ask for. Raises ImpossibleGpus, and nothing is changed.
+        They keep theirs if that leaves the others what they ask for, and while the GPUs cannot be seen. Raises
+        ImpossibleGpus, and nothing is changed.
         """
         seen = self.look(config)
         launched = {name: uuids for name, uuids in survivors.items() if uuids is not None}
         self._kept = Placement(self._kept.assignments | launched)
         made = self.placed(config, seen.cards, survivors)
-        if made.problems and survivors:
+        if seen.trouble:
+            made = keeping(made, requests_of(config), launched)
+        elif made.problems and survivors:
             made = self.placed(config, seen.cards, ())
         if made.problems:
             raise ImpossibleGpus({name: _with(why, seen) for name, why in made.problems.items()})
         if seen.trouble:
-            log.warning("%s: every line gets the CPU", seen.trouble)
+            log.warning("%s: every line that is not on a GPU already gets the CPU", seen.trouble)
         self._cards = seen.cards
         self.use(made)
 

@@ -112,6 +112,18 @@ def place(
     return Placement(assignments, problems, reasons, gone)
 
 
+def keeping(made: Placement, requests: Mapping[str, GpuRequest], held: Mapping[str, tuple[str, ...]]) -> Placement:
+    """``made`` of what could be seen, which may be nothing: whoever runs on GPUs stays on them, as what cannot be seen
+    just now is not gone."""
+    kept = {name: uuids for name, uuids in held.items() if uuids and name in requests and requests[name].mode != "none"}
+    return Placement(
+        made.assignments | kept,
+        {name: why for name, why in made.problems.items() if name not in kept},
+        made.reasons | {name: f"{in_words(requests[name])}: as before, the GPUs cannot be seen" for name in kept},
+        tuple(name for name in made.moved if name not in kept),
+    )
+
+
 def sees_others(had: tuple[str, ...] | None, has: tuple[str, ...], cards: Collection[Card]) -> bool:
     """Whether a process that was launched with ``had`` has to be launched anew. None: without any assignment, so that
     it sees every card there is."""

@@ -94,7 +94,22 @@ def test_a_hung_driver_costs_auto_lines_their_gpu_only(tmp_path: Path, caplog: p
     made = assigner(tmp_path, trouble=HUNG.trouble)
     with caplog.at_level("WARNING", "fleet"):
         made.start(fleet(ALPHA), {})
-    assert ((), False, [f"{HUNG.trouble}: every line gets the CPU"]) == (made.of("alpha"), made.in_use, caplog.messages)
+    assert ((), False, [f"{HUNG.trouble}: every line that is not on a GPU already gets the CPU"]) == (
+        made.of("alpha"),
+        made.in_use,
+        caplog.messages,
+    )
+
+
+def test_a_hung_driver_takes_no_gpu_from_who_runs_on_one(tmp_path: Path) -> None:
+    """Nor one that was upgraded under the running lines: they are adopted as they are, `auto` or not, and no line that
+    asked for a GPU keeps the next supervisor from starting."""
+    made = assigner(tmp_path, trouble=HUNG.trouble)
+    survivors = {"alpha": ("GPU-0",), "beta": ("GPU-1",)}
+    made.start(fleet(ALPHA, BETA, DatasiteSpec("late", 1)), survivors)
+    assert [("GPU-0",), ("GPU-1",), ()] == [made.of(name) for name in ("alpha", "beta", "late")]
+    assert [False, False] == [made.sees_others(name, uuids) for name, uuids in survivors.items()]
+    assert (True, survivors | {"late": ()}) == (made.in_use, read_assignments(tmp_path / FILE))
 
 
 def test_where_nobody_wants_a_gpu_nobody_looks(tmp_path: Path) -> None:

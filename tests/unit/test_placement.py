@@ -285,6 +285,19 @@ def test_who_is_moved() -> None:
     assert ("a",) == place(requests, TWO, had, ["a", "b", "d"]).moved
 
 
+def test_what_cannot_be_seen_is_not_gone() -> None:
+    """Who runs on a GPU stays there while the driver does not answer; not who wants none any more, has left, or had
+    none. Who asks for one anew is still told that there is none."""
+    requests = {"a": AUTO, "b": ONE, "c": NONE, "d": AUTO, "new": ONE}
+    held = {"a": gpu(0), "b": gpu(1), "c": gpu(2), "d": (), "gone": gpu(3)}
+    made = placement.keeping(place(requests, [], held, held), requests, held)
+    assert {"a": gpu(0), "b": gpu(1), "c": (), "d": (), "new": ()} == made.assignments
+    assert ({"new": "there is no GPU on this host"}, ("c",)) == (made.problems, made.moved)
+    whys = {name: made.reasons[name] for name in "abc"}
+    unseen = "as before, the GPUs cannot be seen"
+    assert {"a": f"auto: {unseen}", "b": f"1 GPU: {unseen}", "c": "gpu: none"} == whys
+
+
 SEES = [
     (None, (), [], False),
     (None, (), TWO, True),
