@@ -11,6 +11,7 @@ import importlib.util
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -29,9 +30,18 @@ class Books:
         self.limits: dict[int, float] = {}
 
     def visible(self) -> list[list[str]]:
-        rows = [line.split() for line in self._cards.read_text().splitlines() if line.startswith("GPU-")]
+        rows = [line.split() for line in self._cards.read_text().splitlines()]
+        gpus = [row for row in rows if row[0].startswith("GPU-") and "m" not in row[4]]
+        parts = [[row[1], row[2], row[3], "", "", *row[4:]] for row in rows if row[1].startswith("MIG-")]
         wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return rows if wanted is None else [row for uuid in wanted.split(",") for row in rows if row[0] == uuid]
+        return gpus if wanted is None else [row for uuid in wanted.split(",") for row in gpus + parts if row[0] == uuid]
+
+    def is_available(self, touch: Callable[[], None]) -> bool:
+        """As torch does: it asks NVML if it is told to, but CUDA about a MIG instance."""
+        by_nvml = os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK") == "1"
+        if not by_nvml or os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
+            touch()
+        return bool(self.visible())
 
     def touched(self) -> bool:
         return self._touched_by == os.getpid()
@@ -79,7 +89,7 @@ def dress(torch: ModuleType) -> None:
     torch.Tensor.to, torch.nn.Module.to = _to(torch.Tensor.to, touch), _to(torch.nn.Module.to, touch)
     torch.version.cuda = "13.0"
     cuda.init = cuda.synchronize = cuda.empty_cache = touch
-    cuda.is_available = lambda: bool(books.visible())
+    cuda.is_available = lambda: books.is_available(touch)
     cuda.device_count = lambda: len(books.visible())
     cuda.is_initialized, cuda._is_in_bad_fork = books.touched, books.spoiled
     cuda.get_device_properties, cuda.set_per_process_memory_fraction = properties, books.limit
