@@ -66,6 +66,7 @@ PLACED = {
         TWO,
         {"a": gpu(1), "b": gpu(0)},
     ),
+    "all that a GPU has": ({"a": some(gib=80), "b": some(gib=80)}, TWO, {"a": gpu(0), "b": gpu(1)}),
     "not where others compute": ({"a": ONE}, [card(0, free_bytes=10 * GIB), card(1)], {"a": gpu(1)}),
     "not on a bad GPU": ({"a": AUTO, "b": ONE}, [card(0, trouble="lost"), card(1)], {"a": gpu(1), "b": gpu(1)}),
     "auto without a good GPU": ({"a": AUTO}, [card(0, trouble="lost")], {"a": ()}),
@@ -240,6 +241,12 @@ KEPT = {
         {"old": gpu(0)},
         (),
         {"new": gpu(1), "old": gpu(0)},
+    ),
+    "one that came back counts once": (
+        {"old": AUTO, "x": AUTO, "y": AUTO},
+        {"old": gpu(0)},
+        (),
+        {"old": gpu(0), "x": gpu(1), "y": gpu(0)},
     ),
     "who asks for memory goes where least of it is claimed": (
         {"a": some(gib=40), "b": some(gib=1), "c": some(gib=1), "new": some(gib=2)},
