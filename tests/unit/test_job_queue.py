@@ -1,0 +1,290 @@
+"""The queue of jobs when something beside it fails: the database, the inputs of one job, what jobs are forked from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import pytest
+from syft.service.job.job_stash import JobStatus
+from syft.service.queue.queue_stash import Status
+from syft.store.document_store_errors import NotFoundException
+
+from datasite_worker import strays
+from datasite_worker.activity import Activity
+from datasite_worker.jobs import queue as queue_module
+from datasite_worker.jobs import zygote as zygote_module
+from datasite_worker.jobs.inputs import Unobtainable
+from datasite_worker.jobs.process import Errand
+from datasite_worker.jobs.queue import JobQueue
+from datasite_worker.jobs.zygote import Gone, Zygote
+
+
+@dataclass
+class Job:
+    id: str
+    status: JobStatus = JobStatus.CREATED
+    resolved: bool = False
+    result: Any = None
+
+
+@dataclass
+class Item:
+    id: str
+    job_id: str
+    status: Status = Status.CREATED
+    resolved: bool = False
+    service: str = "service"
+    method: str = "method"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    value: Any
+
+    def unwrap(self) -> Any:
+        return self.value
+
+
+class Stash:
+    """Objects by id; ``full`` refuses to write, as a full disk does."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Any] = {}
+        self.full = False
+
+    def get_by_uid(self, _key: str, uid: str) -> Answer:
+        if uid not in self.kept:
+            raise NotFoundException
+        return Answer(copy(self.kept[uid]))
+
+    def get_by_status(self, _key: str, status: Status) -> Answer:
+        return Answer([copy(one) for one in self.kept.values() if one.status is status])
+
+    def update(self, _key: str, one: Any) -> Answer:
+        if self.full:
+            raise OSError("database or disk is full")
+        self.kept[one.id] = one
+        return Answer(one)
+
+
+class Server:
+    verify_key = "root"
+
+    def __init__(self) -> None:
+        self.job_stash, self.queue_stash = Stash(), Stash()
+
+
+class FakeZygote:
+    """Notes what it is asked for; ``gone``: cannot be spoken to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.gone = False
+
+    def run(self, tag: int, errand: dict[str, Any]) -> None:
+        if self.gone:
+            raise BrokenPipeError
+        self.asked.append(("run", errand["item"]))
+
+    def kill(self, tag: int) -> None:
+        self.asked.append(("kill", tag))
+
+
+class Inputs:
+    """Of ``bad`` items none can be looked at, of ``lost`` ones the inputs never come, of ``late`` ones not yet."""
+
+    bad, lost, late = "bad", "lost", "late"
+
+    def __init__(self, _server: Server) -> None:
+        return
+
+    def are_there(self, item: Item) -> bool:
+        if item.id == self.bad:
+            raise TypeError("of a kind that nobody expected")
+        if item.id == self.lost:
+            raise Unobtainable("its input was deleted")
+        return item.id != self.late
+
+
+class Rig:
+    def __init__(self, sessions: int = 3) -> None:
+        self.server, self.zygote = Server(), FakeZygote()
+        self.cut_off: list[tuple[str, str]] = []
+        self.queue = JobQueue(
+            self.server,
+            self.zygote,  # type: ignore[arg-type]  # takes its place
+            lambda _running: Errand("line", "/nowhere"),
+            Activity(lambda: None),
+            lambda job, why: self.cut_off.append((job, why)),
+            sessions,
+        )
+
+    def put(self, *names: str) -> None:
+        for name in names:
+            self.server.job_stash.kept[f"job-{name}"] = Job(f"job-{name}")
+            self.server.queue_stash.kept[name] = Item(name, f"job-{name}")
+        self.queue._look = True
+        self.queue._go_round()
+
+    def look(self) -> None:
+        """As when a job has queued another one."""
+        self.put()
+
+    @property
+    def began(self) -> list[Any]:
+        return [what for word, what in self.zygote.asked if word == "run"]
+
+    def job(self, name: str) -> Job:
+        found: Job = self.server.job_stash.kept[f"job-{name}"]
+        return found
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    monkeypatch.setattr(queue_module, "Inputs", Inputs)
+    return Rig()
+
+
+def test_a_job_whose_end_cannot_be_stored_does_not_run_again(rig: Rig) -> None:
+    """However often the store is looked at; it is marked as soon as the database takes it, and told of once."""
+    rig.put("a")
+    rig.server.job_stash.full = True
+    rig.queue._over(1, 9)
+    rig.look()
+    rig.look()
+    assert (["a"], JobStatus.CREATED, []) == (rig.began, rig.job("a").status, rig.cut_off)
+    rig.server.job_stash.full = False
+    rig.server.queue_stash.full = True
+    rig.look()
+    assert (["a"], Status.CREATED) == (rig.began, rig.server.queue_stash.kept["a"].status)
+    rig.server.queue_stash.full = False
+    rig.look()
+    why = "its process was ended by SIGKILL"
+    assert (JobStatus.INTERRUPTED, f"interrupted: {why}") == (rig.job("a").status, rig.job("a").result.message)
+    assert (["a"], [("service.method (job-a)", why)]) == (rig.began, rig.cut_off)
+    assert rig.server.queue_stash.kept["a"].resolved
+
+
+def test_whoever_wants_a_job_ended_waits_until_that_is_stored(rig: Rig) -> None:
+    """Not only until its process is gone."""
+    rig.put("a")
+    rig.server.job_stash.full = True
+    recall = queue_module._Recall("job-a", "killed on request")  # type: ignore[arg-type]  # a name does
+    rig.queue._recalled.append(recall)
+    rig.queue._go_round()
+    rig.queue._over(1, 9)
+    assert ("kill", 1) in rig.zygote.asked
+    assert not recall.over.is_set()
+    rig.server.job_stash.full = False
+    rig.look()
+    assert recall.over.is_set()
+    assert "interrupted: killed on request" == rig.job("a").result.message
+
+
+def test_one_job_that_cannot_run_holds_up_no_other(rig: Rig) -> None:
+    """One that cannot be looked at stays, one whose inputs never come is ended with the cause."""
+    rig.put(Inputs.bad, Inputs.lost, Inputs.late, "good")
+    assert ["good"] == rig.began
+    assert [Inputs.bad, Inputs.late] == list(rig.queue._waiting)
+    assert "interrupted: its input was deleted" == rig.job(Inputs.lost).result.message
+
+
+def test_the_order_stays_while_there_is_nothing_to_fork_from(rig: Rig) -> None:
+    """They are tried again in it."""
+    rig.zygote.gone = True
+    rig.put("a", "b", "c")
+    rig.look()
+    assert ([], ["a", "b", "c"], True) == (rig.began, list(rig.queue._waiting), rig.queue._starved)
+    rig.zygote.gone = False
+    rig.look()
+    assert ["a", "b", "c"] == rig.began
+
+
+def test_a_deleted_job_is_closed_and_never_taken_again(rig: Rig) -> None:
+    """It was deleted while it ran."""
+    rig.put("a")
+    del rig.server.job_stash.kept["job-a"]
+    rig.queue._over(1, 0x0100)
+    rig.look()
+    assert (["a"], True, []) == (rig.began, rig.server.queue_stash.kept["a"].resolved, rig.cut_off)
+
+
+def test_a_kill_from_another_thread_takes_back_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is told so."""
+    monkeypatch.setattr(queue_module, "Inputs", Inputs)
+    rig = Rig(sessions=1)
+    rig.put("a", "b")
+    killed: list[bool] = []
+    thread = threading.Thread(target=lambda: killed.append(rig.queue.kill(["job-b"], "killed on request")))  # type: ignore[list-item]
+    thread.start()
+    while thread.is_alive():
+        rig.queue._go_round()
+        thread.join(0.01)
+    assert ([True], ["a"], JobStatus.INTERRUPTED) == (killed, rig.began, rig.job("b").status)
+
+
+@pytest.fixture
+def channels() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with contextlib.closing(ours), contextlib.closing(theirs):
+        yield ours, theirs
+
+
+def test_a_job_that_cannot_be_forked_costs_no_other(
+    channels: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many processes, say: the zygote tells why, and lives on."""
+    ours, theirs = channels
+    life = zygote_module._Life(theirs, -1)
+    life._prepared = object()
+
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    life._fork(7, {})
+    said = "it could not be started: [Errno 11] Resource temporarily unavailable"
+    assert Gone(7, None, said) == Zygote(ours, -1, 0).hear()
+
+
+ORPHANS = """
+import json, os, subprocess, sys
+from datasite_worker import strays
+from datasite_worker.process import become_subreaper
+become_subreaper()
+score = strays.marked()
+quiet = subprocess.DEVNULL
+sleep = lambda: subprocess.Popen(["/bin/sleep", "600"], start_new_session=True, env={}, stdout=quiet, stderr=quiet).pid
+own = sleep()
+child = os.fork()
+if child == 0:
+    strays.mark()
+    print(sleep(), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+strays.end_orphans(score)
+print(own, flush=True)
+"""
+
+
+@pytest.mark.skipif(strays.marked() is None, reason="this process has the highest score already")
+def test_what_a_marked_process_left_is_ended_and_nothing_else() -> None:
+    """Known in a session of its own, without environment or files that tell whose it was."""
+    told = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=True, timeout=60)
+    orphan, own = json.loads(f"[{','.join(told.stdout.split())}]")
+    try:
+        assert [False, True] == [psutil.pid_exists(orphan), psutil.pid_exists(own)]
+    finally:
+        psutil.Process(own).kill()
