@@ -2,11 +2,11 @@
 
 import gc
 import logging
-from importlib import import_module
 
 import requests
 import syft
 import torch
+import torch._dynamo
 import uvicorn
 from syft.protocol.data_protocol import get_data_protocol
 
@@ -16,17 +16,14 @@ import datasite_worker.jobs.process
 import datasite_worker.server
 import datasite_worker.threads
 from datasite_worker.process import OURS
-from datasite_worker.rehearsal import forget, rehearse
+from datasite_worker.rehearsal import rehearse
 
 __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]
 
+# torch._dynamo is above because the first optimizer of a process imports it: more than a second of CPU, in every job.
+
 # PySyft reads its protocol's history on the first request: once here, instead of 0.1 s and 12 MB in every worker.
 get_data_protocol()
-
-# The first optimizer of a process imports it: more than a second of CPU, in every job. Last, as it then fills the room
-# that is made before: small holes everywhere, which could not be given back.
-forget()
-import_module("torch._dynamo")
 
 # Reads through all that is mapped, to find what stays where it is.
 datasite_worker.threads.openblas()

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import io
-import linecache
 import logging
-from abc import ABCMeta
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from pathlib import Path
@@ -48,25 +45,6 @@ def rehearse() -> None:
             _perform()
     except Exception:
         logger.warning("the rehearsal failed; workers will take more memory", exc_info=True)
-
-
-def forget() -> None:
-    """Let go of 10 MB that imports kept and nobody asks for again: sources, which decorators looked at; and which class
-    is no subclass of which, where PySyft tries hundreds against hundreds."""
-    linecache.clearcache()
-    for kind in _abstract_classes():
-        kind._abc_caches_clear()  # type: ignore[attr-defined]  # typeshed leaves out what is "for debugging or testing"
-    gc.collect()
-
-
-def _abstract_classes() -> list[ABCMeta]:
-    found: set[type] = set()
-    left: list[type] = [object]
-    while left:
-        new = set(type.__subclasses__(left.pop())) - found
-        found |= new
-        left += new
-    return [kind for kind in found if isinstance(kind, ABCMeta)]
 
 
 class _InMemory(server.SettledDatasite):

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import _abc
 import json
-import linecache
 import subprocess
 import sys
-from abc import ABC
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from datasite_worker import rehearsal
 
 PRELOADED = """
 import gc, json, logging, os, sys, threading
@@ -107,17 +102,3 @@ def test_a_worker_imports_nothing_and_shares_most_of_its_memory(tmp_path: Path) 
     assert [200, 200] == found["answers"]
     assert [] == found["new"]
     assert 37 > found["private"]
-
-
-def test_what_imports_kept_and_nobody_needs_is_forgotten() -> None:
-    """Sources, and the answers of abstract classes; both can be had again."""
-
-    class Kind(ABC):  # noqa: B024 - only asked who belongs to it
-        pass
-
-    linecache.getlines(__file__)
-    assert not issubclass(int, Kind)
-    kept = len(_abc._get_dump(Kind)[2])
-    rehearsal.forget()
-    assert (1, 0, {}) == (kept, len(_abc._get_dump(Kind)[2]), linecache.cache)
-    assert not issubclass(int, Kind)
