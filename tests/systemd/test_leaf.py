@@ -1,6 +1,6 @@
 """A unit whose lines are held by control groups can be started again: with the real systemd, of whichever version.
 
-Seen from the kernel's side in ``tests/real/test_kernel_limits.py``; here it is what systemd does about it.
+Seen from the kernel's side in ``tests/kernel/test_groups.py``; here it is what systemd does about it.
 """
 
 from __future__ import annotations

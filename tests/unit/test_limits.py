@@ -109,6 +109,12 @@ def test_cpu_is_told_after_a_while_and_restarts_nobody() -> None:
     assert WorkerState.READY is last.state
 
 
+def test_a_line_that_the_kernel_holds_back_is_said_to_be() -> None:
+    """It may be, a tenth of a second at a time, with a share far below its limit: the share alone would tell nothing."""
+    load = Load(cpu=12.0, cpu_limit=30.0, cpu_looks=3, kernel=True)
+    assert {"cpu": "takes 12 of 30 % CPU, and is held back"} == limits.pressure(Pressure(), load).reached
+
+
 def test_a_line_that_pauses_now_and_then_is_told_once() -> None:
     """At its CPU limit for three looks, it is at it until three looks in a row were below; the words are the last ones
     of when it was."""

@@ -1,7 +1,6 @@
 """Control groups of a real kernel: who takes too much memory is ended for it, who computes too much is held back.
 
-Needs root and a cgroup v2 that controls memory and CPU, as any host has that systemd booted in the last years. The groups
-are a test's own; nobody else is moved or limited.
+Small processes stand for the lines here; ``test_lines`` has real ones.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,42 +21,10 @@ from supervisor.effects.cgroups import FREES, LEAF, LINES, Cgroups
 from supervisor.effects.evidence import Evidence
 from supervisor.effects.processes import cause_of_code
 from supervisor.record import ExitKind
+from tests.kernel.unit import SERVICE
 from tests.real.harness import eventually
 
 MB = 10**6
-ROOT = Path("/sys/fs/cgroup")
-SERVICE = "fleet-test.service"
-
-
-def obstacle() -> str:
-    if os.geteuid() != 0:
-        return "making control groups needs root"
-    with suppress(OSError):
-        if {"memory", "cpu"} <= set((ROOT / "cgroup.controllers").read_text().split()):
-            return ""
-    return f"{ROOT} is no cgroup v2 that controls memory and CPU"
-
-
-_OBSTACLE = obstacle()
-pytestmark = pytest.mark.skipif(bool(_OBSTACLE), reason=_OBSTACLE or "control groups can be made here")
-
-
-@pytest.fixture
-def unit() -> Iterator[Path]:
-    """A group as systemd delegates one; what is left in it afterwards is killed."""
-    above = ROOT / f"fleet-test-{os.getpid()}"
-    group = above / SERVICE
-    for folder in (ROOT, above):
-        folder.mkdir(exist_ok=True)
-        (folder / "cgroup.subtree_control").write_text("+memory +cpu")
-    group.mkdir()
-    os.setxattr(group, "trusted.delegate", b"1")
-    yield group
-    (above / "cgroup.kill").write_text("1")
-    eventually(lambda: "populated 0" in (above / "cgroup.events").read_text(), 30.0)
-    for folder in sorted(above.rglob("*/"), reverse=True):
-        folder.rmdir()
-    above.rmdir()
 
 
 def inside(group: Path, what: Callable[[], Any]) -> Any:
@@ -75,7 +41,7 @@ def inside(group: Path, what: Callable[[], Any]) -> Any:
     try:
         return ours.recv()
     finally:
-        process.join(30.0)
+        os.waitpid(process.pid or 0, 0)  # its sentinel would wait for the lines, which have inherited it, as well
 
 
 def line(groups: Cgroups, name: str, work: Callable[[], object]) -> int:
