@@ -92,7 +92,9 @@ def _append_to(log: str) -> None:
     """The datasite turns its log over when it is full. Who writes to it beside the datasite follows that, and must not
     turn it over too."""
     ours = logging.getLogger(__name__.partition(".")[0])
-    ours.handlers = [one for one in ours.handlers if not isinstance(one, RotatingFileHandler)]
+    for one in [one for one in ours.handlers if isinstance(one, RotatingFileHandler)]:
+        ours.removeHandler(one)
+        one.close()
     if log:
         handler = WatchedFileHandler(log, encoding="utf-8")
         handler.setFormatter(logging.Formatter(LOG_FORMAT))

@@ -52,9 +52,8 @@ def pressure(before: Pressure, load: Load) -> Pressure:
     elif _share(load) >= (CLEAR if memory in before.near or memory in before.reached else NEAR):
         near[memory] = _memory(load)
     if load.cpu_limit and load.cpu_looks >= LOOKS:
-        words = (
-            f"{_whose(load)} {load.cpu:.0f} of {load.cpu_limit:g} % CPU{', and is held back' if load.kernel else ''}"
-        )
+        held = ", and is held back" if load.kernel else ""
+        words = f"{_whose(load)} {load.cpu:.0f} of {load.cpu_limit:g} % CPU{held}"
         reached[cpu] = before.reached.get(cpu, words) if load.cpu_calm else words
     if load.oom_kills:
         reached[OOM] = out_of_memory(load)

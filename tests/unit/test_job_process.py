@@ -20,6 +20,8 @@ def ours() -> Iterator[logging.Logger]:
     logger = logging.getLogger("datasite_worker")
     kept = logger.handlers, logger.level, logger.propagate
     yield logger
+    for handler in set(logger.handlers) - set(kept[0]):
+        handler.close()
     logger.handlers, logger.level, logger.propagate = kept
 
 
