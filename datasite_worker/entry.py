@@ -40,9 +40,10 @@ def _become(order: LaunchOrder) -> None:
 
 
 def _made(order: LaunchOrder) -> Any:
-    from datasite_worker import gpu
+    from datasite_worker import chance, gpu
     from datasite_worker.datasite import FactoryDatasite, limit_threads
 
+    chance.draw_afresh()
     limit_threads(order.threads)
     gpu.limit_memory(order.gpu_memory_bytes)
     return FactoryDatasite.from_order(order, os.getpid())

@@ -36,7 +36,7 @@ from syft.types.datetime import DateTime
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
-from datasite_worker import gpu, threads
+from datasite_worker import chance, gpu, threads
 from datasite_worker.containment import contained
 from datasite_worker.credentials import identity
 from datasite_worker.jobs import stores
@@ -80,6 +80,7 @@ def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> No
     """Run that job to its end. ``nudge`` is called when it has queued another one."""
     told = Errand(**errand)
     setproctitle.setproctitle(f"fleet: {told.datasite}, job {told.title}")
+    chance.draw_afresh()
     threads.use(told.threads)
     gpu.limit_memory(told.gpu_memory_bytes)
     action_service.execute_byte_code = contained(action_service.execute_byte_code)

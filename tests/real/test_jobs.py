@@ -73,6 +73,13 @@ def wait_for_file(place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN20
     return "seen"
 
 
+def draw():  # type: ignore[no-untyped-def]  # noqa: ANN201 - PySyft ships its source
+    import numpy
+    import torch
+
+    return [numpy.random.random(), torch.rand(1, dtype=torch.float64).item()]
+
+
 def leave():  # type: ignore[no-untyped-def]  # noqa: ANN201 - PySyft ships its source
     import os
 
@@ -179,6 +186,12 @@ def test_a_job_is_a_process_below_the_datasite(solo: Alone, run: Callable[..., A
     pid = value(run(say_pid))
     assert pid not in (solo.process.pid, zygote_of(solo).pid)
     eventually(lambda: not psutil.pid_exists(pid), 10)
+
+
+def test_no_two_jobs_draw_the_same_random_numbers(run: Callable[..., Any], client: Any) -> None:
+    """Though they are forked from one process; nor does the datasite draw them."""
+    drawn = [value(job) for job in [run(draw) for _ in range(3)]] + [client.code.draw().get() for _ in range(2)]
+    assert 10 == len({number for numbers in drawn for number in numbers})
 
 
 def test_no_more_than_the_sessions_and_the_rest_in_order(solo: Alone, run: Callable[..., Any], tmp_path: Path) -> None:
