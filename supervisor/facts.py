@@ -112,8 +112,8 @@ class Load:
     """What one worker takes of what it may. Memory in bytes, CPU in percent of one core; a limit of 0 is none.
 
     ``…_looks``: for how many looks in a row it has been at its limit; ``cpu_calm``: for how many it has not been.
-    ``kernel``: a control group holds it there. ``oom_kills``: processes of it that the kernel has ended since the last
-    look, for want of memory; ``oom_limit``: which limit that was.
+    ``kernel``: a control group holds its memory there; ``cpu_kernel``: its CPU. ``oom_kills``: processes of it that the
+    kernel has ended since the last look, for want of memory; ``oom_limit``: which limit that was.
     ``of_host``: the figures are those of all lines together, of which this is the biggest.
     """
 
@@ -125,6 +125,7 @@ class Load:
     cpu_looks: int = 0
     cpu_calm: int = 0
     kernel: bool = False
+    cpu_kernel: bool = False
     oom_kills: int = 0
     oom_limit: str = ""
     of_host: bool = False

@@ -53,12 +53,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class _Ooms:
-    """What the kernel had counted of a line when last it ended a process of it: these, and how often its own limit and
-    the host's were hit; when that was, and which limit it was for."""
+    """What the kernel has counted of a line: processes that it ended, and how often its own limit and the host's were
+    hit. When it last ended one, and for which limit. ``base``: the counts of the two limits at the look before, as a
+    limit is hit, and counted, a moment before a process is ended for it."""
 
     kills: int
     own: int
     hosts: int
+    base: tuple[int, int] = (0, 0)
     rose: float = float("-inf")
     limit: str = ""
 
@@ -147,7 +149,10 @@ class Cgroups:
             self._write(folder / _FILES[controller], wanted[controller])
         # Swapped out, a line would go on growing, on the disk that all share.
         if self.holds("memory") and (folder / _SWAP).exists():
-            self._write(folder / _SWAP, "0" if memory else _NO_LIMIT)
+            try:
+                (folder / _SWAP).write_text("0" if memory else _NO_LIMIT)
+            except OSError as error:
+                log.debug("%s: what is swapped out does not count: %s", folder, error.strerror)
 
     def _write(self, file: Path, value: str) -> None:
         self._refused.discard(file)
@@ -182,23 +187,26 @@ class Cgroups:
             return None
 
     def _look_for_ooms(self, name: str, folder: Path) -> _Ooms:
-        before, now = self._ooms.get(name), self._counted(folder)
-        if before is not None and now.kills <= before.kills:
-            return before
-        if before is not None:
-            now = replace(now, rose=time.monotonic(), limit=self._limit_of(folder, before, now))
+        now = self._counted(folder)
+        before = self._ooms.get(name, now)
+        if now.kills > before.kills:
+            now = replace(now, rose=time.monotonic(), limit=self._limit_of(folder, before.base, now))
+        else:
+            now = replace(before, own=now.own, hosts=now.hosts, base=(before.own, before.hosts))
         self._ooms[name] = now
         return now
 
     def _counted(self, folder: Path) -> _Ooms:
         hosts = _count(self._lines / "memory.events.local", "oom") if self._lines is not None else 0
         events = folder / "memory.events"
-        return _Ooms(_count(events, "oom_kill"), _count(events, "oom"), hosts)
+        own = _count(events, "oom")
+        return _Ooms(_count(events, "oom_kill"), own, hosts, base=(own, hosts))
 
-    def _limit_of(self, folder: Path, before: _Ooms, now: _Ooms) -> str:
-        if now.own > before.own:
+    def _limit_of(self, folder: Path, before: tuple[int, int], now: _Ooms) -> str:
+        own, hosts = before
+        if now.own > own:
             return f"its own limit of {_gb(folder)} GB (max_memory_usage_gb)"
-        if now.hosts > before.hosts and self._lines is not None:
+        if now.hosts > hosts and self._lines is not None:
             return f"the host's limit of {_gb(self._lines)} GB for all lines (host: max_memory_usage_gb)"
         return "the machine had no more"
 

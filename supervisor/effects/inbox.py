@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Inbox:
     def __init__(self, pulse_path: Path) -> None:
         self._selector = selectors.EpollSelector()
         self._posted: deque[Any] = deque()
+        self._ringing = threading.Lock()  # held by who uses the bell from another thread, and by who closes it
+        self._closed = False
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._signal_read, self._signal_write = socket.socketpair()
         self._pulses = _pulse_socket(pulse_path)
@@ -53,8 +56,11 @@ class Inbox:
         self._selector.register(self._signal_read, selectors.EVENT_READ, self._read_signals)
 
     def post(self, message: Any) -> None:
+        """Has no effect once this is closed: a thread may outlive that by a moment."""
         self._posted.append(message)
-        os.eventfd_write(self._bell, 1)
+        with self._ringing:
+            if not self._closed:
+                os.eventfd_write(self._bell, 1)
 
     def catch(self, *numbers: signal.Signals) -> None:
         """Turn these signals into ``Signalled`` messages. The handler itself does nothing: the C layer writes the
@@ -104,7 +110,9 @@ class Inbox:
         self._pulse_path.unlink(missing_ok=True)
         for resource in (self._selector, self._pulses, self._signal_read, self._signal_write):
             resource.close()
-        os.close(self._bell)
+        with self._ringing:
+            self._closed = True
+            os.close(self._bell)
 
 
 def _do_nothing(number: int, frame: Any) -> None:

@@ -127,6 +127,8 @@ class Watcher:
                 pinned = self._read()
                 self.look(pinned.config, pinned.records, clock.monotonic())
             except Exception:
+                if self._over.is_set():
+                    return  # who takes our facts has gone
                 log.exception("looking at what lines take failed; trying again in %g s", self._period)
 
     def close(self) -> None:
@@ -163,9 +165,10 @@ class Watcher:
         seen = self._by_kernel(spec.name, before, look.now) or self._by_hand(before, look, asked.memory)
         seen = _counted(before, seen, asked.memory, asked.cpu_percent)
         self._seen[spec.name] = seen
-        kernel = seen.kernel and "memory" in self._cgroups.held_of(spec.name, pid)
+        held = self._cgroups.held_of(spec.name, pid)
         kills = max(0, seen.oom_kills - before.oom_kills) if before.kernel else 0
-        load = _loaded(seen, asked.memory, asked.cpu_percent, kernel=kernel)
+        load = _loaded(seen, asked.memory, asked.cpu_percent, kernel=seen.kernel and "memory" in held)
+        load = replace(load, cpu_kernel=seen.kernel and "cpu" in held)
         return replace(load, oom_kills=kills, oom_limit=seen.oom_limit if kills else "")
 
     def _by_kernel(self, name: str, before: _Seen, now: float) -> _Seen | None:
@@ -199,7 +202,8 @@ class Watcher:
             return
         self._all = _counted(self._all, self._sum(look.now, loads), look.host.memory, look.host.cpu_percent)
         kernel = self._all.kernel and "memory" in self._cgroups.held and all(load.kernel for load in loads.values())
-        load = replace(_loaded(self._all, look.host.memory, look.host.cpu_percent, kernel=kernel), of_host=True)
+        load = _loaded(self._all, look.host.memory, look.host.cpu_percent, kernel=kernel)
+        load = replace(load, of_host=True, cpu_kernel=self._all.kernel and "cpu" in self._cgroups.held)
         before, self.host = self.host, limits.pressure(self.host, load)
         for event in limits.of_all(before, self.host):
             self._post(event)

@@ -124,10 +124,9 @@ def _weighed(before: WorkerRecord, after: WorkerRecord, fact: LoadSeen) -> Itera
 def _relieved(before: WorkerRecord, after: WorkerRecord) -> Iterator[Event]:
     """What a process was near to, or had reached, ends with it; who comes after it tells anew."""
     felt = before.status.limited.keys() if before.status else set()
-    for name in sorted(before.pressure.near.keys() | before.pressure.reached.keys() | felt):
-        yield _event(
-            after, EventKind.LIMIT_CLEARED, f"its process, which was at its limit of {name}, ended", cause=name
-        )
+    for name in sorted((before.pressure.near.keys() | before.pressure.reached.keys() | felt) - {limits.OOM}):
+        text = f"its process, which was near or at {limits.in_words(name)}, ended"
+        yield _event(after, EventKind.LIMIT_CLEARED, text, cause=name, generation=before.generation, pid=before.pid)
 
 
 def _felt(old: dict[str, str], new: dict[str, str], after: WorkerRecord) -> Iterator[Event]:

@@ -52,7 +52,7 @@ def pressure(before: Pressure, load: Load) -> Pressure:
     elif _share(load) >= (CLEAR if memory in before.near or memory in before.reached else NEAR):
         near[memory] = _memory(load)
     if load.cpu_limit and load.cpu_looks >= LOOKS:
-        held = ", and is held back" if load.kernel else ""
+        held = f", and {'are' if load.of_host else 'is'} held back" if load.cpu_kernel else ""
         words = f"{_whose(load)} {load.cpu:.0f} of {load.cpu_limit:g} % CPU{held}"
         reached[cpu] = before.reached.get(cpu, words) if load.cpu_calm else words
     if load.oom_kills:
@@ -76,13 +76,18 @@ def cpu_looks(looks: int, calm: int, *, at_limit: bool) -> tuple[int, int]:
 
 def changes(old: Pressure, new: Pressure) -> Iterator[tuple[EventKind, str, str]]:
     """What is told, of which limit, in words: once when it comes near, when it is reached, and when it is neither. What
-    the kernel ends is told each time, by others."""
+    the kernel ends is told each time, by others, and is no state that could be left."""
     for name in sorted(new.near.keys() - old.near.keys() - old.reached.keys()):
         yield EventKind.LIMIT_NEAR, name, f"near a limit: {new.near[name]}"
     for name in sorted(new.reached.keys() - old.reached.keys() - {OOM}):
         yield EventKind.LIMIT_REACHED, name, f"limit reached: {new.reached[name]}"
-    for name in sorted((old.near.keys() | old.reached.keys()) - new.near.keys() - new.reached.keys()):
-        yield EventKind.LIMIT_CLEARED, name, f"no longer near {_NAMES.get(name, f'its limit of {name}')}"
+    for name in sorted((old.near.keys() | old.reached.keys()) - new.near.keys() - new.reached.keys() - {OOM}):
+        yield EventKind.LIMIT_CLEARED, name, f"no longer near {in_words(name)}"
+
+
+def in_words(name: str) -> str:
+    """That limit, for people: those of the supervisor and those that workers keep."""
+    return _NAMES.get(name, f"its limit of {name.replace('_', ' ')}")
 
 
 def of_all(old: Pressure, new: Pressure) -> tuple[Event, ...]:
@@ -93,7 +98,7 @@ def of_all(old: Pressure, new: Pressure) -> tuple[Event, ...]:
     )
 
 
-_NAMES = {OOM: "its limit of memory", HOST_MEMORY: "the host's limit of memory", HOST_CPU: "the host's limit of cpu"}
+_NAMES = {HOST_MEMORY: "the host's limit of memory", HOST_CPU: "the host's limit of cpu"}
 
 
 def why_end(load: Load) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from tests.real.harness import PATIENCE
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of this folder needs such a kernel; real processes get more time than pure functions."""
     why = obstacle()
+    if why and os.environ.get("FLEET_TEST_KERNEL"):
+        raise pytest.UsageError(f"this kernel was booted for these tests, and {why}")
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(420 * PATIENCE), append=False)
             if why:
-                item.add_marker(pytest.mark.skip(reason=why))
+                item.add_marker(pytest.mark.skip(reason=f"{why}; scripts/kernel-test boots a kernel for it"))
 
 
 @pytest.fixture

@@ -226,6 +226,21 @@ def test_each_end_by_the_kernel_names_the_limit_of_its_own_time(kernel: Kernel, 
     ] == said
 
 
+def test_a_limit_that_was_hit_weeks_ago_is_no_cause_now(kernel: Kernel, groups: Cgroups) -> None:
+    """Another line's end for the host's limit; but the host's limit is hit a moment before a process ends for it."""
+    kernel.say("memory.events", "oom 0\noom_kill 0\n")
+    (kernel.lines / "memory.max").write_text("8000000000\n")
+    groups.make("alpha")
+    (kernel.lines / "memory.events.local").write_text("oom 1\noom_kill 1\n")
+    assert ["", ""] == [groups.out_of_memory("alpha") for _ in range(2)]
+    kernel.say("memory.events", "oom 0\noom_kill 1\n")
+    assert "the machine had no more" == groups.out_of_memory("alpha")
+    (kernel.lines / "memory.events.local").write_text("oom 2\noom_kill 1\n")
+    groups.out_of_memory("alpha")
+    kernel.say("memory.events", "oom 0\noom_kill 2\n")
+    assert groups.out_of_memory("alpha").startswith("the host's limit of 8 GB")
+
+
 def test_the_hosts_limit_and_the_machines_end_are_others(kernel: Kernel, groups: Cgroups) -> None:
     """The line itself had room."""
     kernel.say("memory.events", "oom 0\noom_kill 0\n")

@@ -42,6 +42,20 @@ def inbox(tmp_path: Path) -> Iterator[Inbox]:
     opened.close()
 
 
+def test_who_comes_too_late_to_a_closed_inbox_harms_nobody(tmp_path: Path) -> None:
+    """A thread may outlive it by a moment: its number may be another's file by then."""
+    closed = Inbox(tmp_path / "pulse.sock")
+    bell = closed._bell
+    closed.close()
+    reused = os.eventfd(0, os.EFD_NONBLOCK)
+    os.dup2(reused, bell)
+    closed.post("too late")
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(bell)
+    for number in {reused, bell}:
+        os.close(number)
+
+
 @pytest.fixture
 def service() -> Iterator[ServiceThread]:
     thread = ServiceThread()

@@ -111,7 +111,7 @@ def test_cpu_is_told_after_a_while_and_restarts_nobody() -> None:
 
 def test_a_line_that_the_kernel_holds_back_is_said_to_be() -> None:
     """It may be, a tenth of a second at a time, with a share far below its limit: the share alone would tell nothing."""
-    load = Load(cpu=12.0, cpu_limit=30.0, cpu_looks=3, kernel=True)
+    load = Load(cpu=12.0, cpu_limit=30.0, cpu_looks=3, cpu_kernel=True)
     assert {"cpu": "takes 12 of 30 % CPU, and is held back"} == limits.pressure(Pressure(), load).reached
 
 
@@ -247,6 +247,20 @@ def test_what_a_process_had_reached_ends_with_it() -> None:
     assert [(EventKind.LIMIT_REACHED, "disk")] == told(replace(last, generation=4), again)[1]
 
 
+def test_the_end_of_what_a_process_had_reached_is_told_of_that_process() -> None:
+    """With its pid and generation, though its successor is on its way; in words for people. What the kernel had ended of
+    it is no state that ends."""
+    queue = said(limited={"training_sessions": "1 training runs, 2 wait"})
+    before = step(step(record(), queue, 100.0).record, seen(3.7, kernel=True, oom_kills=1), 101.0).record
+    fact = ProcessExited("a", 3, CLEAN)
+    after = step(before, fact, 102.0).record
+    cleared = [event for event in tell(before, after, fact, 102.0) if event.event is EventKind.LIMIT_CLEARED]
+    assert [("memory", 3, 77), ("training_sessions", 3, 77)] == [
+        (one.cause, one.generation, one.pid) for one in cleared
+    ]
+    assert "its process, which was near or at its limit of training sessions, ended" == cleared[1].text
+
+
 def test_the_biggest_line_goes_when_all_together_take_too_much() -> None:
     """And it is said that the figures are everybody's. What it takes itself is no news, and no limit of its own."""
     before = record(pressure=Pressure(near={"memory": "takes 0.93 of 1 GB of memory"}))
@@ -293,7 +307,7 @@ def test_processes_that_the_kernel_ended_are_told() -> None:
     assert {"oom": expected} == step(record(), fact, 100.0).record.pressure.reached
     again = seen(3.0, kernel=True, oom_kills=2)
     _, events = told(record(), fact, again, seen(3.0, kernel=True), seen(3.0, kernel=True))
-    assert [(EventKind.LIMIT_REACHED, "oom")] * 2 + [(EventKind.LIMIT_CLEARED, "oom")] == events
+    assert [(EventKind.LIMIT_REACHED, "oom")] * 2 == events
 
 
 # --- what the worker says itself ---
