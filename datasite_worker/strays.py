@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -77,11 +78,26 @@ def mark() -> None:
 
 def end_orphans(score: int | None) -> None:
     """SIGKILL the children of that score, whatever comes to us from them, and wait for it."""
-    while orphans := [one for one in psutil.Process().children() if _has(one.pid, score)]:
-        for one in orphans:
-            os.kill(one.pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(one.pid, 0)
+    end_all(lambda: {one.pid for one in psutil.Process().children() if _has(one.pid, score)})
+
+
+def end_all(children: Callable[[], set[int]]) -> None:
+    """SIGKILL and reap until there are none, but for those that are not ours to end: a program that runs as root."""
+    spared: set[int] = set()
+    while found := children() - spared:
+        spared |= {pid for pid in found if not _end(pid)}
+
+
+def _end(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+    return True
 
 
 def _has(pid: int, score: int | None) -> bool:

@@ -255,16 +255,19 @@ class JobQueue:
                 self._lost(zygote)
 
     def _lost(self, zygote: Zygote) -> None:
-        """Its jobs died with it (``zygote.die_with``)."""
-        self._selector.unregister(zygote.control)
-        self._selector.unregister(zygote.nudges)
-        zygote.bury()
+        """Its jobs died with it (``zygote.die_with``). Whatever its burial says, it is gone, and they have ended."""
         self._zygote = None
+        for channel in (zygote.control, zygote.nudges):
+            with contextlib.suppress(KeyError):  # nudges may have ended before
+                self._selector.unregister(channel)
         logger.warning("the process that jobs are forked from ended")
-        for tag, one in list(self._running.items()):
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(one.pid, 0) if one.pid else None  # it came to us, dying
-            self._over(tag, None)
+        try:
+            zygote.bury()
+        finally:
+            for tag, one in list(self._running.items()):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(one.pid, 0) if one.pid else None  # it came to us, dying
+                self._over(tag, None)
 
     def _over(self, tag: int, status: int | None, why: str = "") -> None:
         running = self._running.pop(tag)
@@ -312,6 +315,8 @@ class JobQueue:
 
     def _nudged(self, zygote: Zygote) -> None:
         """Jobs queue jobs of their own; which ones, only the store tells."""
+        if zygote is not self._zygote:  # buried in this very turn: the number may be another file's by now
+            return
         if os.read(zygote.nudges, 4096):
             self._look = True
         else:

@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 import setproctitle
 
 from datasite_worker.process import become_subreaper
-from datasite_worker.strays import end_orphans, mark, marked
+from datasite_worker.strays import end_all, end_orphans, mark, marked
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LARGEST = 64 * 1024
@@ -124,15 +124,17 @@ class Zygote:
 
     def bury(self) -> None:
         """End it, if it lives, and leave nothing of it, nor of its jobs."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, _END)
-            self._wait(_BURIAL)
-            os.kill(self.pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
-        end_orphans(self._mark)
-        self.control.close()
-        os.close(self.nudges)
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, _END)
+                self._wait(_BURIAL)
+                os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+            end_orphans(self._mark)
+        finally:
+            self.control.close()
+            os.close(self.nudges)
 
     def _wait(self, seconds: float) -> None:
         pidfd = os.pidfd_open(self.pid)
@@ -181,9 +183,11 @@ def _live(control: socket.socket, nudge: int, worker: int) -> NoReturn:
     except BaseException:  # noqa: BLE001 - this process ends here, whatever it was
         sys.excepthook(*sys.exc_info())
     finally:
-        signal.signal(_END, signal.SIG_IGN)
-        life.end_jobs()
-        os._exit(0)
+        try:
+            signal.signal(_END, signal.SIG_IGN)
+            life.end_jobs()
+        finally:
+            os._exit(0)
 
 
 class _End(BaseException):
@@ -293,10 +297,7 @@ class _Life:
         """A job is the subreaper of all it starts, and the zygote that of the job: a child that is no job was left
         behind by one, in whatever session it is."""
         jobs = {pid for pid, _ in self._jobs.values()}
-        while strays := _children() - jobs:
-            for pid in strays:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+        end_all(lambda: _children() - jobs)
 
     def _tell(self, message: dict[str, Any]) -> None:
         self._control.send(json.dumps(message).encode())

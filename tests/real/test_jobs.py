@@ -408,6 +408,18 @@ def test_jobs_go_on_after_the_death_of_what_forks_them(solo: Alone, run: Callabl
     assert isinstance(value(run(say_pid)), int)
 
 
+def test_jobs_go_on_after_the_death_of_an_idle_zygote(solo: Alone, run: Callable[..., Any]) -> None:
+    """Nothing runs when it dies, so that nothing but itself holds its channels open. Twice: the second is a fresh
+    interpreter."""
+    for _ in range(2):
+        assert isinstance(value(run(say_pid)), int)
+        eventually(lambda: jobs_of(solo) == [], 10)
+        zygote = zygote_of(solo)
+        zygote.kill()
+        eventually(lambda: not psutil.pid_exists(zygote.pid), 10)  # noqa: B023 - called at once
+    assert isinstance(value(run(say_pid)), int)
+
+
 def test_two_hundred_jobs_leave_nothing_behind(solo: Alone, run: Callable[..., Any]) -> None:
     """Three at a time, one after the other: all complete within five minutes, and of datasite and zygote neither files,
     threads, processes nor memory grow, nor what lies in the folders."""

@@ -235,6 +235,104 @@ def test_a_kill_from_another_thread_takes_back_what_waits(monkeypatch: pytest.Mo
     assert ([True], ["a"], JobStatus.INTERRUPTED) == (killed, rig.began, rig.job("b").status)
 
 
+class Idle:
+    """The worker's end of a zygote that forks nothing: what the zygote would hold is ``told`` and ``nudge``."""
+
+    def __init__(self) -> None:
+        ours, self.told, nudges, self.nudge = zygote_module._channels()
+        self.process = subprocess.Popen(["/bin/sleep", "600"])
+        self.zygote = Zygote(ours, nudges, self.process.pid)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        self.told.close()
+        with contextlib.suppress(OSError):
+            os.close(self.nudge)
+
+
+@pytest.fixture
+def idle(rig: Rig) -> Iterator[Idle]:
+    made = Idle()
+    rig.queue._zygote = made.zygote
+    rig.queue._listen(made.zygote)
+    with contextlib.closing(made):
+        yield made
+
+
+def turn(queue: JobQueue) -> None:
+    for key, _ in queue._selector.select(0):
+        key.data()
+
+
+def fresh_for(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> None:
+    """The next zygote is the rig's own, which cannot be listened to."""
+    monkeypatch.setattr(Zygote, "fresh", lambda: rig.zygote)
+    monkeypatch.setattr(rig.queue, "_listen", lambda _zygote: None)
+
+
+def test_an_idle_zygote_that_dies_is_replaced(rig: Rig, idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its nudges end first, and alone."""
+    idle.process.kill()
+    os.close(idle.nudge)
+    turn(rig.queue)
+    idle.told.close()
+    turn(rig.queue)
+    fresh_for(monkeypatch, rig)
+    rig.put("a")
+    assert ["a"] == rig.began
+    assert not psutil.pid_exists(idle.process.pid)
+
+
+def test_a_burial_that_fails_leaves_no_job_running(rig: Rig, idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it keep the next from running."""
+    rig.put("a")
+
+    def fail(_score: int | None) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(zygote_module, "end_orphans", fail)
+    idle.process.kill()
+    with pytest.raises(PermissionError):
+        rig.queue._lost(idle.zygote)
+    assert "interrupted: the process that jobs are forked from ended" == rig.job("a").result.message
+    fresh_for(monkeypatch, rig)
+    rig.put("b")
+    assert ["b"] == rig.began
+
+
+def test_what_took_the_number_of_a_buried_zygotes_file_is_not_read(rig: Rig, idle: Idle) -> None:
+    """Both its channels end in one turn, and the second is heard of when its number is somebody else's."""
+    idle.process.kill()
+    rig.queue._lost(idle.zygote)
+    reading, writing = os.pipe()
+    os.write(writing, b"somebody else's")
+    os.dup2(reading, idle.zygote.nudges)
+    try:
+        rig.queue._nudged(idle.zygote)
+        assert b"somebody else's" == os.read(reading, 100)
+    finally:
+        for fd in {reading, writing, idle.zygote.nudges}:
+            os.close(fd)
+
+
+@pytest.mark.parametrize(("error", "left"), [(PermissionError, True), (ProcessLookupError, False)])
+def test_an_orphan_that_cannot_be_ended_holds_nobody_up(
+    error: type[OSError], left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs as root, and we do not; or it has gone by itself meanwhile."""
+    there = {4711}
+
+    def refuse(pid: int, _number: int) -> None:
+        if not left:
+            there.discard(pid)
+        raise error
+
+    monkeypatch.setattr(os, "kill", refuse)
+    strays.end_all(lambda: set(there))
+    assert left == bool(there)
+
+
 @pytest.fixture
 def channels() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
