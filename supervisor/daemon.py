@@ -30,7 +30,7 @@ from supervisor.facts import OperatorAsked, ProcessAdopted
 from supervisor.history import FLEET, Event, EventKind
 from supervisor.policy import launching
 from supervisor.policy.launching import datasite_dir, worker_dir
-from supervisor.policy.placement import ImpossibleGpus
+from supervisor.policy.placement import ImpossibleGpus, UnseenGpus
 from supervisor.policy.reconcile import fingerprint
 from supervisor.record import By, OperatorRequest, Wanted, WorkerRecord
 from supervisor.spec import DatasiteSpec, FleetConfig
@@ -69,8 +69,8 @@ def reset_plan(config: FleetConfig) -> tuple[ResetItem, ...]:
 def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> None:
     """Run the fleet until it is asked down and is. ``echo``: log lines on standard output as well.
 
-    Raises AlreadyRunning, ImpossibleGpus before anything is started or ended, and OSError when a folder cannot be made
-    or written.
+    Raises AlreadyRunning, ImpossibleGpus or UnseenGpus before anything is started or ended, and OSError when a folder
+    cannot be made or written.
     """
     _prepare_folders(config)
     held = lock.lock(config.state_dir / "supervisor.lock")
@@ -84,7 +84,7 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
         assigner = Assigner(config.state_dir)
         assigner.start(config, _gpus_of_survivors(config))
         _run(config, reset, environ, assigner)
-    except ImpossibleGpus:
+    except (ImpossibleGpus, UnseenGpus):
         raise
     except Exception:
         # The children serve on and are adopted by the next supervisor. Leaving by the ordinary way would not

@@ -11,13 +11,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from supervisor.effects.gpus import Gpus, Inventory
+from supervisor.effects.gpus import LONG_PATIENCE, PATIENCE, Gpus, Inventory
 from supervisor.policy.placement import (
     Card,
     ImpossibleGpus,
     Placement,
+    UnseenGpus,
     keeping,
     place,
+    remembered,
     requests_of,
     sees_others,
     wants_any,
@@ -35,29 +37,40 @@ class Assigner:
     def __init__(self, state_dir: Path, gpus: Gpus | None = None) -> None:
         self._path = state_dir / FILE
         self._gpus = gpus or Gpus()
-        self._kept = Placement(read_assignments(self._path))
+        self._kept = read_placement(self._path)
         self._cards: tuple[Card, ...] = ()
 
     def start(self, config: FleetConfig, survivors: Mapping[str, tuple[str, ...] | None]) -> None:
         """Place everybody before anything starts. ``survivors``: who runs, with the GPUs of its launch.
 
-        They keep theirs if that leaves the others what they ask for, and while the GPUs cannot be seen. Raises
-        ImpossibleGpus, and nothing is changed.
+        They keep theirs if that leaves the others what they ask for. While the GPUs cannot be seen everybody has what
+        he had; for who asks for one and had none the driver is waited for. Raises ImpossibleGpus or UnseenGpus, and
+        nothing is changed.
         """
         seen = self.look(config)
-        launched = {name: uuids for name, uuids in survivors.items() if uuids is not None}
-        self._kept = Placement(self._kept.assignments | launched)
-        made = self.placed(config, seen.cards, survivors)
-        if seen.trouble:
-            made = keeping(made, requests_of(config), launched)
-        elif made.problems and survivors:
-            made = self.placed(config, seen.cards, ())
+        made = self._first(config, seen, survivors)
+        if seen.trouble and made.problems:
+            told = (seen.trouble, LONG_PATIENCE, ", ".join(made.problems))
+            log.warning("%s: waiting up to %g s more, for %s", *told)
+            seen = self.look(config, LONG_PATIENCE)
+            made = self._first(config, seen, survivors)
         if made.problems:
-            raise ImpossibleGpus({name: _with(why, seen) for name, why in made.problems.items()})
+            raise UnseenGpus(seen.trouble, made.problems) if seen.trouble else ImpossibleGpus(made.problems)
         if seen.trouble:
             log.warning("%s: every line that is not on a GPU already gets the CPU", seen.trouble)
         self._cards = seen.cards
         self.use(made)
+
+    def _first(
+        self, config: FleetConfig, seen: Inventory, survivors: Mapping[str, tuple[str, ...] | None]
+    ) -> Placement:
+        requests = requests_of(config)
+        launched = {name: uuids for name, uuids in survivors.items() if uuids is not None}
+        held = self._kept.assignments | launched
+        made = place(requests, seen.cards, held, survivors)
+        if seen.trouble:
+            return keeping(made, requests, remembered(self._kept, requests) | launched, seen.trouble)
+        return place(requests, seen.cards, held) if made.problems and survivors else made
 
     def sees_others(self, name: str, had: tuple[str, ...] | None) -> bool:
         """Whether a survivor that was launched with ``had`` has to be launched anew."""
@@ -85,9 +98,9 @@ class Assigner:
         """The cards, if any line has one."""
         return self._gpus.look() if any(had.values()) else Inventory()
 
-    def look(self, config: FleetConfig) -> Inventory:
+    def look(self, config: FleetConfig, patience: float = PATIENCE) -> Inventory:
         """The cards, if any line of ``config`` could want one."""
-        return self._gpus.look() if wants_any(config) else Inventory()
+        return self._gpus.look(patience) if wants_any(config) else Inventory()
 
     def placed(self, config: FleetConfig, cards: tuple[Card, ...], running: Collection[str]) -> Placement:
         """Where the lines of ``config`` would go; nothing is changed."""
@@ -97,7 +110,7 @@ class Assigner:
         """This holds from now on, for every launch. A full disk costs the memory of it, not the fleet."""
         self._kept = placement
         document = {
-            name: {"gpus": list(uuids), "why": placement.reasons.get(name, "")}
+            name: {"gpus": list(uuids), "asked": placement.asked.get(name, ""), "why": placement.reasons.get(name, "")}
             for name, uuids in placement.assignments.items()
         }
         part = self._path.with_suffix(".part")
@@ -108,21 +121,23 @@ class Assigner:
             log.error("the GPU assignment cannot be kept (%s); the next supervisor may make another", error)
 
 
-def _with(why: str, seen: Inventory) -> str:
-    return f"{why} ({seen.trouble})" if seen.trouble else why
-
-
 def read_document(path: Path) -> dict[str, dict[str, Any]]:
-    """By name what was kept: ``gpus`` and ``why``; empty when there is nothing, or nothing that can be read."""
+    """By name what was kept: ``gpus``, for what was ``asked``, and ``why``; empty where nothing can be read."""
     try:
         lines = json.loads(path.read_text())["lines"]
         return {
-            str(name): {"gpus": [str(uuid) for uuid in one["gpus"]], "why": str(one.get("why", ""))}
+            str(name): {
+                "gpus": [str(uuid) for uuid in one["gpus"]],
+                "asked": str(one.get("asked", "")),
+                "why": str(one.get("why", "")),
+            }
             for name, one in lines.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def read_assignments(path: Path) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(one["gpus"]) for name, one in read_document(path).items()}
+def read_placement(path: Path) -> Placement:
+    lines = read_document(path)
+    assignments = {name: tuple(one["gpus"]) for name, one in lines.items()}
+    return Placement(assignments, asked={name: one["asked"] for name, one in lines.items()})

@@ -21,6 +21,8 @@ from supervisor.policy.placement import Card, Process
 
 PATIENCE = 10.0
 """Seconds to wait for the driver; without persistence mode it takes one or two for every card."""
+LONG_PATIENCE = 60.0
+"""Seconds that a start waits on top of that, for who cannot do without a GPU."""
 _KMSG = Path("/dev/kmsg")
 _RECORD = 8192
 _MOST_RECORDS = 20_000

@@ -19,7 +19,7 @@ from supervisor.faces.client import ControlClient, ControlError
 from supervisor.faces.faults import Exit, Fault
 from supervisor.faces.screen import Screen
 from supervisor.faces.words import clean, size
-from supervisor.policy.placement import ImpossibleGpus
+from supervisor.policy.placement import ImpossibleGpus, UnseenGpus
 from supervisor.record import Wanted, WorkerState
 from supervisor.spec import FleetConfig
 
@@ -64,6 +64,15 @@ def impossible_gpus(config: FleetConfig, error: ImpossibleGpus) -> Fault:
     )
 
 
+def unseen_gpus(error: UnseenGpus) -> Fault:
+    """With an exit code after which a service manager starts the fleet again."""
+    return Fault(
+        f"{error}: nothing was started or ended",
+        Exit.NOT_DONE,
+        next_step="nvidia-smi shows whether it answers; once it does, fleet up again (systemd does that by itself)",
+    )
+
+
 def confirm_reset(config: FleetConfig, *, yes: bool) -> tuple[str, ...]:
     """The datasites whose state is to be removed, once the operator agreed. Raises Fault when he did not."""
     if not any(spec.reset for spec in config.datasites):
@@ -104,6 +113,8 @@ def serve_here(config: FleetConfig, reset: tuple[str, ...], screen: Screen, *, q
         raise already_running(config, error.pid) from error
     except ImpossibleGpus as error:
         raise impossible_gpus(config, error) from error
+    except UnseenGpus as error:
+        raise unseen_gpus(error) from error
     except OSError as error:
         raise Fault(f"the fleet cannot start: {error}", Exit.WRONG_USE) from error
     if live:

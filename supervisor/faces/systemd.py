@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.effects.cgroups import FREES, LEAF
+from supervisor.effects.gpus import LONG_PATIENCE, PATIENCE
 from supervisor.policy.readiness import start_limit
 from supervisor.spec import FleetConfig
 
@@ -125,6 +126,7 @@ After=modprobe@nvidia_uvm.service nvidia-persistenced.service
 
 def _start(plan: UnitPlan) -> str:
     limit = start_limit(plan.config)
+    driver = PATIENCE + LONG_PATIENCE if _wants_gpu(plan.config) else 0
     return f"""
 [Service]
 # Active once every wanted line is ready, or after {limit:g} s; `systemctl status` tells which are not.
@@ -133,7 +135,7 @@ NotifyAccess=main
 ExecStart={_command(plan, "up", str(plan.config.path))}
 {"" if plan.user is None else f"User={_whole_line(plan.user)}"}
 WorkingDirectory={_whole_line(plan.config.path.parent)}
-TimeoutStartSec={limit + plan.config.shutdown_grace + _MARGIN:g}
+TimeoutStartSec={driver + limit + plan.config.shutdown_grace + _MARGIN:g}
 """
 
 

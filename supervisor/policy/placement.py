@@ -58,12 +58,13 @@ class Card:
 @dataclass(frozen=True, slots=True)
 class Placement:
     """By name: the UUIDs (none: CPU), what is impossible, and why each line has what it has. ``moved``: who runs, and
-    has other GPUs now."""
+    has other GPUs now. ``asked``: by name what this is the answer to."""
 
     assignments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     moved: tuple[str, ...] = ()
+    asked: dict[str, str] = field(default_factory=dict)
 
 
 class ImpossibleGpus(Exception):
@@ -72,6 +73,14 @@ class ImpossibleGpus(Exception):
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__("\n".join(f"{name}: gpu: {why}" for name, why in problems.items()))
         self.problems = dict(problems)
+
+
+class UnseenGpus(Exception):
+    """The GPUs cannot be seen just now, and ``names`` ask for some and had none before. Another start may do better."""
+
+    def __init__(self, trouble: str, names: Collection[str]) -> None:
+        super().__init__(f"{trouble}, and {', '.join(names)} {'asks' if len(names) == 1 else 'ask'} for a GPU")
+        self.names = tuple(names)
 
 
 def requests_of(config: FleetConfig) -> dict[str, GpuRequest]:
@@ -109,18 +118,31 @@ def place(
     assignments = {name: made.get(name, ()) for name in requests}
     reasons = _reasons(requests, assignments, previous, problems)
     gone = tuple(name for name in requests if name in running and assignments[name] != previous.get(name, ()))
-    return Placement(assignments, problems, reasons, gone)
+    return Placement(assignments, problems, reasons, gone, _asked(requests))
 
 
-def keeping(made: Placement, requests: Mapping[str, GpuRequest], held: Mapping[str, tuple[str, ...]]) -> Placement:
-    """``made`` of what could be seen, which may be nothing: whoever runs on GPUs stays on them, as what cannot be seen
-    just now is not gone."""
+def remembered(kept: Placement, requests: Mapping[str, GpuRequest]) -> dict[str, tuple[str, ...]]:
+    """Who had which UUIDs for the same request as now; whether they would do for another, nobody can say unseen."""
+    same = {name for name, asked in _asked(requests).items() if kept.asked.get(name) == asked}
+    return {name: uuids for name, uuids in kept.assignments.items() if name in same}
+
+
+def keeping(
+    made: Placement, requests: Mapping[str, GpuRequest], held: Mapping[str, tuple[str, ...]], trouble: str
+) -> Placement:
+    """``made`` while nothing can be seen: who holds GPUs stays on them, as what cannot be seen just now is not gone.
+    ``trouble``: what others are told that ask for one."""
     kept = {name: uuids for name, uuids in held.items() if uuids and name in requests and requests[name].mode != "none"}
-    return Placement(
-        made.assignments | kept,
-        {name: why for name, why in made.problems.items() if name not in kept},
-        made.reasons | {name: f"{in_words(requests[name])}: as before, the GPUs cannot be seen" for name in kept},
-        tuple(name for name in made.moved if name not in kept),
+    problems = dict.fromkeys([name for name in made.problems if name not in kept], trouble)
+    unseen = "the GPUs cannot be seen"
+    cpu = {name: f"auto: {unseen}" for name, asked in requests.items() if asked.mode == "auto"}
+    stay = {name: f"{in_words(requests[name])}: as before, {unseen}" for name in kept}
+    return replace(
+        made,
+        assignments=made.assignments | kept,
+        problems=problems,
+        reasons=made.reasons | problems | cpu | stay,
+        moved=tuple(name for name in made.moved if name not in kept),
     )
 
 
@@ -428,6 +450,10 @@ def _reason(asked: GpuRequest, uuids: tuple[str, ...], had: tuple[str, ...] | No
         return "auto: there is no GPU for it" if asked.mode == "auto" else ""
     how = "as before" if uuids == had else "least loaded"
     return f"{in_words(asked)}: {'as named' if asked.devices else how}"
+
+
+def _asked(requests: Mapping[str, GpuRequest]) -> dict[str, str]:
+    return {name: in_words(asked) for name, asked in requests.items()}
 
 
 def in_words(asked: GpuRequest) -> str:

@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 
 from supervisor import daemon
 from supervisor.effects import assigner as rooms
-from supervisor.effects.assigner import FILE, Assigner, read_assignments
+from supervisor.effects.assigner import FILE, Assigner, read_placement
 from supervisor.effects.board import Board
 from supervisor.effects.control import ControlServer, ReloadAsked
-from supervisor.effects.gpus import Gpus, Inventory
+from supervisor.effects.gpus import PATIENCE, Gpus, Inventory
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.service import ServiceThread
 from supervisor.faces.cli import app
-from supervisor.policy.placement import Card, ImpossibleGpus, Placement
+from supervisor.policy.placement import Card, ImpossibleGpus, Placement, UnseenGpus
 from supervisor.record import WorkerRecord, WorkerState
 from supervisor.snapshot import SupervisorFacts, take
 from supervisor.spec import DatasiteSpec, FleetConfig, GpuRequest
@@ -45,8 +45,9 @@ def test_an_assignment_outlives_its_supervisor(tmp_path: Path) -> None:
     first = assigner(tmp_path, *CARDS)
     first.start(fleet(ALPHA, BETA), {})
     assert [("GPU-1",), ("GPU-0",), ()] == [first.of(name) for name in ("alpha", "beta", "gamma")]
-    kept = {"alpha": {"gpus": ["GPU-1"], "why": "auto: least loaded"}}
-    kept |= {"beta": {"gpus": ["GPU-0"], "why": "1 GPU, exclusive: least loaded"}}
+    kept = {"alpha": {"gpus": ["GPU-1"], "asked": "auto", "why": "auto: least loaded"}}
+    alone = "1 GPU, exclusive"
+    kept |= {"beta": {"gpus": ["GPU-0"], "asked": alone, "why": f"{alone}: least loaded"}}
     assert kept == json.loads((tmp_path / FILE).read_text())["lines"]
     second = assigner(tmp_path, *CARDS)
     second.start(fleet(BETA, DatasiteSpec("aardvark", 1), ALPHA), {})
@@ -77,16 +78,75 @@ def test_a_survivor_of_an_older_version_sees_all_there_are(tmp_path: Path) -> No
 
 
 def test_the_impossible_changes_nothing(tmp_path: Path) -> None:
-    """The line and the cause are named, and so is a driver that does not answer."""
+    """The line and the cause are named."""
     made = assigner(tmp_path, *CARDS)
     made.start(fleet(ALPHA), {})
     before = (tmp_path / FILE).read_bytes()
     with pytest.raises(ImpossibleGpus) as refused:
         assigner(tmp_path, *CARDS).start(fleet(ALPHA, NAMED), {})
     assert {"gamma": "there is no GPU 7; there are 0 (GPU-0), 1 (GPU-1)"} == refused.value.problems
-    with pytest.raises(ImpossibleGpus, match=r"beta: gpu: there is no GPU on this host \(the GPU driver did not"):
-        assigner(tmp_path, trouble=HUNG.trouble).start(fleet(BETA), {})
     assert before == (tmp_path / FILE).read_bytes()
+
+
+def test_a_driver_that_is_slow_after_a_reboot_takes_no_gpu_from_anybody(tmp_path: Path) -> None:
+    """Nobody runs, nothing can be seen: everybody has what it had before, and the next supervisor knows it too."""
+    assigner(tmp_path, *CARDS).start(fleet(ALPHA, BETA), {})
+    for _ in range(2):
+        made = assigner(tmp_path, trouble=HUNG.trouble)
+        made.start(fleet(ALPHA, BETA), {})
+        assert [("GPU-1",), ("GPU-0",)] == [made.of("alpha"), made.of("beta")]
+
+
+def test_a_hung_driver_keeps_no_successor_from_supervising(tmp_path: Path) -> None:
+    """Although a line that asks for a GPU was just then in back-off: it has its own again."""
+    assigner(tmp_path, *CARDS).start(fleet(ALPHA, BETA), {})
+    made = assigner(tmp_path, trouble=HUNG.trouble)
+    made.start(fleet(ALPHA, BETA), {"alpha": ("GPU-1",)})
+    assert [("GPU-1",), ("GPU-0",)] == [made.of("alpha"), made.of("beta")]
+
+
+def test_what_was_kept_for_another_request_is_no_answer_to_this_one(tmp_path: Path) -> None:
+    """GPU 0 is not what a line gets that asks for 7 since, while nobody can say which that is."""
+    assigner(tmp_path, *CARDS).start(fleet(BETA), {})
+    with pytest.raises(UnseenGpus) as refused:
+        assigner(tmp_path, trouble=HUNG.trouble).start(fleet(replace(BETA, gpu=NAMED.gpu)), {})
+    assert ("beta",) == refused.value.names
+
+
+class SlowGpus(Gpus):
+    """A driver that answers whom waits for so long."""
+
+    def __init__(self, needs: float) -> None:
+        super().__init__()
+        self.needs, self.waited = needs, list[float]()
+
+    def look(self, patience: float = PATIENCE) -> Inventory:
+        self.waited.append(patience)
+        slow = Inventory(trouble=f"the GPU driver did not answer within {patience:g} s")
+        return Inventory(CARDS) if sum(self.waited) >= self.needs else slow
+
+
+def test_a_start_waits_longer_for_who_cannot_do_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Eight GPUs without persistence mode take longer than the usual patience; the log tells for whom it waits."""
+    made = Assigner(tmp_path, gpus := SlowGpus(15.0))
+    with caplog.at_level("WARNING", "fleet"):
+        made.start(fleet(ALPHA, BETA), {"alpha": ("GPU-1",)})
+    assert ([("GPU-1",), ("GPU-0",)], [10.0, 60.0]) == ([made.of("alpha"), made.of("beta")], gpus.waited)
+    assert ["the GPU driver did not answer within 10 s: waiting up to 60 s more, for beta"] == caplog.messages
+
+
+def test_a_start_does_not_wait_for_who_has_a_gpu_already(tmp_path: Path) -> None:
+    """Its lines are supervised at once."""
+    assigner(tmp_path, *CARDS).start(fleet(ALPHA, BETA), {})
+    Assigner(tmp_path, gpus := SlowGpus(15.0)).start(fleet(ALPHA, BETA), {})
+    assert [10.0] == gpus.waited
+
+
+def test_a_driver_that_never_answers_is_named_and_not_taken_for_none(tmp_path: Path) -> None:
+    """Nothing is changed, so that the next start may do better."""
+    with pytest.raises(UnseenGpus, match="the GPU driver did not answer within 60 s") as refused:
+        Assigner(tmp_path, SlowGpus(900.0)).start(fleet(ALPHA, BETA), {"alpha": ()})
+    assert (("beta",), []) == (refused.value.names, list(tmp_path.iterdir()))
 
 
 def test_a_hung_driver_costs_auto_lines_their_gpu_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -109,7 +169,7 @@ def test_a_hung_driver_takes_no_gpu_from_who_runs_on_one(tmp_path: Path) -> None
     made.start(fleet(ALPHA, BETA, DatasiteSpec("late", 1)), survivors)
     assert [("GPU-0",), ("GPU-1",), ()] == [made.of(name) for name in ("alpha", "beta", "late")]
     assert [False, False] == [made.sees_others(name, uuids) for name, uuids in survivors.items()]
-    assert (True, survivors | {"late": ()}) == (made.in_use, read_assignments(tmp_path / FILE))
+    assert (True, survivors | {"late": ()}) == (made.in_use, read_placement(tmp_path / FILE).assignments)
 
 
 def test_where_nobody_wants_a_gpu_nobody_looks(tmp_path: Path) -> None:
@@ -134,7 +194,7 @@ def test_a_full_disk_costs_the_memory_only(tmp_path: Path, caplog: pytest.LogCap
 def test_a_torn_file_is_no_assignment(tmp_path: Path, text: str) -> None:
     """Everybody is placed anew."""
     (tmp_path / FILE).write_text(text)
-    assert {} == read_assignments(tmp_path / FILE)
+    assert Placement() == read_placement(tmp_path / FILE)
 
 
 def test_a_run_file_tells_the_gpus_of_the_launch(tmp_path: Path) -> None:
@@ -177,6 +237,15 @@ def test_up_refuses_what_this_host_does_not_have(plant: Path) -> None:
         assert "  gamma: gpu: there is no GPU 7; there are 0 (GPU-0), 1 (GPU-1)" in result.output.splitlines()
         assert "nothing was started" in result.output
     assert [] == list((plant.parent / ".fleet").glob("gpus*"))
+
+
+def test_up_comes_again_for_a_driver_that_does_not_answer(plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 1, after which a service manager starts it again; nobody is told that there is no GPU."""
+    monkeypatch.setattr(rooms, "Gpus", lambda: Gpus(lambda: HUNG))
+    result = CliRunner().invoke(app, ["up", str(plant), "--quiet"], catch_exceptions=False)
+    told = "the GPU driver did not answer within 10 s, and gamma asks for a GPU: nothing was started or ended"
+    assert (1, True, False) == (result.exit_code, told in result.output, "there is no GPU" in result.output)
+    assert "nvidia-smi" in result.output
 
 
 # --- reload ---

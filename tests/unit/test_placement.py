@@ -321,12 +321,12 @@ def test_what_cannot_be_seen_is_not_gone() -> None:
     none. Who asks for one anew is still told that there is none."""
     requests = {"a": AUTO, "b": ONE, "c": NONE, "d": AUTO, "new": ONE}
     held = {"a": gpu(0), "b": gpu(1), "c": gpu(2), "d": (), "gone": gpu(3)}
-    made = placement.keeping(place(requests, [], held, held), requests, held)
+    made = placement.keeping(place(requests, [], held, held), requests, held, "no answer")
     assert {"a": gpu(0), "b": gpu(1), "c": (), "d": (), "new": ()} == made.assignments
-    assert ({"new": "there is no GPU on this host"}, ("c",)) == (made.problems, made.moved)
-    whys = {name: made.reasons[name] for name in "abc"}
+    assert ({"new": "no answer"}, ("c",)) == (made.problems, made.moved)
     unseen = "as before, the GPUs cannot be seen"
-    assert {"a": f"auto: {unseen}", "b": f"1 GPU: {unseen}", "c": "gpu: none"} == whys
+    whys = {"a": f"auto: {unseen}", "b": f"1 GPU: {unseen}", "c": "gpu: none", "d": "auto: the GPUs cannot be seen"}
+    assert {**whys, "new": "no answer"} == made.reasons
 
 
 SEES = [

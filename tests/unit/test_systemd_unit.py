@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from supervisor.faces.cli import app
 from supervisor.faces.commands import installing
+from supervisor.faces.faults import Exit
 from supervisor.faces.systemd import UnitPlan, quoted, slug, unit_name, unit_text
 from supervisor.spec import DatasiteSpec, FleetConfig, GpuRequest
 
@@ -68,13 +69,21 @@ def test_the_unit_is_made_for_the_systemd_that_reads_it(version: int, expected: 
 
 
 def test_times_follow_the_configuration() -> None:
-    """The start may take as long as the slowest line, the stop two grace periods: lines, then dashboard."""
-    found = directives(unit_text(plan()))
+    """The start may take as long as the slowest line, the stop two grace periods: lines, then dashboard. Where GPUs
+    are wanted a start may wait for the driver too."""
+    assert ["240"] == directives(unit_text(plan()))["TimeoutStartSec"]
+    found = directives(unit_text(plan(DatasiteSpec("line_a", 8080, gpu=GpuRequest("none")))))
     assert (["170"], ["50"], ["/srv/plant"]) == (
         found["TimeoutStartSec"],
         found["TimeoutStopSec"],
         found["WorkingDirectory"],
     )
+
+
+def test_what_another_start_may_mend_is_started_again() -> None:
+    """Exit code 1, as where the GPU driver did not answer in time; not an order, a wrong file or a second supervisor."""
+    found = directives(unit_text(plan()))["RestartPreventExitStatus"]
+    assert [" ".join(map(str, map(int, (Exit.OK, Exit.WRONG_USE, Exit.ALREADY_RUNNING))))] == found
 
 
 def test_only_the_fleets_folders_can_be_written() -> None:
