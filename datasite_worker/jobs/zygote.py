@@ -172,7 +172,6 @@ def _live(control: socket.socket, nudge: int, worker: int) -> NoReturn:
         signal.signal(_END, _told_to_end)
         die_with(worker, _END)
         become_subreaper()
-        mark()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         setproctitle.setproctitle("fleet: jobs are forked from here")
@@ -261,6 +260,7 @@ class _Life:
         code = 1
         try:
             die_with(zygote)
+            mark()  # and not the zygote, which is known by its pid, and whose end frees no memory
             become_subreaper()
             os.setpgid(0, 0)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, _END):

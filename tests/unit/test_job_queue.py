@@ -386,3 +386,28 @@ def test_what_a_marked_process_left_is_ended_and_nothing_else() -> None:
         assert [False, True] == [psutil.pid_exists(orphan), psutil.pid_exists(own)]
     finally:
         psutil.Process(own).kill()
+
+
+TWO_ZYGOTES = """
+import json
+from pathlib import Path
+from datasite_worker.jobs.zygote import Zygote
+one, other = Zygote.forked(), Zygote.forked()
+def title(zygote):
+    return Path(f"/proc/{zygote.pid}/cmdline").read_text()
+while not all("forked from here" in title(zygote) for zygote in (one, other)):
+    pass
+def score(pid):
+    return Path(f"/proc/{pid}/oom_score_adj").read_text()
+same = score("self") == score(other.pid)
+one.bury()
+alive = Path(f"/proc/{other.pid}").exists()
+other.bury()
+print(json.dumps([same, alive, Path(f"/proc/{other.pid}").exists()]))
+"""
+
+
+def test_a_zygote_ends_no_other_and_is_no_victim_of_the_kernels() -> None:
+    """Two datasites may live in one process. Only jobs are marked: a zygote's end would free no memory."""
+    told = subprocess.run([sys.executable, "-c", TWO_ZYGOTES], capture_output=True, text=True, check=True, timeout=60)
+    assert [True, True, False] == json.loads(told.stdout)
