@@ -38,7 +38,8 @@ class Assigner:
         self._path = state_dir / FILE
         self._gpus = gpus or Gpus()
         self._kept = read_placement(self._path)
-        self._cards: tuple[Card, ...] = ()
+        self._cards: tuple[Card, ...] = ()  # those that were seen last
+        self._trouble = ""  # why there may be more
 
     def start(self, config: FleetConfig, survivors: Mapping[str, tuple[str, ...] | None]) -> None:
         """Place everybody before anything starts. ``survivors``: who runs, with the GPUs of its launch.
@@ -58,7 +59,6 @@ class Assigner:
             raise UnseenGpus(seen.trouble, made.problems) if seen.trouble else ImpossibleGpus(made.problems)
         if seen.trouble:
             log.warning("%s: every line that is not on a GPU already gets the CPU", seen.trouble)
-        self._cards = seen.cards
         self.use(made)
 
     def _first(
@@ -80,10 +80,10 @@ class Assigner:
         """The UUIDs that this line is to see; none: CPU."""
         return self._kept.assignments.get(name, ())
 
-    @property
-    def sees_cards(self) -> bool:
-        """Whether there is anything to assign; without, what a line sees is not ours to say (ROCm, no NVML)."""
-        return bool(self._cards) or self.in_use
+    def shown(self, name: str) -> tuple[str, ...] | None:
+        """What a launch of this line is to see. None: there is nothing to assign, so that is not ours to say (ROCm, no
+        NVML)."""
+        return self.of(name) if self._cards or self._trouble or self.in_use else None
 
     @property
     def in_use(self) -> bool:
@@ -96,11 +96,16 @@ class Assigner:
 
     def look_at(self, had: Mapping[str, tuple[str, ...]]) -> Inventory:
         """The cards, if any line has one."""
-        return self._gpus.look() if any(had.values()) else Inventory()
+        return self._looked() if any(had.values()) else Inventory()
 
     def look(self, config: FleetConfig, patience: float = PATIENCE) -> Inventory:
         """The cards, if any line of ``config`` could want one."""
-        return self._gpus.look(patience) if wants_any(config) else Inventory()
+        return self._looked(patience) if wants_any(config) else Inventory()
+
+    def _looked(self, patience: float = PATIENCE) -> Inventory:
+        seen = self._gpus.look(patience)
+        self._cards, self._trouble = seen.cards or self._cards, seen.trouble
+        return seen
 
     def placed(self, config: FleetConfig, cards: tuple[Card, ...], running: Collection[str]) -> Placement:
         """Where the lines of ``config`` would go; nothing is changed."""

@@ -129,9 +129,9 @@ class Machine:
             reap_strays(self._watched.keys() | self._launcher.helpers() | hooks)
 
     def launch(self, spec: WorkerSpec, generation: int) -> None:
-        gpus = self._launched_with[spec.name] = self._assigner.of(spec.name)
-        seen = gpus if self._assigner.sees_cards else None
-        order = launching.launch_order(self._config, spec, generation, self.cores, seen)
+        self._launched_with[spec.name] = self._assigner.of(spec.name)
+        shown = self._assigner.shown(spec.name)
+        order = launching.launch_order(self._config, spec, generation, self.cores, shown)
         group = self._cgroups.make(spec.name)
         self._hold_one(spec)
         self._launcher.launch(replace(order, cgroup=group))

@@ -21,6 +21,7 @@ from supervisor.effects.gpus import PATIENCE, Gpus, Inventory
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.service import ServiceThread
 from supervisor.faces.cli import app
+from supervisor.policy import launching
 from supervisor.policy.placement import Card, ImpossibleGpus, Placement, UnseenGpus
 from supervisor.record import WorkerRecord, WorkerState
 from supervisor.snapshot import SupervisorFacts, take
@@ -149,16 +150,42 @@ def test_a_driver_that_never_answers_is_named_and_not_taken_for_none(tmp_path: P
     assert (("beta",), []) == (refused.value.names, list(tmp_path.iterdir()))
 
 
+def told(made: Assigner, spec: DatasiteSpec) -> str | None:
+    """What a worker that is launched now is told to see; None: its environment is left alone."""
+    return launching.launch_order(fleet(spec), spec, 1, 2, made.shown(spec.name)).cuda_visible_devices
+
+
 def test_a_hung_driver_costs_auto_lines_their_gpu_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """They start on the CPU, and the log says why."""
+    """They start on the CPU, and the log says why. Left alone, all of them would compute on the first GPU as soon as the
+    driver answers."""
     made = assigner(tmp_path, trouble=HUNG.trouble)
     with caplog.at_level("WARNING", "fleet"):
         made.start(fleet(ALPHA), {})
+    assert "" == told(made, ALPHA)
     assert ((), False, [f"{HUNG.trouble}: every line that is not on a GPU already gets the CPU"]) == (
         made.of("alpha"),
         made.in_use,
         caplog.messages,
     )
+
+
+def test_a_driver_that_answers_again_shows_nobody_what_is_not_his(tmp_path: Path) -> None:
+    """The lines stay on the CPU until they are placed. Where it turns out that there are no NVIDIA GPUs, a line sees what
+    there is."""
+    for found, expected in ((CARDS, ""), ((), None)):
+        answers = [Inventory(found), HUNG]
+        made = Assigner(tmp_path, Gpus(answers.pop))
+        made.start(fleet(ALPHA), {})
+        made.look(fleet(ALPHA))
+        assert expected == told(made, ALPHA)
+
+
+def test_where_there_is_no_gpu_a_line_sees_what_there_is(tmp_path: Path) -> None:
+    """A ROCm host, say; where there are GPUs it sees its own."""
+    for cards, expected in (((), None), (CARDS, "GPU-0")):
+        made = assigner(tmp_path, *cards)
+        made.start(fleet(ALPHA), {})
+        assert expected == told(made, ALPHA)
 
 
 def test_a_hung_driver_takes_no_gpu_from_who_runs_on_one(tmp_path: Path) -> None:
