@@ -10,7 +10,6 @@ from syft.service.queue.queue_stash import ActionQueueItem, QueueItem
 from syft.service.queue.zmq_producer import ZMQProducer
 from syft.service.user.user_roles import ServiceRole
 from syft.store.document_store_errors import NotFoundException
-from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 NEVER = "it waits for the result of a job that ended without one"
@@ -31,14 +30,15 @@ class Inputs:
         self._jobs = server.job_stash
 
     def are_there(self, item: QueueItem) -> bool:
-        """Raises Unobtainable when they will never be."""
+        """Raises Unobtainable when they will never be; anything else, as of a database that is locked, says
+        nothing of them."""
         if not isinstance(item, ActionQueueItem):
             return True
         action: Action = item.kwargs["action"]
         try:
             lacking = [one for one in (*action.args, *action.kwargs.values()) if self._is_lacking(one)]
             lost = any(self._is_lost(one) for one in lacking)
-        except SyftException as error:
+        except NotFoundException as error:
             raise Unobtainable(f"what it works on cannot be had: {error.public_message}") from error
         if lost:
             raise Unobtainable(NEVER)
