@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -72,7 +73,8 @@ class Zygote:
         """Forked from this process, which has to have one thread still; see ``may_fork``."""
         ours, theirs, nudges, nudge = _channels()
         worker = os.getpid()
-        pid = os.fork()
+        with _closing_at_failure(ours, theirs, nudges, nudge):
+            pid = os.fork()
         if pid == 0:
             ours.close()
             os.close(nudges)
@@ -85,11 +87,12 @@ class Zygote:
         ours, theirs, nudges, nudge = _channels()
         arguments = [str(one) for one in (theirs.fileno(), nudge, os.getpid())]
         # -P: the working directory is the datasite's, and user code writes files into it.
-        started = subprocess.Popen(
-            [sys.executable, "-P", "-m", "datasite_worker.jobs.zygote", *arguments],
-            pass_fds=(theirs.fileno(), nudge),
-            stdin=subprocess.DEVNULL,
-        )
+        with _closing_at_failure(ours, theirs, nudges, nudge):
+            started = subprocess.Popen(
+                [sys.executable, "-P", "-m", "datasite_worker.jobs.zygote", *arguments],
+                pass_fds=(theirs.fileno(), nudge),
+                stdin=subprocess.DEVNULL,
+            )
         started.returncode = 0  # reaped by ``bury``, not by Popen
         return cls._kept(ours, theirs, nudges, nudge, started.pid)
 
@@ -155,6 +158,19 @@ def _channels() -> tuple[socket.socket, socket.socket, int, int]:
     os.set_blocking(nudges, False)
     os.set_blocking(nudge, False)
     return ours, theirs, nudges, nudge
+
+
+@contextlib.contextmanager
+def _closing_at_failure(ours: socket.socket, theirs: socket.socket, nudges: int, nudge: int) -> Iterator[None]:
+    """A zygote that could not be made is tried again each second: nothing of it may stay open."""
+    try:
+        yield
+    except BaseException:
+        for end in (ours, theirs):
+            end.close()
+        for fd in (nudges, nudge):
+            os.close(fd)
+        raise
 
 
 def die_with(parent: int, number: int = signal.SIGKILL) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -355,6 +355,23 @@ def test_a_job_that_cannot_be_forked_costs_no_other(
     life._fork(7, {})
     said = "it could not be started: [Errno 11] Resource temporarily unavailable"
     assert Gone(7, None, said) == Zygote(ours, -1, 0).hear()
+
+
+@pytest.mark.parametrize("make", [Zygote.forked, Zygote.fresh])
+def test_a_zygote_that_cannot_be_made_leaves_nothing_open(
+    make: Callable[[], Zygote], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again each second."""
+
+    def refuse(*_arguments: object, **_how: object) -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(BlockingIOError):
+        make()
+    assert before == os.listdir("/proc/self/fd")
 
 
 ORPHANS = """
