@@ -66,13 +66,15 @@ class Errand:
 
 def prepare(errand: dict[str, Any]) -> Server:
     """What all jobs of a datasite have in common: PySyft's server, made once in the zygote. Holds no connection: SQLite
-    does not survive a fork with an open one."""
+    does not survive a fork with an open one. Where it fails it is called again."""
     told = Errand(**errand)
     _append_to(told.log)
     threads.openblas()
     made = _server(told)
-    made.queue_stash.get_by_status(made.verify_key, Status.ERRORED).unwrap()  # compiled statements are kept
-    made.db.engine.dispose()
+    try:
+        made.queue_stash.get_by_status(made.verify_key, Status.ERRORED).unwrap()  # compiled statements are kept
+    finally:
+        made.db.engine.dispose()
     return made
 
 
@@ -89,15 +91,19 @@ def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> No
     perform(server, server.queue_stash.get_by_uid(server.verify_key, UID.from_string(told.item)).unwrap())
 
 
+class _Following(WatchedFileHandler):
+    """Told from any other that was there before."""
+
+
 def _append_to(log: str) -> None:
     """The datasite turns its log over when it is full. Who writes to it beside the datasite follows that, and must not
     turn it over too."""
     ours = logging.getLogger(__name__.partition(".")[0])
-    for one in [one for one in ours.handlers if isinstance(one, RotatingFileHandler)]:
+    for one in [one for one in ours.handlers if isinstance(one, RotatingFileHandler | _Following)]:
         ours.removeHandler(one)
         one.close()
     if log:
-        handler = WatchedFileHandler(log, encoding="utf-8")
+        handler = _Following(log, encoding="utf-8")
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
         ours.handlers.append(handler)
         ours.setLevel(min(ours.level or logging.INFO, logging.INFO))

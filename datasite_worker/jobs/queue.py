@@ -28,7 +28,7 @@ from datasite_worker.jobs import marks, requests, stores
 from datasite_worker.jobs.inputs import Inputs, Unobtainable
 from datasite_worker.jobs.process import Errand
 from datasite_worker.jobs.rules import how_it_ended
-from datasite_worker.jobs.zygote import Born, Gone, Zygote
+from datasite_worker.jobs.zygote import Born, Gone, Unborn, Zygote
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,9 @@ class JobQueue:
         self._recalled: deque[_Recall] = deque()
         self.full_at = float("-inf")  # when a job last had to wait because no more may run; by the monotonic clock
         self._tags = 0
+        self._turns: dict[UID, int] = {}  # the tag that each job had when it was first to begin: its place in the queue
+        self._not_before = float("-inf")  # no job begins before then; by the monotonic clock
+        self._told_of: set[UID] = set()  # jobs that wait for a reason that the log tells
         self._inputs = Inputs(server)
         self._starved = False  # something waits for another object's value, or for the database
         self._look = True  # what is in the store is not all known
@@ -160,6 +163,9 @@ class JobQueue:
             if len(self._running) >= self._sessions or self._stopping:
                 self.full_at = time.monotonic()
                 return
+            if time.monotonic() < self._not_before:
+                self._starved = True
+                return
             if self._can_run(item):
                 if not self._begin(item):
                     return
@@ -221,12 +227,13 @@ class JobQueue:
 
     def _begin(self, item: QueueItem) -> bool:
         self._tags += 1
+        self._turns.setdefault(item.id, self._tags)
         running = self._running[self._tags] = _Running(item, self._title(item))
         errand = self._order(len(self._running) - 1)
         try:
             self._living_zygote().run(self._tags, errand_of(errand, item, running.title).to_dict())
         except OSError as error:
-            logger.warning("job %s waits, as there is nothing to fork it from: %s", item.job_id, error)
+            self._say_once(item, "job %s waits, as there is nothing to fork it from: %s", error)
             del self._running[self._tags]
             self._starved = True
             return False
@@ -251,8 +258,28 @@ class JobQueue:
                 logger.info("job %s runs as pid %d: %s", self._running[tag].item.job_id, pid, self._running[tag].title)
             case Gone(tag, status, why):
                 self._over(tag, status, why)
+            case Unborn(tag, why):
+                self._put_back(tag, why)
             case None:
                 self._lost(zygote)
+
+    def _put_back(self, tag: int, why: str) -> None:
+        """At its old place, and tried again soon; unless somebody wants it ended."""
+        running = self._running.pop(tag)
+        if running.waited_for:
+            self._end(running)
+            return
+        running.started.close()
+        self._not_before = time.monotonic() + _LOOK_AGAIN
+        self._say_once(running.item, "job %s waits, as it cannot be started now: %s", why)
+        back = [(running.item.id, running.item), *self._waiting.items()]
+        self._waiting = dict(sorted(back, key=lambda one: self._turns.get(one[0], self._tags + 1)))
+
+    def _say_once(self, item: QueueItem, words: str, *more: object, **how: Any) -> None:
+        """Of a job that waits and is looked at each second."""
+        if item.id not in self._told_of:
+            logger.warning(words, item.job_id, *more, **how)
+        self._told_of.add(item.id)
 
     def _lost(self, zygote: Zygote) -> None:
         """Its jobs died with it (``zygote.die_with``). Whatever its burial says, it is gone, and they have ended."""
@@ -276,6 +303,8 @@ class JobQueue:
 
     def _end(self, running: _Running) -> None:
         running.started.close()
+        self._turns.pop(running.item.id, None)
+        self._told_of.discard(running.item.id)
         self._ended.append(running)
         self._settle_all()
 

@@ -6,8 +6,8 @@ It knows nothing of jobs: an errand is a dictionary for ``jobs.process.run``.
 
 Between the two: a socket of whole messages (JSON). Down: ``{"run": tag, "errand": …}``, ``{"kill": tag}``. Up:
 ``{"born": tag, "pid": …}``, ``{"gone": tag, "status": …}``, the status as of waitpid(2), or ``{"gone": tag, "status":
-null, "why": …}`` for a job that could not be forked. The zygote ends with its worker, however that ends, and the jobs
-with the zygote.
+null, "why": …}`` for a job that could not be forked, and ``{"unborn": tag, "why": …}`` for one that was not even tried
+to, and may be asked for again. The zygote ends with its worker, however that ends, and the jobs with the zygote.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from datasite_worker.strays import end_all, end_orphans, mark, marked
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LARGEST = 64 * 1024
+_MOST_WORDS = 1000  # of an error; a database's holds the whole statement
 _BURIAL = 5.0
 """Seconds that a zygote has to end its jobs in order, before it is killed itself."""
 _END = signal.SIGUSR2
@@ -57,6 +58,14 @@ class Gone:
     tag: int
     status: int | None
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unborn:
+    """Nothing of it has begun: what all jobs share could not be made now. Another time it may."""
+
+    tag: int
+    why: str
 
 
 class Zygote:
@@ -113,7 +122,7 @@ class Zygote:
     def _send(self, message: dict[str, Any]) -> None:
         self.control.send(json.dumps(message).encode())
 
-    def hear(self) -> Born | Gone | None:
+    def hear(self) -> Born | Gone | Unborn | None:
         """The next word, waiting for it; None: the zygote is gone."""
         try:
             told = json.loads(self.control.recv(_LARGEST) or b"null")
@@ -123,6 +132,8 @@ class Zygote:
             return None
         if "born" in told:
             return Born(told["born"], told["pid"])
+        if "unborn" in told:
+            return Unborn(told["unborn"], told["why"])
         return Gone(told["gone"], told["status"], told.get("why", ""))
 
     def bury(self) -> None:
@@ -252,18 +263,36 @@ class _Life:
         return self._prepared
 
     def _fork(self, tag: int, errand: dict[str, Any]) -> None:
+        zygote = os.getpid()
         try:
-            zygote, prepared = os.getpid(), self._prepare(errand)
+            prepared = self._prepare(errand)
+        except Exception as error:  # noqa: BLE001 - a locked database, say: no reason to end, nor to lose a job
+            self._tell({"unborn": tag, "why": _words(error)})
+            return
+        try:
             pid = os.fork()
         except OSError as error:  # too many processes, no memory: those that run are not to suffer for it
-            self._tell({"gone": tag, "status": None, "why": f"it could not be started: {error}"})
+            self._refuse(tag, error)
             return
         if pid == 0:
             self._become_job(zygote, errand, prepared)
-        pidfd = os.pidfd_open(pid)
+        self._watch(tag, pid)
+
+    def _watch(self, tag: int, pid: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:  # too many files: its end would never be heard of
+            _kill(pid)
+            os.waitpid(pid, 0)
+            self._end_strays()
+            self._refuse(tag, error)
+            return
         self._jobs[tag] = pid, pidfd
         self._selector.register(pidfd, selectors.EVENT_READ, tag)
         self._tell({"born": tag, "pid": pid})
+
+    def _refuse(self, tag: int, error: OSError) -> None:
+        self._tell({"gone": tag, "status": None, "why": f"it could not be started: {_words(error)}"})
 
     def end_jobs(self) -> None:
         for pid, _ in self._jobs.values():
@@ -317,6 +346,10 @@ class _Life:
 
     def _tell(self, message: dict[str, Any]) -> None:
         self._control.send(json.dumps(message).encode())
+
+
+def _words(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:_MOST_WORDS]
 
 
 def _children() -> set[int]:

@@ -31,11 +31,13 @@ def test_a_job_follows_the_datasites_log_and_never_turns_it_over(tmp_path: Path,
     log.write_text("x" * 1000)
     ours.handlers = [RotatingFileHandler(log, maxBytes=10, backupCount=5)]
     process._append_to(str(log))
+    process._append_to(str(log))  # where preparing failed the first time
     process.logger.info("before")
     log.rename(tmp_path / "line.log.1")
     process.logger.info("after")
     assert ["line.log", "line.log.1"] == sorted(path.name for path in tmp_path.iterdir())
     assert log.read_text().endswith(" - INFO - after\n")
+    assert 1 == len(log.read_text().splitlines())
     assert (tmp_path / "line.log.1").read_text().endswith(" - INFO - before\n")
 
 

@@ -19,15 +19,17 @@ import pytest
 from syft.service.job.job_stash import JobStatus
 from syft.service.queue.queue_stash import Status
 from syft.store.document_store_errors import NotFoundException
+from syft.types.errors import SyftException
 
 from datasite_worker import strays
 from datasite_worker.activity import Activity
+from datasite_worker.jobs import process
 from datasite_worker.jobs import queue as queue_module
 from datasite_worker.jobs import zygote as zygote_module
 from datasite_worker.jobs.inputs import Unobtainable
 from datasite_worker.jobs.process import Errand
 from datasite_worker.jobs.queue import JobQueue
-from datasite_worker.jobs.zygote import Gone, Zygote
+from datasite_worker.jobs.zygote import Gone, Unborn, Zygote
 
 
 @dataclass
@@ -357,6 +359,75 @@ def test_a_job_that_cannot_be_forked_costs_no_other(
     assert Gone(7, None, said) == Zygote(ours, -1, 0).hear()
 
 
+def test_what_jobs_share_is_made_at_a_later_try(
+    channels: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A locked database ends neither the zygote nor the job, which has not begun."""
+    ours, theirs = channels
+    life = zygote_module._Life(theirs, -1)
+
+    def locked(_errand: dict[str, Any]) -> None:
+        raise SyftException(public_message="database is locked")
+
+    monkeypatch.setattr(process, "prepare", locked)
+    life._fork(7, {})
+    assert Unborn(7, "database is locked") == Zygote(ours, -1, 0).hear()
+
+
+def test_a_job_whose_end_would_not_be_heard_of_is_ended_at_once(
+    channels: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many files: it is told of, and those that run go on."""
+    ours, theirs = channels
+    life = zygote_module._Life(theirs, -1)
+    monkeypatch.setattr(life, "_end_strays", lambda: None)  # this process is no zygote: it has children of its own
+
+    def refuse(_pid: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with subprocess.Popen(["/bin/sleep", "600"]) as child:
+        life._watch(7, child.pid)
+        child.returncode = 0
+    assert Gone(7, None, "it could not be started: [Errno 24] Too many open files") == Zygote(ours, -1, 0).hear()
+    assert not psutil.pid_exists(child.pid)
+
+
+def hear(rig: Rig, monkeypatch: pytest.MonkeyPatch, *told: object) -> None:
+    for one in told:
+        monkeypatch.setattr(rig.zygote, "hear", lambda one=one: one, raising=False)
+        rig.queue._heard(rig.zygote)  # type: ignore[arg-type]  # takes its place
+
+
+def test_jobs_that_were_not_begun_wait_at_their_old_places(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are tried again, not at once, and told of once each."""
+    rig.put("a", "b", "c", "d")
+    hear(rig, monkeypatch, Unborn(1, "locked"), Unborn(2, "locked"), Unborn(3, "locked"))
+    rig.look()
+    assert (["a", "b", "c"], ["a", "b", "c", "d"], True) == (rig.began, list(rig.queue._waiting), rig.queue._starved)
+    rig.queue._not_before = 0
+    rig.look()
+    hear(rig, monkeypatch, Unborn(5, "locked"), Unborn(4, "locked"))
+    assert ["a", "b", "d"] == list(rig.queue._waiting)
+    rig.queue._not_before = 0
+    rig.look()
+    assert ["a", "b", "c"] * 2 + ["a", "b"] == rig.began
+    assert [] == rig.cut_off
+
+
+def test_a_job_that_was_not_begun_is_not_begun_again_where_it_is_to_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was recalled while the zygote tried."""
+    rig.put("a")
+    recall = queue_module._Recall("job-a", "killed on request")  # type: ignore[arg-type]  # a name does
+    rig.queue._recalled.append(recall)
+    rig.queue._go_round()
+    hear(rig, monkeypatch, Unborn(1, "locked"))
+    assert recall.over.is_set()
+    assert ("interrupted: killed on request", {}) == (rig.job("a").result.message, rig.queue._waiting)
+
+
 @pytest.mark.parametrize("make", [Zygote.forked, Zygote.fresh])
 def test_a_zygote_that_cannot_be_made_leaves_nothing_open(
     make: Callable[[], Zygote], monkeypatch: pytest.MonkeyPatch
@@ -368,10 +439,10 @@ def test_a_zygote_that_cannot_be_made_leaves_nothing_open(
 
     monkeypatch.setattr(os, "fork", refuse)
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    before = os.listdir("/proc/self/fd")
+    before = psutil.Process().num_fds()
     with pytest.raises(BlockingIOError):
         make()
-    assert before == os.listdir("/proc/self/fd")
+    assert before == psutil.Process().num_fds()
 
 
 ORPHANS = """
