@@ -25,7 +25,7 @@ from supervisor.effects.machine import Machine
 from supervisor.effects.recorder import Recorder, Remembered, forget, read_ledger, restored
 from supervisor.effects.run_files import RunFile, RunFiles
 from supervisor.effects.sdnotify import Notifier
-from supervisor.engine import Engine
+from supervisor.engine import Engine, gpu_found
 from supervisor.facts import OperatorAsked, ProcessAdopted
 from supervisor.history import FLEET, Event, EventKind
 from supervisor.policy import launching
@@ -238,6 +238,8 @@ def _first_messages(
                 yield OperatorAsked(run.name, OperatorRequest.RESTART, By.ADOPTION, why)
             elif isinstance(spec, DatasiteSpec) and assigner.sees_others(run.name, run.gpus):
                 yield OperatorAsked(run.name, OperatorRequest.RESTART, By.ADOPTION, "gpu: it gets other GPUs")
+            elif run.gpus == () and (found := assigner.of(run.name)):
+                yield gpu_found(run.name, found)
         elif spec.name in past and past[spec.name].wanted is Wanted.DOWN:
             log.info("%s: stays down, as before the last supervisor ended", spec.name)
         else:

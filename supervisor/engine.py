@@ -243,13 +243,16 @@ class Engine:
             self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.RELOAD, why), now)
 
     def _lose_cards(self, lost: CardsLost, now: float) -> None:
-        """Lines without their GPUs get others, or the CPU if they said ``auto``; who can have none stays as it is."""
+        """Lines without their GPUs get others, or the CPU if they said ``auto``; who can have none stays as it is. Who
+        waited for a driver gets its GPU at its next start."""
         if self._stopping:
             return
         made = self._effects.place(ReloadAsked(self._config, lost.cards), running(self._records.values()))
         stay = {name: lost.had[name] for name in made.problems if name in lost.had}
         self._effects.use(self._config, replace(made, assignments=made.assignments | stay))
         self._tell(_losses(lost, made, self._records))
+        found = {name: made.assignments.get(name) for name in lost.waiting if name in self._records}
+        self._tell(tuple(gpu_found(name, uuids) for name, uuids in found.items() if uuids))
         for name in made.moved:
             if name not in made.problems and self._records[name].wanted is Wanted.UP:
                 self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.GPU_LOST, "gpu"), now)
@@ -340,6 +343,12 @@ class Engine:
         shown = replace(self._config, datasites=(*self._config.datasites, *leaving)) if leaving else self._config
         self._news = False
         self._effects.pin(shown, dict(self._records), stopping=self._stopping)
+
+
+def gpu_found(name: str, uuids: tuple[str, ...]) -> Event:
+    """What is told of a line on the CPU that has a GPU by now, and is not interrupted for it."""
+    has = f"it has {', '.join(uuids)} from its next start on, until then it is on the CPU"
+    return Event(name, EventKind.GPU_FOUND, f"the GPUs can be seen again: {has}", warning=True)
 
 
 def _losses(lost: CardsLost, made: Placement, known: Collection[str]) -> tuple[Event, ...]:

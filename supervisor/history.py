@@ -30,6 +30,7 @@ class EventKind(StrEnum):
     DATASET_PUBLISHED = "dataset_published"
     DATASET_FAILED = "dataset_failed"
     GPU_LOST = "gpu_lost"
+    GPU_FOUND = "gpu_found"
     LIMIT_NEAR = "limit_near"
     LIMIT_REACHED = "limit_reached"
     LIMIT_CLEARED = "limit_cleared"

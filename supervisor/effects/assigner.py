@@ -45,29 +45,32 @@ class Assigner:
         """Place everybody before anything starts. ``survivors``: who runs, with the GPUs of its launch.
 
         They keep theirs if that leaves the others what they ask for. While the GPUs cannot be seen everybody has what
-        he had; for who asks for one and had none the driver is waited for. Raises ImpossibleGpus or UnseenGpus, and
-        nothing is changed.
+        he had; for who asks for one and had none the driver is waited for, and for ``auto`` while nobody runs. Raises
+        ImpossibleGpus or UnseenGpus, and nothing is changed.
         """
         seen = self.look(config)
         made = self._first(config, seen, survivors)
-        if seen.trouble and made.problems:
-            told = (seen.trouble, LONG_PATIENCE, ", ".join(made.problems))
-            log.warning("%s: waiting up to %g s more, for %s", *told)
+        if seen.trouble and (made.problems or (made.unseen and not survivors)):
+            whom = ", ".join((*made.problems, *made.unseen))
+            log.warning("%s: waiting up to %g s more, for %s", seen.trouble, LONG_PATIENCE, whom)
             seen = self.look(config, LONG_PATIENCE)
             made = self._first(config, seen, survivors)
         if made.problems:
             raise UnseenGpus(seen.trouble, made.problems) if seen.trouble else ImpossibleGpus(made.problems)
         if seen.trouble:
-            log.warning("%s: every line that is not on a GPU already gets the CPU", seen.trouble)
+            cpu = ", ".join(made.unseen) or "nobody"
+            log.warning("%s: on the CPU for that: %s; the others have the GPUs that they had", seen.trouble, cpu)
         self.use(made)
 
     def _first(
         self, config: FleetConfig, seen: Inventory, survivors: Mapping[str, tuple[str, ...] | None]
     ) -> Placement:
+        """A survivor on the CPU is one that stays there, unless it was given a GPU since or waits for the driver."""
         requests = requests_of(config)
-        launched = {name: uuids for name, uuids in survivors.items() if uuids is not None}
-        held = self._kept.assignments | launched
-        made = place(requests, seen.cards, held, survivors)
+        launched = {name: uuids for name, uuids in survivors.items() if uuids}
+        on_cpu = {name: () for name, uuids in survivors.items() if uuids == ()}
+        held = on_cpu | self._kept.assignments | launched
+        made = place(requests, seen.cards, held, survivors.keys() - (set(self.waiting) - launched.keys()))
         if seen.trouble:
             return keeping(made, requests, remembered(self._kept, requests) | launched, seen.trouble)
         return place(requests, seen.cards, held) if made.problems and survivors else made
@@ -94,9 +97,14 @@ class Assigner:
     def assignments(self) -> dict[str, tuple[str, ...]]:
         return dict(self._kept.assignments)
 
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Who is on the CPU only until the GPUs can be seen again."""
+        return self._kept.unseen
+
     def look_at(self, had: Mapping[str, tuple[str, ...]]) -> Inventory:
-        """The cards, if any line has one."""
-        return self._looked() if any(had.values()) else Inventory()
+        """The cards, if any line has one or waits for one."""
+        return self._looked() if any(had.values()) or self.waiting else Inventory()
 
     def look(self, config: FleetConfig, patience: float = PATIENCE) -> Inventory:
         """The cards, if any line of ``config`` could want one."""
@@ -109,13 +117,20 @@ class Assigner:
 
     def placed(self, config: FleetConfig, cards: tuple[Card, ...], running: Collection[str]) -> Placement:
         """Where the lines of ``config`` would go; nothing is changed."""
-        return place(requests_of(config), cards, self._kept.assignments, running)
+        requests = requests_of(config)
+        made = place(requests, cards, self._kept.assignments, set(running) - set(self.waiting))
+        return keeping(made, requests, {}, self._trouble) if self._trouble and not cards else made
 
     def use(self, placement: Placement) -> None:
         """This holds from now on, for every launch. A full disk costs the memory of it, not the fleet."""
         self._kept = placement
         document = {
-            name: {"gpus": list(uuids), "asked": placement.asked.get(name, ""), "why": placement.reasons.get(name, "")}
+            name: {
+                "gpus": list(uuids),
+                "asked": placement.asked.get(name, ""),
+                "why": placement.reasons.get(name, ""),
+                "unseen": name in placement.unseen,
+            }
             for name, uuids in placement.assignments.items()
         }
         part = self._path.with_suffix(".part")
@@ -127,7 +142,8 @@ class Assigner:
 
 
 def read_document(path: Path) -> dict[str, dict[str, Any]]:
-    """By name what was kept: ``gpus``, for what was ``asked``, and ``why``; empty where nothing can be read."""
+    """By name what was kept: ``gpus``, for what was ``asked``, ``why``, and whether it waits until the GPUs can be seen
+    (``unseen``); empty where nothing can be read."""
     try:
         lines = json.loads(path.read_text())["lines"]
         return {
@@ -135,6 +151,7 @@ def read_document(path: Path) -> dict[str, dict[str, Any]]:
                 "gpus": [str(uuid) for uuid in one["gpus"]],
                 "asked": str(one.get("asked", "")),
                 "why": str(one.get("why", "")),
+                "unseen": bool(one.get("unseen", False)),
             }
             for name, one in lines.items()
         }
@@ -145,4 +162,5 @@ def read_document(path: Path) -> dict[str, dict[str, Any]]:
 def read_placement(path: Path) -> Placement:
     lines = read_document(path)
     assignments = {name: tuple(one["gpus"]) for name, one in lines.items()}
-    return Placement(assignments, asked={name: one["asked"] for name, one in lines.items()})
+    unseen = tuple(name for name, one in lines.items() if one["unseen"])
+    return Placement(assignments, asked={name: one["asked"] for name, one in lines.items()}, unseen=unseen)

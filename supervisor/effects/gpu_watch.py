@@ -1,6 +1,6 @@
-"""Tells the engine when GPUs that lines have are gone or turned bad. Decides nothing.
+"""Tells the engine when GPUs that lines have are gone or turned bad, or can be seen again. Decides nothing.
 
-It looks once a minute, in a thread of its own, and only while a line has a GPU.
+It looks once a minute, in a thread of its own, and only while a line has a GPU, or waits for a driver to answer.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ _CLOSING = 1.0
 
 @dataclass(frozen=True, slots=True)
 class CardsLost:
-    """``lost``: by line, what became of its GPUs; ``had``: what every line has; ``cards``: what there is now."""
+    """``lost``: by line, what became of its GPUs; ``had``: what every line has; ``cards``: what there is now.
+    ``waiting``: who is on the CPU only because they could not be seen."""
 
     lost: dict[str, str]
     had: dict[str, tuple[str, ...]]
     cards: tuple[Card, ...]
+    waiting: tuple[str, ...] = ()
 
 
 def whats_lost(uuids: Collection[str], cards: Sequence[Card]) -> dict[str, str]:
@@ -48,15 +50,17 @@ class GpuWatch:
             self.look()
 
     def look(self) -> None:
-        """Each loss is told once. What a driver that hangs may have lost is not known, so nothing is said of it."""
-        had = self._assigner.assignments
+        """Each loss is told once; who waits, until nobody does. What a driver that hangs may have lost is not known, so
+        nothing is said of it."""
+        had, waiting = self._assigner.assignments, self._assigner.waiting
         seen = self._assigner.look_at(had)
         if seen.trouble:
             return
         bad = whats_lost({uuid for uuids in had.values() for uuid in uuids}, seen.cards)
-        lost = {name: "; ".join(bad[uuid] for uuid in uuids if uuid in bad) for name, uuids in had.items()}
-        if bad.keys() - self._told:
-            self._post(CardsLost({name: why for name, why in lost.items() if why}, had, seen.cards))
+        why = {name: "; ".join(bad[uuid] for uuid in uuids if uuid in bad) for name, uuids in had.items()}
+        lost = {name: text for name, text in why.items() if text} if bad.keys() - self._told else {}
+        if lost or waiting:
+            self._post(CardsLost(lost, had, seen.cards, waiting))
         self._told = frozenset(bad)
 
     def close(self) -> None:

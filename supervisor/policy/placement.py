@@ -58,13 +58,15 @@ class Card:
 @dataclass(frozen=True, slots=True)
 class Placement:
     """By name: the UUIDs (none: CPU), what is impossible, and why each line has what it has. ``moved``: who runs, and
-    has other GPUs now. ``asked``: by name what this is the answer to."""
+    has other GPUs now. ``asked``: by name what this is the answer to. ``unseen``: who said ``auto`` and is on the CPU
+    only because the GPUs could not be seen."""
 
     assignments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     moved: tuple[str, ...] = ()
     asked: dict[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
 
 class ImpossibleGpus(Exception):
@@ -134,22 +136,23 @@ def keeping(
     ``trouble``: what others are told that ask for one."""
     kept = {name: uuids for name, uuids in held.items() if uuids and name in requests and requests[name].mode != "none"}
     problems = dict.fromkeys([name for name in made.problems if name not in kept], trouble)
-    unseen = "the GPUs cannot be seen"
-    cpu = {name: f"auto: {unseen}" for name, asked in requests.items() if asked.mode == "auto"}
-    stay = {name: f"{in_words(requests[name])}: as before, {unseen}" for name in kept}
+    unseen = tuple(name for name, asked in requests.items() if asked.mode == "auto" and name not in kept)
+    cpu = dict.fromkeys(unseen, "auto: the GPUs cannot be seen")
+    stay = {name: f"{in_words(requests[name])}: as before, the GPUs cannot be seen" for name in kept}
     return replace(
         made,
         assignments=made.assignments | kept,
         problems=problems,
         reasons=made.reasons | problems | cpu | stay,
         moved=tuple(name for name in made.moved if name not in kept),
+        unseen=unseen,
     )
 
 
 def sees_others(had: tuple[str, ...] | None, has: tuple[str, ...], cards: Collection[Card]) -> bool:
     """Whether a process that was launched with ``had`` has to be launched anew. None: without any assignment, so that
-    it sees every card there is."""
-    return bool(cards) if had is None else had != has
+    it sees every card there is. One on the CPU is not interrupted for a GPU: it has it from its next start on."""
+    return bool(cards) if had is None else had not in ((), has)
 
 
 # --- what is asked for, against the cards there are ---

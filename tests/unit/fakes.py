@@ -117,7 +117,8 @@ class FakeMachine:
         return True
 
     def place(self, asked: ReloadAsked, running: Collection[str]) -> Placement:
-        return place(requests_of(asked.config), asked.cards, self.placement.assignments, running)
+        stay = set(running) - set(self.placement.unseen)
+        return place(requests_of(asked.config), asked.cards, self.placement.assignments, stay)
 
     def use(self, config: FleetConfig, placement: Placement) -> None:
         self.config = config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,11 @@ from supervisor.effects.control import ControlServer, ReloadAsked
 from supervisor.effects.gpus import PATIENCE, Gpus, Inventory
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.service import ServiceThread
+from supervisor.engine import gpu_found
 from supervisor.faces.cli import app
 from supervisor.policy import launching
 from supervisor.policy.placement import Card, ImpossibleGpus, Placement, UnseenGpus
+from supervisor.policy.reconcile import fingerprint
 from supervisor.record import WorkerRecord, WorkerState
 from supervisor.snapshot import SupervisorFacts, take
 from supervisor.spec import DatasiteSpec, FleetConfig, GpuRequest
@@ -46,9 +49,9 @@ def test_an_assignment_outlives_its_supervisor(tmp_path: Path) -> None:
     first = assigner(tmp_path, *CARDS)
     first.start(fleet(ALPHA, BETA), {})
     assert [("GPU-1",), ("GPU-0",), ()] == [first.of(name) for name in ("alpha", "beta", "gamma")]
-    kept = {"alpha": {"gpus": ["GPU-1"], "asked": "auto", "why": "auto: least loaded"}}
+    kept = {"alpha": {"gpus": ["GPU-1"], "asked": "auto", "why": "auto: least loaded", "unseen": False}}
     alone = "1 GPU, exclusive"
-    kept |= {"beta": {"gpus": ["GPU-0"], "asked": alone, "why": f"{alone}: least loaded"}}
+    kept |= {"beta": {"gpus": ["GPU-0"], "asked": alone, "why": f"{alone}: least loaded", "unseen": False}}
     assert kept == json.loads((tmp_path / FILE).read_text())["lines"]
     second = assigner(tmp_path, *CARDS)
     second.start(fleet(BETA, DatasiteSpec("aardvark", 1), ALPHA), {})
@@ -143,6 +146,55 @@ def test_a_start_does_not_wait_for_who_has_a_gpu_already(tmp_path: Path) -> None
     assert [10.0] == gpus.waited
 
 
+def test_a_start_waits_for_auto_lines_while_nobody_runs(tmp_path: Path) -> None:
+    """They would stay on the CPU; lines that run already are not left alone for it."""
+    for survivors, expected in (({}, [10.0, 60.0]), ({"late": ()}, [10.0])):
+        made = Assigner(tmp_path / "nothing-kept", gpus := SlowGpus(15.0))
+        made.start(fleet(ALPHA, DatasiteSpec("late", 1)), survivors)
+        assert expected == gpus.waited
+
+
+def test_who_was_on_the_cpu_for_a_hung_driver_gets_a_gpu_when_it_answers(tmp_path: Path) -> None:
+    """Running it is not moved: it has it from its next start on. The next supervisor knows that too, be it that the
+    driver answers under this one or under that."""
+    first = assigner(tmp_path, trouble=HUNG.trouble)
+    first.start(fleet(ALPHA), {})
+    assert ("alpha",) == first.waiting
+    made = first.placed(fleet(ALPHA), CARDS, ["alpha"])
+    assert ({"alpha": ("GPU-0",)}, ()) == (made.assignments, made.moved)
+    for use in (False, True):
+        if use:
+            first.use(made)
+        heir = assigner(tmp_path, *CARDS)
+        heir.start(fleet(ALPHA), {"alpha": ()})
+        assert (("GPU-0",), (), False) == (heir.of("alpha"), heir.waiting, heir.sees_others("alpha", ()))
+
+
+def test_a_line_on_the_cpu_for_another_reason_waits_for_nothing(tmp_path: Path) -> None:
+    """It is adopted there, and stays there."""
+    made = assigner(tmp_path, *CARDS)
+    made.start(fleet(ALPHA), {"alpha": ()})
+    assert ((), ()) == (made.of("alpha"), made.waiting)
+
+
+def test_a_reload_under_a_hung_driver_lets_its_newcomers_wait(tmp_path: Path) -> None:
+    """As a start does; one that asks for a GPU is told why it cannot have one."""
+    made = assigner(tmp_path, trouble=HUNG.trouble)
+    made.start(fleet(ALPHA), {})
+    placed = made.placed(fleet(ALPHA, DatasiteSpec("late", 1), BETA), (), ["alpha"])
+    assert (("alpha", "late"), {"beta": HUNG.trouble}) == (placed.unseen, placed.problems)
+
+
+def test_an_heir_tells_who_has_a_gpu_from_its_next_start_on(tmp_path: Path) -> None:
+    """Whoever was adopted on the CPU and has one by now."""
+    made = assigner(tmp_path, *CARDS)
+    made.use(Placement({"alpha": ("GPU-1",)}, asked={"alpha": "auto"}))
+    made.start(fleet(ALPHA), {"alpha": ()})
+    run = RunFile("alpha", 2, os.getpid(), 5, boot_id(), fingerprint(ALPHA), 8080, ())
+    said = list(daemon._first_messages(fleet(ALPHA), [run], {}, made))
+    assert [gpu_found("alpha", ("GPU-1",))] == said[1:]
+
+
 def test_a_driver_that_never_answers_is_named_and_not_taken_for_none(tmp_path: Path) -> None:
     """Nothing is changed, so that the next start may do better."""
     with pytest.raises(UnseenGpus, match="the GPU driver did not answer within 60 s") as refused:
@@ -162,18 +214,15 @@ def test_a_hung_driver_costs_auto_lines_their_gpu_only(tmp_path: Path, caplog: p
     with caplog.at_level("WARNING", "fleet"):
         made.start(fleet(ALPHA), {})
     assert "" == told(made, ALPHA)
-    assert ((), False, [f"{HUNG.trouble}: every line that is not on a GPU already gets the CPU"]) == (
-        made.of("alpha"),
-        made.in_use,
-        caplog.messages,
-    )
+    said = "on the CPU for that: alpha; the others have the GPUs that they had"
+    assert ((), False, f"{HUNG.trouble}: {said}") == (made.of("alpha"), made.in_use, caplog.messages[-1])
 
 
 def test_a_driver_that_answers_again_shows_nobody_what_is_not_his(tmp_path: Path) -> None:
     """The lines stay on the CPU until they are placed. Where it turns out that there are no NVIDIA GPUs, a line sees what
     there is."""
     for found, expected in ((CARDS, ""), ((), None)):
-        answers = [Inventory(found), HUNG]
+        answers = [Inventory(found), HUNG, HUNG]
         made = Assigner(tmp_path, Gpus(answers.pop))
         made.start(fleet(ALPHA), {})
         made.look(fleet(ALPHA))

@@ -79,6 +79,28 @@ def test_where_no_line_has_a_gpu_nobody_looks(host: Host) -> None:
     assert ([], 0) == (host.told, host.looks)
 
 
+def test_a_driver_that_answers_again_is_told_of_who_waits_for_it(host: Host) -> None:
+    """It is asked although no line has a GPU, and told until they are placed."""
+    host.assigner.use(Placement({"alpha": ()}, unseen=("alpha",)))
+    for trouble, cards, expected in (("hung", (), 0), ("", (ZERO,), 1), ("", (ZERO,), 2)):
+        host.seen = Inventory(cards, trouble)
+        host.watch.look()
+        assert [CardsLost({}, {"alpha": ()}, (ZERO,), ("alpha",))] * expected == host.told
+    host.assigner.use(Placement({"alpha": ("GPU-0",)}))
+    host.watch.look()
+    assert 2 == len(host.told)
+
+
+def test_a_loss_is_not_told_anew_for_who_waits(host: Host) -> None:
+    """Nor the other way round: who waits is told of with a loss."""
+    host.seen = Inventory((ZERO,))
+    lost = {"beta": "GPU-1: it is gone"}
+    host.watch.look()
+    host.assigner.use(Placement(HAD, unseen=("late",)))
+    host.watch.look()
+    assert [(lost, ()), ({}, ("late",))] == [(told.lost, told.waiting) for told in host.told]
+
+
 def test_it_looks_by_itself(tmp_path: Path) -> None:
     """Again and again, until it is closed."""
     told = threading.Event()
@@ -120,6 +142,21 @@ def test_auto_falls_to_the_cpu_and_who_asked_for_a_gpu_stays_as_it_is() -> None:
     assert [("terminate", "alpha"), ("launch", "alpha", 2)] == world.done[2:]
     ends = [event.text.rpartition("; ")[2] for event in world.events if event.event == "gpu_lost"]
     assert ["now: cpu", "there is no GPU on this host"] == ends
+
+
+def test_who_waited_for_the_driver_is_told_of_its_gpu_and_goes_on() -> None:
+    """It is not restarted; its next start is on the GPU."""
+
+    def answer(world: FakeMachine) -> list[Any]:
+        world.placement = Placement({"alpha": (), "beta": ("GPU-1",)}, unseen=("alpha",))
+        return [CardsLost({}, world.placement.assignments, (ZERO, ONE), ("alpha",))]
+
+    world = play(fleet(ALPHA, BETA), [answer])
+    assert HAD == world.placement.assignments
+    assert [("launch", "alpha", 1), ("launch", "beta", 1)] == world.done
+    text = "the GPUs can be seen again: it has GPU-0 from its next start on, until then it is on the CPU"
+    found = [(event.name, event.text, event.warning) for event in world.events if event.event == "gpu_found"]
+    assert [("alpha", text, True)] == found
 
 
 def test_a_line_that_is_down_is_not_started_for_it() -> None:

@@ -323,7 +323,7 @@ def test_what_cannot_be_seen_is_not_gone() -> None:
     held = {"a": gpu(0), "b": gpu(1), "c": gpu(2), "d": (), "gone": gpu(3)}
     made = placement.keeping(place(requests, [], held, held), requests, held, "no answer")
     assert {"a": gpu(0), "b": gpu(1), "c": (), "d": (), "new": ()} == made.assignments
-    assert ({"new": "no answer"}, ("c",)) == (made.problems, made.moved)
+    assert ({"new": "no answer"}, ("c",), ("d",)) == (made.problems, made.moved, made.unseen)
     unseen = "as before, the GPUs cannot be seen"
     whys = {"a": f"auto: {unseen}", "b": f"1 GPU: {unseen}", "c": "gpu: none", "d": "auto: the GPUs cannot be seen"}
     assert {**whys, "new": "no answer"} == made.reasons
@@ -333,6 +333,7 @@ SEES = [
     (None, (), [], False),
     (None, (), TWO, True),
     ((), (), TWO, False),
+    ((), gpu(0), TWO, False),
     (gpu(0), gpu(1), TWO, True),
     (gpu(0), gpu(0), TWO, False),
 ]
@@ -342,7 +343,8 @@ SEES = [
 def test_which_survivor_sees_other_gpus(
     had: tuple[str, ...] | None, has: tuple[str, ...], cards: list[Card], expected: bool
 ) -> None:
-    """One that an older version launched, without any assignment, sees all: that matters where there are any."""
+    """One that an older version launched, without any assignment, sees all: that matters where there are any. One on the
+    CPU is not interrupted for a GPU."""
     assert expected == sees_others(had, has, cards)
 
 
