@@ -87,8 +87,21 @@ def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> No
     gpu.limit_memory(told.gpu_memory_bytes)
     action_service.execute_byte_code = contained(action_service.execute_byte_code)
     _leave_mocks_alone()
+    _share_no_connection(server)
     stores.on_arrival(server, lambda _item: nudge())
     perform(server, server.queue_stash.get_by_uid(server.verify_key, UID.from_string(told.item)).unwrap())
+
+
+def _share_no_connection(server: Any) -> None:
+    """A child that a function forks writes to the database where it prints or raises. It opens a connection for that,
+    and keeps its parent's unused: closing one is a use of it."""
+    engine, parents = server.db.engine, []
+
+    def let_go() -> None:
+        parents.append(engine.pool)
+        engine.dispose(close=False)
+
+    os.register_at_fork(after_in_child=let_go)
 
 
 class _Following(WatchedFileHandler):

@@ -115,6 +115,16 @@ def misbehave(how):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, C90
         raise BaseException("no error")  # noqa: TRY002 - what nobody expects
     if how == "unserialisable":
         return threading.Lock()
+    if how == "fork and print":
+        children = []
+        for _ in range(3):
+            children.append(os.fork())
+            if children[-1] == 0:
+                for number in range(5):
+                    print("child", number)  # noqa: T201 - that is the point
+                return "the child's"
+        print("parent")  # noqa: T201 - that is the point
+        return sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
     if how in ("fork and return", "fork and raise"):
         child = os.fork()
         if child == 0 and how == "fork and raise":
@@ -285,7 +295,14 @@ def test_a_function_that_ends_like_a_program_has_failed(
 
 @pytest.mark.parametrize(
     ("how", "result"),
-    [("fork and return", 0), ("fork and raise", 1), ("close", "close"), ("threads", "threads"), ("process", "process")],
+    [
+        ("fork and return", 0),
+        ("fork and raise", 1),
+        ("fork and print", 0),
+        ("close", "close"),
+        ("threads", "threads"),
+        ("process", "process"),
+    ],
 )
 def test_what_a_job_does_to_its_process_is_its_own_affair(
     solo: Alone, run: Callable[..., Any], how: str, result: object

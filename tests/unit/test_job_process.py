@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
 from syft.service.job.job_stash import JobStatus
 
-from datasite_worker.jobs import process
+from datasite_worker.jobs import process, stores
 
 
 @pytest.fixture
@@ -39,6 +42,32 @@ def test_a_job_follows_the_datasites_log_and_never_turns_it_over(tmp_path: Path,
     assert log.read_text().endswith(" - INFO - after\n")
     assert 1 == len(log.read_text().splitlines())
     assert (tmp_path / "line.log.1").read_text().endswith(" - INFO - before\n")
+
+
+def test_a_child_of_a_job_has_a_database_connection_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It neither uses its parent's nor closes it, which would end what the parent writes; and it is as patient."""
+    hooks: dict[str, Callable[[], None]] = {}
+    monkeypatch.setattr(os, "register_at_fork", hooks.update)
+    engine = create_engine(f"sqlite:///{tmp_path}/one.db")
+    server = SimpleNamespace(db=SimpleNamespace(engine=engine))
+    stores.be_patient(server)
+
+    def used() -> Any:
+        with contextlib.closing(engine.raw_connection()) as connection:
+            return connection.dbapi_connection
+
+    process._share_no_connection(server)
+    parents = used()
+    assert parents is used()
+    hooks["after_in_child"]()
+    own = used()
+    assert parents is not own
+    assert [(1,), (60_000,)] == [
+        parents.execute("SELECT 1").fetchone(),
+        own.execute("PRAGMA busy_timeout").fetchone(),
+    ]
+    own.close()
+    parents.close()
 
 
 class Answer:
