@@ -26,6 +26,11 @@ def interrupt(server: Any, job: Job, why: str) -> None:
 
 
 def close(server: Any, item: QueueItem) -> None:
-    """Nobody takes it from the queue any more."""
-    item.status, item.resolved = Status.INTERRUPTED, True
-    server.queue_stash.update(server.verify_key, item).unwrap()
+    """Nobody takes it from the queue any more. What its job has stored there is kept."""
+    try:
+        stored = server.queue_stash.get_by_uid(server.verify_key, item.id).unwrap()
+    except NotFoundException:
+        return
+    if not stored.resolved:
+        stored.status, stored.resolved = Status.INTERRUPTED, True
+        server.queue_stash.update(server.verify_key, stored).unwrap()

@@ -182,7 +182,8 @@ class JobQueue:
             found = [stash.get_by_uid(key, self._arrived.popleft()).unwrap() for _ in range(len(self._arrived))]
             self._look = False
         at_work = {one.item.id for one in (*self._running.values(), *self._ended)}
-        self._waiting |= {item.id: item for item in found if item.id not in at_work}
+        new = [item for item in found if item.status is Status.CREATED and item.id not in at_work]
+        self._waiting |= {item.id: item for item in new}
 
     def _can_run(self, item: QueueItem) -> bool:
         """What is wrong with one job holds up no other: it is ended where it can never run, else looked at again."""
@@ -336,8 +337,7 @@ class JobQueue:
             marks.interrupt(self._server, job, running.why)
             logger.warning("job %s interrupted: %s (%s)", job.id, running.why, running.title)
             self._cut_off(f"{running.title} ({job.id})", running.why)
-        if running.status != 0 or job is None:  # it may have died between the job's end and the item's
-            marks.close(self._server, running.item)
+        marks.close(self._server, running.item)  # it may have died between the job's end and the item's
 
     def _woken(self) -> None:
         os.eventfd_read(self._wake)

@@ -223,6 +223,27 @@ def test_a_deleted_job_is_closed_and_never_taken_again(rig: Rig) -> None:
     assert (["a"], True, []) == (rig.began, rig.server.queue_stash.kept["a"].resolved, rig.cut_off)
 
 
+def test_a_job_that_ends_its_process_without_an_error_is_closed(rig: Rig) -> None:
+    """``os._exit(0)``: it has given no result, and is not to be taken from the queue again."""
+    rig.put("a")
+    rig.queue._over(1, 0)
+    rig.look()
+    item = rig.server.queue_stash.kept["a"]
+    assert (JobStatus.INTERRUPTED, Status.INTERRUPTED, True) == (rig.job("a").status, item.status, item.resolved)
+    assert ["a"] == rig.began
+
+
+def test_what_a_job_has_stored_at_its_end_stays(rig: Rig) -> None:
+    """It was killed in the very moment in which it was done, and is heard of as an arrival once more."""
+    rig.put("a")
+    rig.server.job_stash.kept["job-a"] = Job("job-a", JobStatus.COMPLETED, resolved=True)
+    rig.server.queue_stash.kept["a"] = Item("a", "job-a", Status.COMPLETED, resolved=True)
+    rig.queue._over(1, 9)
+    rig.queue._arrive(rig.server.queue_stash.kept["a"])  # type: ignore[arg-type]  # takes its place
+    rig.queue._go_round()
+    assert (Status.COMPLETED, ["a"]) == (rig.server.queue_stash.kept["a"].status, rig.began)
+
+
 def test_a_kill_from_another_thread_takes_back_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """And it is told so."""
     monkeypatch.setattr(queue_module, "Inputs", Inputs)
