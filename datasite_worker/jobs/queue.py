@@ -20,7 +20,6 @@ from typing import Any
 
 from syft.service.job.job_stash import JobStatus
 from syft.service.queue.queue_stash import ActionQueueItem, QueueItem, Status
-from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 from datasite_worker.activity import Activity, Completed, shortened
@@ -193,15 +192,16 @@ class JobQueue:
         except Unobtainable as never:
             self._give_up(item, str(never))
             return False
-        except Exception:
-            logger.exception("job %s cannot be looked at now", item.job_id)
+        except Exception:  # noqa: BLE001 - logged, with its traceback, but not each second
+            self._say_once(item, "job %s cannot be looked at now", exc_info=True)
         self._starved = True
         return False
 
     def _give_up(self, item: QueueItem, why: str, waited_for: Iterable[threading.Event] = ()) -> None:
         """End a job that has not begun."""
+        given_up = _Running(item, self._title(item), why=why, waited_for=list(waited_for))
         del self._waiting[item.id]
-        self._end(_Running(item, self._title(item), why=why, waited_for=list(waited_for)))
+        self._end(given_up)
 
     def _recall_all(self) -> None:
         for asked in [self._recalled.popleft() for _ in range(len(self._recalled))]:
@@ -362,9 +362,9 @@ class JobQueue:
 
     def _title(self, item: QueueItem) -> str:
         """The function's name, as clients call it; the service's where there is none."""
-        action = item.kwargs.get("action") if isinstance(item, ActionQueueItem) else None
-        if action is not None and action.user_code_id is not None:
-            with contextlib.suppress(SyftException):
+        with contextlib.suppress(Exception):  # a name is worth no job
+            action = item.kwargs.get("action") if isinstance(item, ActionQueueItem) else None
+            if action is not None and action.user_code_id is not None:
                 code = self._server.user_code_stash.get_by_uid(self._server.verify_key, action.user_code_id).unwrap()
                 return shortened(code.service_func_name)
         return shortened(str(item.kwargs.get("path") or f"{item.service}.{item.method}"))

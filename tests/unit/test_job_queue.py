@@ -203,6 +203,43 @@ def test_one_job_that_cannot_run_holds_up_no_other(rig: Rig) -> None:
     assert "interrupted: its input was deleted" == rig.job(Inputs.lost).result.message
 
 
+def test_a_job_that_cannot_be_looked_at_is_told_of_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """It is looked at each second."""
+    with caplog.at_level("INFO", "datasite_worker"), heard(caplog):
+        rig.put(Inputs.bad)
+        rig.look()
+        rig.look()
+    assert ["job job-bad cannot be looked at now"] == [record.getMessage() for record in caplog.records]
+
+
+@contextlib.contextmanager
+def heard(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whether or not another test has kept ours from the root."""
+    queue_module.logger.addHandler(caplog.handler)
+    propagate, queue_module.logger.propagate = queue_module.logger.propagate, False
+    try:
+        yield
+    finally:
+        queue_module.logger.removeHandler(caplog.handler)
+        queue_module.logger.propagate = propagate
+
+
+def test_a_job_whose_title_cannot_be_read_runs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the name of what was called."""
+
+    class Action:
+        user_code_id = "code"
+
+    class Locked:
+        def get_by_uid(self, _key: str, _uid: str) -> Answer:
+            raise OSError("disk I/O error")
+
+    monkeypatch.setattr(queue_module, "ActionQueueItem", Item)
+    rig.server.user_code_stash = Locked()  # type: ignore[attr-defined]  # only titles need it
+    item = Item("a", "job-a", kwargs={"action": Action()})
+    assert "service.method" == rig.queue._title(item)  # type: ignore[arg-type]  # takes its place
+
+
 def test_the_order_stays_while_there_is_nothing_to_fork_from(rig: Rig) -> None:
     """They are tried again in it."""
     rig.zygote.gone = True
