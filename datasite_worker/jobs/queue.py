@@ -204,7 +204,8 @@ class JobQueue:
         self._end(given_up)
 
     def _recall_all(self) -> None:
-        for asked in [self._recalled.popleft() for _ in range(len(self._recalled))]:
+        for _ in range(len(self._recalled)):
+            asked = self._recalled.popleft()
             if self._kill(asked):
                 continue
             if self._look:  # it may wait in the store still
@@ -213,6 +214,9 @@ class JobQueue:
                 asked.over.set()  # it has ended by itself
 
     def _kill(self, asked: _Recall) -> bool:
+        for one in [one for one in self._ended if one.item.job_id == asked.job_id]:
+            one.waited_for.append(asked.over)
+            return True
         for tag, one in self._running.items():
             if one.item.job_id == asked.job_id:
                 one.why = asked.why

@@ -195,6 +195,38 @@ def test_whoever_wants_a_job_ended_waits_until_that_is_stored(rig: Rig) -> None:
     assert "interrupted: killed on request" == rig.job("a").result.message
 
 
+def test_a_kill_of_what_has_just_ended_waits_until_that_is_stored(rig: Rig) -> None:
+    """It is not said to be killed before it is marked."""
+    rig.put("a")
+    rig.server.job_stash.full = True
+    rig.queue._over(1, 9)
+    recall = queue_module._Recall("job-a", "killed on request")  # type: ignore[arg-type]  # a name does
+    rig.queue._recalled.append(recall)
+    rig.queue._go_round()
+    assert not recall.over.is_set()
+    rig.server.job_stash.full = False
+    rig.look()
+    assert recall.over.is_set()
+
+
+def test_a_kill_that_fails_takes_no_other_along(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next is seen to in the next round."""
+    rig.put("a", "b")
+    kill = rig.queue._kill
+
+    def fail(asked: queue_module._Recall) -> bool:
+        if asked.job_id == "job-a":
+            raise RuntimeError("of the queue's own")
+        return kill(asked)
+
+    monkeypatch.setattr(rig.queue, "_kill", fail)
+    rig.queue._recalled.extend(queue_module._Recall(f"job-{name}", "on request") for name in "ab")  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError):
+        rig.queue._go_round()
+    rig.queue._go_round()
+    assert ("kill", 2) in rig.zygote.asked
+
+
 def test_one_job_that_cannot_run_holds_up_no_other(rig: Rig) -> None:
     """One that cannot be looked at stays, one whose inputs never come is ended with the cause."""
     rig.put(Inputs.bad, Inputs.lost, Inputs.late, "good")
