@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -256,6 +257,18 @@ def test_what_needs_a_fleet_is_not_tried_without_one() -> None:
     assert "ok" == cli._one("c", a_check(lambda _: ("", []), needs_fleet=False), None, [down], lambda: False).state
 
 
+def test_time_that_is_up_between_two_checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was found is told, and what is missing is named; there is no traceback."""
+    well = a_check(lambda _: ("well", []))
+    monkeypatch.setattr(cli, "CHECKS", {"first": well, "second": well, "third": well})
+    monkeypatch.setattr(cli, "plant", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(cli, "_alarm", lambda _: contextlib.nullcontext(lambda: False))
+    monkeypatch.setattr(cli, "_progress", lambda name, _: raises(cli.OutOfTime())(name) if name == "second" else None)
+    found = cli._all((ZERO,), None, tmp_path, 60)
+    told = [("first", "ok", "well"), *((name, "not checked", "out of time") for name in ("second", "third"))]
+    assert told == [(one.check, str(one.state), one.seen) for one in found]
+
+
 class FakePlant:
     """A line alpha on GPU 0 whose processes answer as they are told."""
 
@@ -271,8 +284,14 @@ class FakePlant:
     def site(self, _name: str) -> FakePlant:
         return self
 
-    def ask(self, question: Any, **_: Any) -> Any:
-        return self.answers["line"]
+    def keeps(self, count: int) -> None:
+        """The line takes so much memory."""
+
+    def answering_pid(self, _name: str) -> int:
+        return os.getpid() + 1
+
+    def ask(self, question: Any, **given: Any) -> Any:
+        return self.keeps(**given) if question is questions.keep_memory else self.answers["line"]
 
     def ask_job(self, question: Any, **_: Any) -> Any:
         return self.answers["job"]
@@ -311,6 +330,29 @@ def test_a_parent_that_touched_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "open_devices", lambda pid: ["/dev/nvidiactl"] if pid == above else [])
     faults = ["it has /dev/nvidiactl open", f"it computes on {ZERO.uuid}"]
     assert faults == checks.parent(scene(monkeypatch, there))[1]
+
+
+@pytest.mark.parametrize(
+    ("frees", "faults"), [(True, []), (False, ["its old process is on the GPU after 0.05 s, or its memory is taken"])]
+)
+def test_a_killed_line_that_leaves_its_memory_behind(
+    monkeypatch: pytest.MonkeyPatch, frees: bool, faults: list[str]
+) -> None:
+    """Also where NVML tells of no process, as in a container: by the memory that it is known to have taken."""
+    here = scene(monkeypatch, ZERO, line=SAW, job=SAW)
+    free, took = [ZERO.free_bytes], here.claim // 2
+    monkeypatch.setattr(host, "cards", lambda: (replace(ZERO, free_bytes=free[-1]),))
+    monkeypatch.setattr(here.plant, "keeps", lambda count: free.append(free[0] - count))
+    monkeypatch.setattr(checks.os, "kill", lambda pid, number: free.append(free[0] if frees else free[0] - took))
+    monkeypatch.setattr(checks, "_SOON", 0.05)
+    assert faults == checks.line_killed(here)[1]
+
+
+def test_memory_that_was_not_seen_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it says nothing that it is free afterwards."""
+    here = scene(monkeypatch, ZERO, line=SAW, job=SAW)
+    monkeypatch.setattr(checks.os, "kill", lambda pid, number: None)
+    assert ["the memory that it took was not seen on the GPU"] == checks.line_killed(here)[1]
 
 
 SAW = {

@@ -198,18 +198,22 @@ def job_killed(scene: Scene) -> Seen:
 
 
 def line_killed(scene: Scene) -> Seen:
-    (uuid,), old = scene.plant.gpus("alpha"), scene.plant.pids()["alpha"]
+    (uuid,), old, site = scene.plant.gpus("alpha"), scene.plant.pids()["alpha"], scene.plant.site("alpha")
+    before = host.card_of(uuid).free_bytes
+    site.ask(questions.keep_memory, count=scene.claim // 2)
+    seen = before - host.card_of(uuid).free_bytes + _SLACK >= scene.claim // 2
     os.kill(old, signal.SIGKILL)
     start = time.monotonic()
     world.until(lambda: scene.plant.answering_pid("alpha") not in (None, old), _LATE, "the line's return", 0.01)
     back = time.monotonic() - start
-    gone = _freed(uuid, old, 0)
-    faults = [] if scene.plant.gpus("alpha") == [uuid] else [f"it has {scene.plant.gpus('alpha')} now"]
-    site = scene.plant.site("alpha")
+    gone = _freed(uuid, old, before)
+    faults = [] if seen else ["the memory that it took was not seen on the GPU"]
+    faults += [] if scene.plant.gpus("alpha") == [uuid] else [f"it has {scene.plant.gpus('alpha')} now"]
     for who, told in (("line", site.ask(questions.look_around)), ("job", site.ask_job(questions.look_around))):
         faults += [f"its {who} {fault}" for fault in _seen_wrong(host.card_of(uuid), told)]
-    faults += [] if gone is not None else [f"its old process is on the GPU after {_SOON:g} s"]
-    return f"it answers again after {back:.2f} s, on {uuid}", faults
+    faults += [] if gone is not None else [f"its old process is on the GPU after {_SOON:g} s, or its memory is taken"]
+    freed = f"{scene.claim // 2 // MIB} MiB of the old process are free"
+    return f"it answers again after {back:.2f} s, on {uuid}; {freed}", faults
 
 
 def adoption(scene: Scene) -> Seen:

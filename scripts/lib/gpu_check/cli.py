@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ from gpu_check.verdict import Exit, Finding, Setting, State, document, exit_code
 from supervisor.policy.placement import Card
 
 _LIMIT = 540
+_LATE = "out of time"
 _CODES = """\
 exit codes: 0 every promise holds; 1 one does not, or could not be checked; 2 wrong usage;
 3 there is no GPU here that torch can use, and why; 130 interrupted (Ctrl-C), with everything ended.
@@ -150,6 +152,7 @@ def _all(cards: tuple[Card, ...], seen: host.Torch, folder: Path, limit: int) ->
     with (
         contextlib.redirect_stdout(io.StringIO()),  # PySyft's client talks; standard output is for the answer
         plant(folder / "fleet", {name: wish.asked for name, wish in wishes.items()}) as made,
+        contextlib.suppress(OutOfTime),  # between two checks; within one it is told there
         _alarm(limit) as over,
     ):
         scene = Scene(cards, seen, wishes, folder, made)
@@ -157,15 +160,19 @@ def _all(cards: tuple[Card, ...], seen: host.Torch, folder: Path, limit: int) ->
             _progress(name, check.promise)
             findings.append(_one(name, check, scene, findings, over))
     _clear()
-    return findings
+    missing = list(CHECKS.items())[len(findings) :]
+    return [*findings, *(_undone(name, check, _LATE) for name, check in missing)]
+
+
+def _undone(name: str, check: Check, why: str) -> Finding:
+    return Finding(name, check.promise, State.UNCHECKED, why)
 
 
 def _one(name: str, check: Check, scene: Scene, before: list[Finding], over: Callable[[], bool]) -> Finding:
-    def undone(why: str) -> Finding:
-        return Finding(name, check.promise, State.UNCHECKED, why)
+    undone = partial(_undone, name, check)
 
     if over():
-        return undone("out of time")
+        return undone(_LATE)
     if check.needs_fleet and any(one.check == "placement" and one.state is State.UNCHECKED for one in before):
         return undone("the fleet did not come up")
     try:
@@ -173,7 +180,7 @@ def _one(name: str, check: Check, scene: Scene, before: list[Finding], over: Cal
     except Skipped as why:
         return Finding(name, check.promise, State.SKIPPED, str(why))
     except OutOfTime:
-        return undone("out of time")
+        return undone(_LATE)
     except Exception as error:  # noqa: BLE001 - PySyft, torch and the driver throw what they like; the others go on
         return undone(f"{'' if isinstance(error, Unmeasured) else type(error).__name__ + ': '}{error}")
 

@@ -62,6 +62,17 @@ def take_memory(within, beyond):  # type: ignore[no-untyped-def]  # noqa: ANN001
     return json.dumps(told)
 
 
+def keep_memory(count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - PySyft ships its source
+    """Take so much and keep it for as long as this process lives."""
+    import json
+
+    import torch
+
+    torch.kept_by_gpu_check = torch.empty(count, dtype=torch.uint8, device="cuda:0")  # type: ignore[attr-defined]
+    torch.cuda.synchronize()
+    return json.dumps({"kept": count})
+
+
 def hold_memory(count, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - PySyft ships its source
     """Take so much and keep it, for five minutes at most; the pid is written to ``place`` when it is taken."""
     import os
