@@ -190,6 +190,9 @@ def offer_status(server: Datasite, said: Callable[[], dict[str, Any]]) -> None:
 def withdraw(server: Datasite) -> None:
     """End ``server``, which was never served, and leave nothing of it."""
     _said.pop(server.id, None)
+    contexts = AuthServerContextRegistry.__server_context_registry__
+    for key in [key for key, context in contexts.items() if context.server is server]:
+        del contexts[key]
     server.db.engine.dispose()
     server.close()
 

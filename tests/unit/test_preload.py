@@ -13,7 +13,7 @@ import pytest
 PRELOADED = """
 import gc, json, logging, os, sys, threading
 import datasite_worker.preload, central.dashboard.preload
-from syft.server.server import ServerRegistry
+from syft.server.server import AuthServerContextRegistry, ServerRegistry
 from datasite_worker import rehearsal, server
 """
 
@@ -23,6 +23,7 @@ def held():
         "threads": sorted(os.listdir("/proc/self/task")),
         "open": sorted(os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")),
         "servers": len(ServerRegistry.__server_registry__) + len(server._said),
+        "contexts": len(AuthServerContextRegistry.__server_context_registry__),
         "environment": dict(os.environ),
         "files": sorted(os.listdir(".")),
         "logging": logging.root.manager.disable,
@@ -90,7 +91,8 @@ def test_a_rehearsal_leaves_nothing_but_what_was_learned(tmp_path: Path) -> None
     forked."""
     (found,) = _said(PRELOADED + REHEARSED, tmp_path)
     assert found["before"] == found["after"]
-    assert (0, [], 1) == (found["after"]["servers"], found["after"]["files"], found["threads"])
+    after = found["after"]
+    assert (0, 0, [], 1) == (after["servers"], after["contexts"], after["files"], found["threads"])
     assert 100_000 < found["frozen"]
 
 
