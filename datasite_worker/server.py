@@ -22,7 +22,7 @@ from nacl.signing import SigningKey
 from syft.server.credentials import SyftSigningKey
 from syft.server.datasite import Datasite
 from syft.server.routes import make_routes
-from syft.server.server import AuthServerContextRegistry, create_default_worker_pool
+from syft.server.server import CODE_RELOADER, AuthServerContextRegistry, create_default_worker_pool
 from syft.service.api.api_service import APIService
 from syft.service.context import AuthedServiceContext
 from syft.service.queue.queue import QueueManager
@@ -193,8 +193,14 @@ def withdraw(server: Datasite) -> None:
     contexts = AuthServerContextRegistry.__server_context_registry__
     for key in [key for key, context in contexts.items() if context.server is server]:
         del contexts[key]
+    for thread in [thread for thread, reload in CODE_RELOADER.items() if _reloads(reload, server)]:
+        del CODE_RELOADER[thread]
     server.db.engine.dispose()
     server.close()
+
+
+def _reloads(reload: Callable[..., None], server: Datasite) -> bool:
+    return inspect.getclosurevars(reload).nonlocals.get("self") is server
 
 
 _said: dict[UID, Callable[[], dict[str, Any]]] = {}
