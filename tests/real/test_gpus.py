@@ -184,6 +184,22 @@ def test_what_cannot_be_had_is_named_before_anything_starts(plant: Plant, tmp_pa
     assert (None, None) == (answers(other.alpha), answers(other.beta))
 
 
+def test_a_driver_that_hangs_takes_no_gpu_from_anybody(plant: Plant) -> None:
+    """The next supervisor has who runs where he runs; who was down, and asks for a GPU, starts on the one that it had."""
+    plant.lines["gamma"] = f"gpu: {PART}"
+    plant.write()
+    assert 0 == plant.run("stop", "alpha").returncode
+    before = plant.pids()
+    with plant.driver.hanging():
+        os.kill(plant.status()["supervisor"]["pid"], signal.SIGKILL)
+        eventually(lambda: plant.run("status").returncode == 3)
+        plant.up()
+        assert before == plant.pids()
+        assert 0 == plant.run("start", "alpha").returncode
+    assert {"alpha": [ONE], "beta": [ZERO], "gamma": [PART]} == plant.assigned()
+    assert [twice(ONE, CLAIMED), twice(ZERO)] == [plant.sees("alpha", plant.alpha), plant.sees("beta", plant.beta)]
+
+
 def test_a_gpu_that_is_lost(plant: Plant) -> None:
     """The line that takes what there is moves, and sees the other GPU; one that wants its own is left as it is. Both
     are told."""

@@ -68,6 +68,16 @@ class Driver:
         (folder / str(pid)).write_text(str(memory))
 
     @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """No look comes back meanwhile."""
+        mark = self._cards.with_name("cards.hangs")
+        mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink()
+
+    @contextmanager
     def installed(self, *, cuda: bool = False) -> Iterator[None]:
         """With nvidia-smi. ``cuda``: with a stand-in for CUDA in torch as well."""
         with pytest.MonkeyPatch.context() as patch:

@@ -5,12 +5,13 @@
  * and below a GPU in MIG mode a line for each instance, beginning with its number and a colon:
  *     2: uuid total free name
  * Who computes on a GPU is in the folder CARDS.d/uuid: a file for each process, named by its pid, that holds the bytes.
- * A process that has ended is on no GPU any more.
+ * A process that has ended is on no GPU any more. While there is a file CARDS.hangs no look comes back.
  */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { OK, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, LOST = 15 };
 enum { MOST_CARDS = 16, MOST_PROCESSES = 64 };
@@ -34,7 +35,9 @@ static int has(const Card *card, char sign) { return strchr(card->signs, sign) !
 
 int nvmlInitWithFlags(unsigned flags) {
     char line[512];
-    FILE *file = fopen(CARDS, "r");
+    FILE *file;
+    while (access(CARDS ".hangs", F_OK) == 0) usleep(20000);
+    file = fopen(CARDS, "r");
     (void)flags;
     count = 0;
     while (file && count < MOST_CARDS && fgets(line, sizeof line, file)) {
