@@ -6,11 +6,13 @@ every five seconds whether somebody wants the job dead: here that is the zygote'
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from logging.handlers import RotatingFileHandler, WatchedFileHandler
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,8 @@ def prepare(errand: dict[str, Any]) -> Server:
     does not survive a fork with an open one. Where it fails it is called again."""
     told = Errand(**errand)
     _append_to(told.log)
+    with contextlib.suppress(ImportError):  # an optimizer would say so
+        import_module("torch._dynamo")  # as the first optimizer would, in every job; a fleet's line was born with it
     threads.openblas()
     made = _server(told)
     try:

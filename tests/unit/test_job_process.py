@@ -70,6 +70,21 @@ def test_a_child_of_a_job_has_a_database_connection_of_its_own(tmp_path: Path, m
     parents.close()
 
 
+def test_what_every_optimizer_imports_is_imported_before_the_first_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, by what jobs are forked from: it takes a second, and each job would pay it."""
+    imported: list[str] = []
+    monkeypatch.setattr(process, "import_module", imported.append)
+    made = SimpleNamespace(
+        queue_stash=SimpleNamespace(get_by_status=lambda _key, _status: Answer([])),
+        verify_key="root",
+        db=SimpleNamespace(engine=SimpleNamespace(dispose=lambda: None)),
+    )
+    monkeypatch.setattr(process, "_server", lambda _told: made)
+    monkeypatch.setattr(process, "_append_to", lambda _log: None)
+    assert made is process.prepare(process.Errand("line", "/nowhere").to_dict())
+    assert ["torch._dynamo"] == imported
+
+
 class Answer:
     def __init__(self, found: Any) -> None:
         self.found = found
