@@ -452,7 +452,8 @@ def test_two_hundred_jobs_leave_nothing_behind(solo: Alone, run: Callable[..., A
     eventually(lambda: jobs_of(solo) == [], 10)
     assert [zygote.pid] == [one.pid for one in family(solo)]
     after = (Held.by(site), Held.by(zygote))
-    assert (before[1].files, 1) == (after[1].files, after[1].threads)
+    # A fresh one, which an earlier test made, has threads of libraries' own; one that was forked has none.
+    assert (before[1].files, before[1].threads) == (after[1].files, after[1].threads)
     assert after[1].memory < before[1].memory + 16 * MEGABYTE
     assert after[0].files <= before[0].files + 10  # PySyft's pool of database connections may have grown
     assert after[0].threads <= before[0].threads + 10
