@@ -21,7 +21,7 @@ from syft.service.job.job_stash import JobStatus
 
 from supervisor.effects.cgroups import LEAF, LINES
 from tests.kernel.unit import a_unit
-from tests.real.harness import PATIENCE, Fleet, answers, eventually
+from tests.real.harness import PATIENCE, Fleet, answers, brought_up, eventually
 from tests.real.test_supervision import events
 
 MB = 10**6
@@ -63,11 +63,8 @@ def group() -> Iterator[Path]:
 def fleet(group: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeldFleet]:
     made = HeldFleet(tmp_path_factory.mktemp("held"))
     made.through = ("sh", "-c", 'echo $$ >"$0" && exec "$@"', str(group / LEAF / "cgroup.procs"))
-    try:
-        made.up()
+    with brought_up(made):
         yield made
-    finally:
-        made.down()
 
 
 def hold_memory(megabytes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - PySyft ships its source

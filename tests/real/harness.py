@@ -15,10 +15,10 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -133,15 +133,22 @@ class Fleet:
         return login(self.state(name), port)
 
 
+AnyFleet = TypeVar("AnyFleet", bound=Fleet)
+
+
 @contextmanager
-def a_fleet(folder: Path, central: str = "", extra: str = "") -> Iterator[Fleet]:
-    """A fleet that is up, and is gone afterwards."""
-    made = Fleet(folder, central, extra)
+def brought_up(made: AnyFleet) -> Iterator[AnyFleet]:
+    """That fleet, up; it is gone afterwards."""
     try:
         made.up()
         yield made
     finally:
         made.down()
+
+
+def a_fleet(folder: Path, central: str = "", extra: str = "") -> AbstractContextManager[Fleet]:
+    """A fleet that is up, and is gone afterwards."""
+    return brought_up(Fleet(folder, central, extra))
 
 
 class Central:

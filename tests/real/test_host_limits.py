@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from supervisor.policy import limits
-from tests.real.harness import Fleet, answers, eventually
+from tests.real.harness import Fleet, answers, brought_up, eventually
 from tests.real.test_limits import (
     KEEP_MB,
     MB,
@@ -66,13 +66,8 @@ class HostFleet(Fleet):
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostFleet]:
     folder = tmp_path_factory.mktemp("host")
-    with small_disk(folder / ".fleet"):
-        made = HostFleet(folder)
-        try:
-            made.up()
-            yield made
-        finally:
-            made.down()
+    with small_disk(folder / ".fleet"), brought_up(HostFleet(folder)) as made:
+        yield made
 
 
 def of_both(fleet: HostFleet, limit: str) -> bool:

@@ -24,7 +24,7 @@ import pytest
 
 from supervisor.faces.client import ControlClient
 from supervisor.policy import limits
-from tests.real.harness import Fleet, answers, eventually, select_nothing
+from tests.real.harness import Fleet, answers, brought_up, eventually, select_nothing
 from tests.real.test_supervision import events
 
 MB = 10**6
@@ -74,13 +74,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LimitedFleet]:
     folder = tmp_path_factory.mktemp("limited")
-    with small_disk(folder / ".fleet"):
-        made = LimitedFleet(folder)
-        try:
-            made.up()
-            yield made
-        finally:
-            made.down()
+    with small_disk(folder / ".fleet"), brought_up(LimitedFleet(folder)) as made:
+        yield made
 
 
 def told(fleet: Fleet, name: str, kind: str, cause: str) -> list[dict[str, Any]]:
