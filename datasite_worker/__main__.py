@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from datasite_worker.contract import ExitCode
+from datasite_worker.contract import Access, ExitCode
 from datasite_worker.process import keep_descendants
 
 
@@ -19,8 +19,11 @@ def main() -> None:
     from datasite_worker.entry import leave, run_guarded
 
     try:
+        wanted = vars(asked)
+        access = Access(wanted.pop("allow_guests"), wanted.pop("allow_registration"))
         datasite = FactoryDatasite(
-            **vars(asked),
+            **wanted,
+            access=access,
             admin_email=os.environ.get("FLEET_ADMIN_EMAIL", "admin@pdm-factory.com"),
             admin_password=os.environ.pop("FLEET_ADMIN_PASSWORD", None) or None,
             pid=os.getpid(),
@@ -56,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
         ("dev_mode", "PySyft's developer mode"),
         ("reset", "remove all state first"),
         ("verbose", "log to the console"),
+        ("allow_guests", "callers without an account may read names, descriptions and mocks"),
+        ("allow_registration", "anybody may make an account by himself"),
     ):
         made.add_argument(f"--{flag}", type=_truth, nargs="?", const=True, default=False, help=what)
     return made

@@ -16,6 +16,13 @@ from pathlib import Path
 from typing import Any
 
 STATUS_PATH = "/factory.status"
+PROBE_HEADER = "x-fleet-probe"
+"""The header with which the supervisor shows its secret; who does is told the whole status."""
+PUBLIC_STATUS = (
+    *("factory_name", "factory_hostname", "factory_port", "device", "status", "phase"),
+    *("current_load", "last_training_completion"),
+)
+"""The fields of the status that strangers are told as they are."""
 
 LEASH = "leash"
 """A file in a worker's state folder that it, and all it forks, keep open for life: so they are known as its own."""
@@ -59,6 +66,15 @@ class Limits:
     cpu_percent: float = 0.0  # 100 is one core
     disk_free: int = 0  # free space to keep on the disk of the state folder
     bandwidth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What is open to callers without an account, and how large a body of a user may be (bytes)."""
+
+    guests: bool = False
+    registration: bool = False
+    max_upload: int = 2 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,7 @@ class LaunchOrder:
     cuda_visible_devices: str | None = None  # UUIDs; None: leave as it is; "": no GPU
     gpu_memory_bytes: int = 0  # what it may take of each GPU it sees; 0: all there is
     cgroup: str = ""  # folder of the control group that the worker puts itself into; empty: none
+    access: Access = Access()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +171,21 @@ class StatusDocument:
     limited: dict[str, str] = field(default_factory=dict)  # limits that bite now (disk, bandwidth), in words
     datasets: list[dict[str, Any]] = field(default_factory=list)  # name, published_at, problem: everybody may read it
 
+    failed_logins: int = 0  # at this process; and the last of them
+    last_failed_login: str = ""
+    refused_calls: int = 0  # calls that were not answered, for want of an account, a role or a well-formed message
+    last_refused_call: str = ""
+
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
+
+    def to_public_json(self) -> bytes:
+        """What strangers are told: no process, no error, no name of a dataset or function."""
+        said = asdict(self)
+        return json.dumps(
+            {key: said[key] for key in PUBLIC_STATUS if key in said}
+            | {"active_experiments": len(self.active_experiments)}
+        ).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +203,11 @@ class LiveSettings:
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
+
+
+def probe_key_file(state_dir: Path) -> Path:
+    """Where a worker keeps the secret whose holder is told its whole status."""
+    return state_dir / "probe.key"
 
 
 def settings_file(state_dir: Path) -> Path:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from datasite_worker.contract import probe_key_file
 from datasite_worker.process import ConfigurationFailure, may_pass
 
 T = TypeVar("T")
@@ -82,6 +83,14 @@ def _shown(folder: Path) -> AdminLogin | None:
 
 def _file_of(folder: Path, email: str) -> Path:
     return folder / "admins" / f"{hashlib.sha256(email.encode()).hexdigest()[:16]}.json"
+
+
+def probe_key(folder: Path) -> str:
+    """The secret whose holder is told the whole status, drawn if there is none."""
+    path = probe_key_file(folder)
+    if not path.exists() or not path.read_text().strip():
+        _write(path, secrets.token_hex(32))
+    return path.read_text().strip()
 
 
 def draw_identity() -> Identity:

@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ import torch
 
 from datasite_worker import activity, approvals, datasets, doors, gpu, load, process, pulse, server, strays
 from datasite_worker import threads as computing
+from datasite_worker.bounds import Connections
 from datasite_worker.central_link import CentralLink, Site
 from datasite_worker.contract import (
     LEASH,
     STATUS_PATH,
+    Access,
     DatasetOrder,
     LaunchOrder,
     Limits,
@@ -33,12 +35,13 @@ from datasite_worker.contract import (
     parse_settings,
     settings_file,
 )
-from datasite_worker.credentials import AdminLogin, admin_login, identity, show
+from datasite_worker.credentials import AdminLogin, admin_login, identity, probe_key, show
 from datasite_worker.jobs.process import Errand
 from datasite_worker.jobs.queue import JobQueue
 from datasite_worker.jobs.rules import threads_of
 from datasite_worker.jobs.zygote import Zygote, may_fork
 from datasite_worker.limits import Keeper, threads_within
+from datasite_worker.refusals import Refusals
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +102,7 @@ class FactoryDatasite:
         threads_fixed: bool = False,
         gpu_memory_bytes: int = 0,
         approved_code: tuple[str, ...] = (),
+        access: Access = Access(),  # noqa: B008 - a frozen value
     ) -> None:
         self.factory_name = factory_name
         self.port = port
@@ -129,6 +133,8 @@ class FactoryDatasite:
         self._threads = threads or torch.get_num_threads()
         self._threads_fixed = threads_fixed
         self._gpu_memory_bytes = gpu_memory_bytes
+        self._access = access
+        self._refusals = Refusals()
         self._zygote: Zygote | None = None
         self._jobs: JobQueue | None = None
         self._link: CentralLink | None = None
@@ -174,6 +180,7 @@ class FactoryDatasite:
             threads_fixed=order.threads_fixed,
             gpu_memory_bytes=order.gpu_memory_bytes,
             approved_code=order.approved_code,
+            access=order.access,
         )
 
     # --- steps of the lifecycle ---
@@ -202,9 +209,16 @@ class FactoryDatasite:
         except BaseException:
             listening.close()
             raise
-        app = server.make_app(self._server, self._loaded_status)
+        connections = Connections()
+        app = server.make_app(
+            self._server,
+            self._loaded_status,
+            probe_key=probe_key(self.state_dir),
+            refusals=self._refusals,
+            connections=connections,
+        )
         self._keeper.keep(self._server, app)
-        self._serving = server.Serving(app, listening)
+        self._serving = server.Serving(app, listening, connections)
         self._update(status="running", phase=Phase.SERVING)
         logger.info("launched on port %d", self.port)
         return self._handle()
@@ -221,6 +235,7 @@ class FactoryDatasite:
             dev_mode=self.dev_mode,
             auto_approval=self._auto_approval,
             sessions=self._limits.sessions,
+            access=self._access,
         )
         self._update(interrupted_jobs=self._server.interrupted)
         self._jobs = JobQueue(
@@ -364,6 +379,7 @@ class FactoryDatasite:
         self._weight.look()
         self._keeper.look()
         self._note_limits()
+        self._note_refusals()
         if time.monotonic() >= self._chores_due:
             self._chores_due = time.monotonic() + strays.ROUND
             self._strays.reap()
@@ -427,6 +443,11 @@ class FactoryDatasite:
             self._renew(lambda: {"limited": self._keeper.told()})
         if self._status.limited.keys() != before.keys():
             logger.warning("limits that are reached: %s", "; ".join(self._status.limited.values()) or "none any more")
+
+    def _note_refusals(self) -> None:
+        told = asdict(self._refusals.told(time.monotonic()))
+        if any(getattr(self._status, key) != value for key, value in told.items()):
+            self._update(**told)
 
     def _renew(self, changes: Callable[[], dict[str, Any]]) -> None:
         """Asked and told under one lock: of two threads the later has the last word, here and at the supervisor."""

@@ -13,10 +13,16 @@ from typing import Any
 
 from syft.service.action.action_object import ActionType
 from syft.service.action.action_service import ActionService
+from syft.service.blob_storage.service import BlobStorageService
 from syft.service.user.user_roles import ServiceRole
+from syft.types.blob_storage import BlobFile
 from syft.types.errors import SyftException
 
+from datasite_worker.pysyft import decoding
+
 REFUSED = "This datasite runs no methods on data it keeps: submit a function for approval, or .get() a result first."
+NO_FILES = "This datasite reads no files for a client: upload it with ActionObject.from_path(...).send(client)."
+_LONGEST_ENDING = 32
 _TRUSTED = (ServiceRole.ADMIN, ServiceRole.DATA_OWNER)
 _HARMLESS = (ActionType.CREATEOBJECT, ActionType.SYFTFUNCTION)
 """To store an object of one's own, and to run submitted code, which asks for approval itself."""
@@ -24,8 +30,28 @@ _HARMLESS = (ActionType.CREATEOBJECT, ActionType.SYFTFUNCTION)
 
 def close() -> None:
     """Once in a process, before anything is served; again is no harm."""
+    decoding.install()
+    BlobFile._upload_to_blobstorage_from_api = _reads_no_files
     if not hasattr(ActionService.execute, "closed"):
         ActionService.execute = _guarded(ActionService.execute)
+        BlobStorageService.allocate = _flat(BlobStorageService.allocate)
+
+
+def _reads_no_files(_file: BlobFile, _api: Any) -> None:
+    """A file object that a client sends names a file of the client's; PySyft would read that of the datasite."""
+    raise SyftException(public_message=NO_FILES)
+
+
+def _flat(allocate: Any) -> Any:
+    """The sender chooses the ending of the file in which his upload is kept: it must not lead elsewhere."""
+
+    @functools.wraps(allocate)
+    def allocated(service: Any, context: Any, obj: Any) -> Any:
+        if any("/" in ending or "\0" in ending or len(ending) > _LONGEST_ENDING for ending in obj.extensions):
+            raise SyftException(public_message=f"Not the ending of a file: {obj.extensions}")
+        return allocate(service, context, obj=obj)
+
+    return allocated
 
 
 def _guarded(execute: Any) -> Any:

@@ -12,10 +12,13 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from starlette.middleware import Middleware
+
+from datasite_worker.bounds import pieces
 from datasite_worker.contract import STATUS_PATH, Limits
 
 logger = logging.getLogger(__name__)
@@ -113,8 +116,10 @@ def guard(server: Any, disk: Disk, refusal: Callable[[str], Any]) -> None:
     handle = server.handle_api_call_with_unsigned_result
 
     def guarded(api_call: Any, job_id: Any = None, check_call_location: bool = True) -> Any:
-        why = disk.refuses(_size(api_call.message)) if job_id is None and _is_upload(api_call) else ""
-        if why and api_call.is_valid:
+        why = ""
+        if job_id is None and getattr(api_call, "is_valid", False) and _is_upload(api_call):
+            why = disk.refuses(_size(api_call.message))
+        if why:
             logger.warning("refused %s: %s", api_call.message.path, why)
             return refusal(why)
         return handle(api_call, job_id=job_id, check_call_location=check_call_location)
@@ -123,8 +128,7 @@ def guard(server: Any, disk: Disk, refusal: Callable[[str], Any]) -> None:
 
 
 def _is_upload(api_call: Any) -> bool:
-    """A call that is not even signed is PySyft's to refuse."""
-    return getattr(getattr(api_call, "message", None), "path", "") in UPLOADS
+    return api_call.message.path in UPLOADS
 
 
 def _size(message: Any) -> int:
@@ -183,7 +187,7 @@ class Paced:
             return message
 
         async def send_paced(message: Any) -> None:
-            for piece in _pieces(message):
+            for piece in pieces(message):
                 await self._pass(len(piece.get("body", b"")))
                 await send(piece)
 
@@ -192,18 +196,6 @@ class Paced:
     async def _pass(self, size: int) -> None:
         if size and (wait := self._bucket.take(size, time.monotonic())):
             await asyncio.sleep(wait)
-
-
-def _pieces(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A long body in several messages, so that it does not pass in one rush."""
-    body = message.get("body", b"")
-    if message["type"] != "http.response.body" or len(body) <= _PIECE:
-        return [message]
-    view = memoryview(body)
-    pieces = [bytes(view[at : at + _PIECE]) for at in range(0, len(body), _PIECE)]
-    parts: list[Mapping[str, Any]] = [{**message, "body": piece, "more_body": True} for piece in pieces]
-    parts[-1] = {**parts[-1], "more_body": message.get("more_body", False)}
-    return parts
 
 
 # --- trainings that wait ---
@@ -286,7 +278,7 @@ class Keeper:
     def keep(self, server: Any, app: Any) -> None:
         """Guard PySyft's ``server`` and pace ``app``, which is not yet served."""
         guard(server, self.disk, self._refusal)
-        app.add_middleware(Paced, bucket=self.bucket)
+        app.user_middleware.append(Middleware(Paced, bucket=self.bucket))  # innermost: time that it takes is ours
 
     def _refusal(self, why: str) -> Any:
         """PySyft's own kind of error, which its client raises with these words."""

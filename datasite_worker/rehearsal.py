@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from syft.service.metadata.server_metadata import ServerMetadataJSON
 
 from datasite_worker import server
@@ -66,7 +66,7 @@ def _perform() -> None:
         server.withdraw(made)
 
 
-async def _ask(app: FastAPI, path: str) -> None:
+async def _ask(app: Starlette, path: str) -> None:
     """One GET, as uvicorn would hand it over."""
     scope = {
         "type": "http",

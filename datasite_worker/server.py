@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import Response
 from nacl.signing import SigningKey
+from starlette.applications import Starlette
+from syft.client.api import SignedSyftAPICall
 from syft.server.credentials import SyftSigningKey
 from syft.server.datasite import Datasite
-from syft.server.routes import make_routes
 from syft.server.server import CODE_RELOADER, AuthServerContextRegistry, create_default_worker_pool
 from syft.service.api.api_service import APIService
 from syft.service.context import AuthedServiceContext
@@ -31,10 +30,16 @@ from syft.types.errors import SyftException
 from syft.types.result import as_result
 from syft.types.uid import UID
 
-from datasite_worker.contract import STATUS_PATH, StatusDocument
+from datasite_worker import bounds
+from datasite_worker.bounds import Connections
+from datasite_worker.contract import Access, StatusDocument
 from datasite_worker.credentials import AdminLogin, Identity
 from datasite_worker.jobs import settling, stores
 from datasite_worker.process import set_level
+from datasite_worker.pysyft import gate, routes
+from datasite_worker.pysyft.logins import Logins
+from datasite_worker.pysyft.sessions import Sessions
+from datasite_worker.refusals import Refusals
 
 _STOP_PATIENCE = 1
 _START_PATIENCE = 10.0
@@ -47,6 +52,7 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
     second."""
 
     interrupted: list[str]
+    access = Access()
 
     def set_log_level(self, log_level: int | None) -> None:
         """PySyft's own, but by ``set_level``: every worker begins as quiet as the preloaded parent."""
@@ -59,6 +65,23 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
         self.interrupted = settling.settle(self)
         self.queue_manager = QueueManager(config=queue_config)
         create_default_worker_pool(self)
+
+    def handle_api_call_with_unsigned_result(
+        self, api_call: Any, job_id: UID | None = None, check_call_location: bool = True
+    ) -> Any:
+        """PySyft asks for a role where a call is blocking, and only there. Raises SyftException with the refusal."""
+        if isinstance(api_call, SignedSyftAPICall):
+            if not api_call.is_valid:
+                raise SyftException(public_message="Your message signature is invalid")
+            if why := self._refusal(api_call):
+                raise SyftException(public_message=why)
+        return super().handle_api_call_with_unsigned_result(api_call, job_id, check_call_location)
+
+    def _refusal(self, api_call: Any) -> str:
+        call, role = api_call.message, self.get_role_for_credentials(credentials=api_call.credentials)
+        if call.server_uid != self.id:
+            return "This datasite passes no calls on to others."
+        return gate.refusal(call.path, role.name, self.access, gate.pysyft_roles(), blocking=call.blocking)
 
     def add_consumer_for_service(self, *_args: Any, **_kwargs: Any) -> None:
         """PySyft's pools of workers stay for clients to see; nothing consumes for them."""
@@ -75,11 +98,13 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
 
 
 def make_server(
-    name: str, who: Identity, state: Path, *, dev_mode: bool, auto_approval: bool, sessions: int
+    name: str, who: Identity, state: Path, *, dev_mode: bool, auto_approval: bool, sessions: int, access: Access
 ) -> SettledDatasite:
     """PySyft's server with its fixed identity. ``sessions``: how many workers it shows, as each runs one job."""
     os.environ["SYFT_TEMP_ROOT"] = str(state / "syft")
     made = assemble(SettledDatasite, name, who, dev_mode=dev_mode, auto_approval=auto_approval, sessions=sessions)
+    made.access = access
+    _open_registration(made)
     stores.be_patient(made)
     return made
 
@@ -103,6 +128,13 @@ def assemble(
     )
 
 
+def _open_registration(server: SettledDatasite) -> None:
+    """PySyft keeps a switch of its own for it, which follows ours."""
+    if server.settings.signup_enabled != server.access.registration:
+        context = AuthedServiceContext(server=server, credentials=server.verify_key, role=ServiceRole.ADMIN)
+        server.services.settings.allow_guest_signup(context, enable=server.access.registration)
+
+
 def create_admin(server: Datasite, login: AdminLogin) -> bool:
     """Add the user with role ADMIN; False when the e-mail is known already (its password is left as it is)."""
     context = AuthedServiceContext(server=server, credentials=server.verify_key, role=ServiceRole.ADMIN)
@@ -121,24 +153,41 @@ def create_admin(server: Datasite, login: AdminLogin) -> bool:
     return False
 
 
-def make_app(server: Datasite, status: Callable[[], StatusDocument]) -> FastAPI:
+def make_app(
+    server: SettledDatasite,
+    status: Callable[[], StatusDocument],
+    *,
+    probe_key: str = "",
+    refusals: Refusals | None = None,
+    connections: Connections | None = None,
+) -> Starlette:
     """PySyft's routes under /api/v2, and the public status beside them."""
-    app = FastAPI(title=server.name)
-    app.include_router(make_routes(worker=server), prefix="/api/v2")
-
-    @app.get(STATUS_PATH)
-    async def factory_status() -> Response:
-        return Response(status().to_json(), media_type="application/json")
-
-    return app
+    desk = routes.Desk(
+        server,
+        server.access,
+        status,
+        probe_key,
+        refusals or Refusals(),
+        connections or Connections(),
+        Sessions(bytes(server.signing_key.signing_key)),
+        Logins(server),
+    )
+    return routes.make_app(desk)
 
 
 class Serving:
     """The app served on ``listening`` by a thread of this process, from now on."""
 
-    def __init__(self, app: FastAPI, listening: socket.socket) -> None:
+    def __init__(self, app: Starlette, listening: socket.socket, connections: Connections) -> None:
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_STOP_PATIENCE
+            app,
+            http=bounds.protocol(connections),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=_STOP_PATIENCE,
         )
         self._server = _Server(config)
         self._thread = threading.Thread(

@@ -34,6 +34,8 @@ class EventKind(StrEnum):
     LIMIT_NEAR = "limit_near"
     LIMIT_REACHED = "limit_reached"
     LIMIT_CLEARED = "limit_cleared"
+    LOGIN_FAILED = "login_failed"
+    CALL_REFUSED = "call_refused"
     CONFIGURED = "configured"
     RELOADED = "reloaded"
     RELOAD_REFUSED = "reload_refused"

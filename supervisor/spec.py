@@ -115,6 +115,15 @@ class HostLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """What a datasite opens to callers without an account, and the largest body that a user may send."""
+
+    allow_guests: bool = False
+    allow_registration: bool = False
+    max_upload_gb: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What the dashboard is told about the line at registration."""
 
@@ -174,6 +183,7 @@ class DatasiteSpec:
     probes: ProbePolicy = ProbePolicy()
     gpu: GpuRequest = GpuRequest()
     resources: Resources = Resources()
+    access: Access = Access()
     capabilities: Capabilities = Capabilities()
     region: str = ""
     location: str = ""

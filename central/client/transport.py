@@ -19,6 +19,8 @@ from syft import deserialize, serialize
 from syft.client.client import HTTPConnection
 from syft.types.server_url import ServerURL
 
+from datasite_worker.pysyft import decoding
+
 ClientCert = str | Path | tuple[str | Path, str | Path]
 
 _CONNECT = 10.0
@@ -98,12 +100,13 @@ class SiteConnection(HTTPConnection):  # type: ignore[misc]  # PySyft has no typ
             str(self.api_url), data=serialize(signed_call, to_bytes=True), headers=self.headers
         )
         if response.status_code != 200:
-            raise requests.ConnectionError(f"{self.api_url} answered {response.status_code}")
+            raise requests.ConnectionError(f"{self.api_url} answered {response.status_code}: {response.text[:200]}")
         return deserialize(response.content, from_bytes=True)
 
 
 def connection(url: SiteURL, through: Session) -> SiteConnection:
-    """PySyft's connection to ``url``."""
+    """PySyft's connection to ``url``. What a datasite answers is decoded as strictly as a datasite decodes calls."""
+    decoding.install()
     made = SiteConnection(url=url)
     made.session_cache = through
     return made

@@ -43,6 +43,7 @@ from datasite_worker.containment import contained
 from datasite_worker.credentials import identity
 from datasite_worker.jobs import stores
 from datasite_worker.process import LOG_FORMAT
+from datasite_worker.pysyft import decoding, gate
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ def prepare(errand: dict[str, Any]) -> Server:
     """What all jobs of a datasite have in common: PySyft's server, made once in the zygote. Holds no connection: SQLite
     does not survive a fork with an open one. Where it fails it is called again."""
     told = Errand(**errand)
+    decoding.install()
     _append_to(told.log)
     with contextlib.suppress(ImportError):  # an optimizer would say so
         import_module("torch._dynamo")  # as the first optimizer would, in every job; a fleet's line was born with it
@@ -211,10 +213,13 @@ def _wait_for_log(server: Any, log_id: UID) -> None:
 
 def _call(server: Any, item: QueueItem) -> Any:
     credentials = item.syft_client_verify_key
+    role = server.get_role_for_credentials(credentials=credentials)
+    if why := gate.job_refusal(type(item).__name__, item.method, role.name, gate.pysyft_roles()):
+        raise SyftException(public_message=f"This datasite does not run the job: {why}")
     context = AuthedServiceContext(
         server=server,
         credentials=credentials,
-        role=server.get_role_for_credentials(credentials=credentials),
+        role=role,
         job_id=item.job_id,
         has_execute_permissions=item.has_execute_permissions,
     )

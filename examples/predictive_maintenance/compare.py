@@ -45,6 +45,7 @@ from central.federated.participants import Parameters
 from central.federated.plan import Address, Plan
 from central.federated.rounds import Rules
 from central.federated.threads import Threads
+from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, probe_key_file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -153,10 +154,10 @@ def done(training: subprocess.Popen[bytes]) -> None:
         raise SystemExit(f"fleet train ended with {code}")
 
 
-def kill_while_training(port: int, training: subprocess.Popen[bytes], metrics: Path, after: int) -> int:
+def kill_while_training(port: int, state: Path, training: subprocess.Popen[bytes], metrics: Path, after: int) -> int:
     """SIGKILL the worker behind ``port`` while it trains, once ``after`` rounds are done; the round it was in."""
     while training.poll() is None:
-        told = status(port)
+        told = status(port, state)
         if told and told["active_experiments"] and (done := rounds_done(metrics)) >= after:
             print(f"kill -9 {told['pid']}")
             os.kill(told["pid"], signal.SIGKILL)
@@ -165,9 +166,12 @@ def kill_while_training(port: int, training: subprocess.Popen[bytes], metrics: P
     raise SystemExit("the training ended before the line could be killed")
 
 
-def status(port: int) -> dict[str, Any] | None:
+def status(port: int, state: Path) -> dict[str, Any] | None:
+    """The whole status, which who has the key in the datasite's state folder is told."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/factory.status", timeout=2) as answer:
+        headers = {PROBE_HEADER: probe_key_file(state).read_text()}
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}{STATUS_PATH}", headers=headers)
+        with urllib.request.urlopen(asked, timeout=2) as answer:  # noqa: S310 - loopback, by http
             told: dict[str, Any] = json.load(answer)
             return told
     except OSError:
@@ -245,7 +249,8 @@ def compare(folder: Path, rounds: int, seed: int) -> tuple[str, list[Score]]:
         done(federated(folder, "federated", rounds))
         print(f"\nonce more, and {VICTIM} is killed while it trains")
         again = federated(folder, "killed", rounds)
-        hit = kill_while_training(ports[VICTIM], again, folder / "killed" / "metrics.json", rounds // 2)
+        state = folder / ".fleet" / "datasites" / VICTIM
+        hit = kill_while_training(ports[VICTIM], state, again, folder / "killed" / "metrics.json", rounds // 2)
         done(again)
     same = same_bits(folder / "federated", folder / "killed")
     killed = (

@@ -18,6 +18,7 @@ from supervisor.config.relations import relations, warnings
 from supervisor.config.tree import Mapping, Scalar, Sequence, Tree, parse
 from supervisor.config.validation import merged, validated
 from supervisor.spec import (
+    Access,
     Admin,
     Capabilities,
     DashboardSpec,
@@ -191,6 +192,7 @@ def _datasite(keys: schema.DatasiteKeys, base: Path, embedded_url: str, fqdn: Ca
         probes=_probes(keys.probes),
         gpu=_gpu(keys.gpu),
         resources=Resources(**dict(keys.resources)),
+        access=Access(**dict(keys.access)),
         capabilities=_capabilities(keys),
         region=keys.region,
         location=keys.location,

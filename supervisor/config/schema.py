@@ -27,6 +27,7 @@ from supervisor.config.tree import Scalar
 from supervisor.config.values import Wrong
 from supervisor.history import EventKind
 from supervisor.spec import (
+    Access,
     Admin,
     Capabilities,
     DashboardSpec,
@@ -100,6 +101,7 @@ Limit = Annotated[int, BeforeValidator(values.whole(1, 100_000)), _any(_numbers(
 Priority = Annotated[int, BeforeValidator(values.whole(-1000, 1000)), _any(_numbers("integer", -1000, 1000))]
 Tally = Annotated[int, BeforeValidator(values.whole(0, 1000)), _any(_numbers("integer", 0, 1000))]
 Amount = Annotated[float, BeforeValidator(values.number(0, math.inf)), _any(_numbers("number", 0))]
+Uploads = Annotated[float, BeforeValidator(values.number(0.001, 100)), _any(_numbers("number", 0.001, 100))]
 Share = Annotated[float, BeforeValidator(values.number(0, 1)), _any(_numbers("number", 0, 1))]
 Duration = Annotated[
     float,
@@ -170,6 +172,7 @@ class Keys(BaseModel):
 
 _ADMIN, _RESTART, _PROBES, _GPU = Admin(), RestartPolicy(), ProbePolicy(), GpuRequest()
 _RESOURCES, _CAPABILITIES, _DASHBOARD = Resources(), Capabilities(), DashboardSpec()
+_ACCESS = Access()
 _MOCK = Mock()
 _DATASITE = DatasiteSpec("", 0)
 _STARTUP, _HOOK, _HOST = StartupPolicy(), Hook(), HostLimits()
@@ -326,6 +329,18 @@ class ResourceKeys(Keys):
     threads: Tally = _set(_RESOURCES, "threads", "OMP, MKL and torch threads; 0: the datasite's share of the cores.")
 
 
+class AccessKeys(Keys):
+    """What is open to callers without an account."""
+
+    allow_guests: Flag = _set(
+        _ACCESS, "allow_guests", "Whether callers without an account may read names, descriptions and mocks."
+    )
+    allow_registration: Flag = _set(
+        _ACCESS, "allow_registration", "Whether anybody may make an account (a data scientist's) by himself."
+    )
+    max_upload_gb: Uploads = _set(_ACCESS, "max_upload_gb", "The largest body that a user may send, in GB.")
+
+
 class CapabilityKeys(Keys):
     """What the dashboard is told at registration."""
 
@@ -426,6 +441,7 @@ class SharedKeys(Keys):
         description="auto, none, a GPU's index or UUID, a list of these, or count, memory, exclusive.",
     )
     resources: ResourceKeys = Field(default_factory=ResourceKeys, description="Limits; 0 means none.")
+    access: AccessKeys = Field(default_factory=AccessKeys, description="What is open to callers without an account.")
     capabilities: CapabilityKeys = Field(
         default_factory=CapabilityKeys, description="What the dashboard is told at registration."
     )

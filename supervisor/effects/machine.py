@@ -21,6 +21,7 @@ from supervisor.effects.gpu_watch import GpuWatch
 from supervisor.effects.hooks import Hooks
 from supervisor.effects.inbox import Exited, Inbox, Signalled
 from supervisor.effects.launcher import Launcher
+from supervisor.effects.probe_keys import ProbeKeys
 from supervisor.effects.prober import Prober
 from supervisor.effects.processes import is_same, reap_strays, signal_group, sweep_group
 from supervisor.effects.recorder import Recorder
@@ -81,7 +82,8 @@ class Machine:
         self._service = ServiceThread()
         self._hooks = Hooks(config.on_event)
         self._announcer = Announcer(notifier, self._started_at, start_limit(config))
-        self._prober = Prober(self._service, self._inbox.post)
+        self._probe_keys = ProbeKeys(lambda name: launching.worker_dir(self._config, name))
+        self._prober = Prober(self._service, self._inbox.post, self._probe_keys)
         self._gpu_watch = GpuWatch(assigner, self._inbox.post)
         self._watcher = Watcher(self._board.read, cgroups, self._inbox.post)
         self._hold()
@@ -134,6 +136,7 @@ class Machine:
         order = launching.launch_order(self._config, spec, generation, self.cores, shown)
         group = self._cgroups.make(spec.name)
         self._hold_one(spec)
+        self._probe_keys.forget(spec.name)
         self._launcher.launch(replace(order, cgroup=group))
 
     def _hold(self) -> None:

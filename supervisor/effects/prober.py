@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 import h11
 
-from datasite_worker.contract import STATUS_PATH, parse_status
+from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, parse_status
+from supervisor.effects.probe_keys import ProbeKeys
 from supervisor.effects.service import ServiceThread
 from supervisor.facts import ProbeAnswered
 from supervisor.orders import Probe
@@ -27,11 +28,12 @@ _LONGEST = 1024 * 1024
 
 
 class Prober:
-    """``tell`` receives each ``ProbeAnswered`` from the service thread."""
+    """``tell`` receives each ``ProbeAnswered`` from the service thread. ``keys``: workers tell strangers less."""
 
-    def __init__(self, service: ServiceThread, tell: Callable[[ProbeAnswered], None]) -> None:
+    def __init__(self, service: ServiceThread, tell: Callable[[ProbeAnswered], None], keys: ProbeKeys) -> None:
         self._service = service
         self._tell = tell
+        self._keys = keys
 
     def probe(self, order: Probe, spec: WorkerSpec) -> None:
         self._service.submit(self._ask(order, *address(spec)))
@@ -39,8 +41,11 @@ class Prober:
     async def _ask(self, order: Probe, host: str, port: int) -> None:
         try:
             async with asyncio.timeout(order.timeout):
-                code, body = await _get(host, port, STATUS_PATH)
-            self._tell(_judge(order, code, body))
+                code, body = await _get(host, port, STATUS_PATH, {PROBE_HEADER: self._keys.of(order.name)})
+            answer = _judge(order, code, body)
+            if answer.status is None:
+                self._keys.forget(order.name)
+            self._tell(answer)
         except TimeoutError:
             self._tell(_failed(order, f"no answer within {order.timeout:g} s"))
         except (h11.ProtocolError, ValueError, OSError) as error:
@@ -52,7 +57,7 @@ def address(spec: WorkerSpec) -> tuple[str, int]:
     return _EVERYWHERE.get(spec.hostname, spec.hostname), spec.port
 
 
-async def _get(host: str, port: int, path: str) -> tuple[int, bytes]:
+async def _get(host: str, port: int, path: str, more: Mapping[str, str]) -> tuple[int, bytes]:
     """Status code and body. Raises OSError, h11.ProtocolError, and ValueError for an answer without end."""
     loop = asyncio.get_running_loop()
     family, _, _, _, where = await _resolved(loop, host, port)
@@ -60,7 +65,8 @@ async def _get(host: str, port: int, path: str) -> tuple[int, bytes]:
         await loop.sock_connect(connection, where)
         http = h11.Connection(h11.CLIENT)
         named = f"[{host}]" if ":" in host else host
-        request = h11.Request(method="GET", target=path, headers=[("Host", f"{named}:{port}"), ("Connection", "close")])
+        headers = [("Host", f"{named}:{port}"), ("Connection", "close"), *more.items()]
+        request = h11.Request(method="GET", target=path, headers=headers)
         await loop.sock_sendall(connection, (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
         return await _answer(http, lambda: loop.sock_recv(connection, _BLOCK))
 

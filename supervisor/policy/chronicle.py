@@ -24,6 +24,8 @@ _WARNINGS = {
     EventKind.DATASET_FAILED,
     EventKind.LIMIT_NEAR,
     EventKind.LIMIT_REACHED,
+    EventKind.LOGIN_FAILED,
+    EventKind.CALL_REFUSED,
 }
 
 
@@ -166,6 +168,7 @@ def _heard(old: StatusDocument | None, after: WorkerRecord) -> Iterator[Event]:
         yield _event(after, EventKind.JOBS_INTERRUPTED, jobs)
     if new.jobs_cut_off > (old.jobs_cut_off if same and old is not None else 0):
         yield _event(after, EventKind.JOBS_INTERRUPTED, f"a job was interrupted: {new.last_job_cut_off}")
+    yield from _refused(old if same else None, new, after)
     yield from _felt(old.limited if same and old is not None else {}, new.limited, after)
     if same and old is not None:
         yield from _datasets(old, new, after)
@@ -174,6 +177,20 @@ def _heard(old: StatusDocument | None, after: WorkerRecord) -> Iterator[Event]:
         yield _event(after, EventKind.REGISTERED, new.registration or "registered")
     elif known and not new.registered:
         yield _event(after, EventKind.UNREGISTERED, f"no longer registered: {new.registration or new.heartbeat_error}")
+
+
+def _refused(old: StatusDocument | None, new: StatusDocument, after: WorkerRecord) -> Iterator[Event]:
+    """How many logins and calls the datasite has refused since it last said so; it says so once a minute."""
+    logins = new.failed_logins - (old.failed_logins if old else 0)
+    calls = new.refused_calls - (old.refused_calls if old else 0)
+    if logins > 0:
+        yield _event(after, EventKind.LOGIN_FAILED, f"{_times(logins, 'failed login')} {new.last_failed_login}")
+    if calls > 0:
+        yield _event(after, EventKind.CALL_REFUSED, f"{_times(calls, 'refused call')} {new.last_refused_call}")
+
+
+def _times(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s, the last"
 
 
 def _datasets(old: StatusDocument, new: StatusDocument, after: WorkerRecord) -> Iterator[Event]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from datasite_worker.contract import LEASH, DashboardOrder, DatasetOrder, LaunchOrder, Limits, LiveSettings
+from datasite_worker.contract import LEASH, Access, DashboardOrder, DatasetOrder, LaunchOrder, Limits, LiveSettings
 from supervisor.spec import (
     DASHBOARD_NAME,
     Capabilities,
@@ -118,6 +118,7 @@ def _datasite_order(
         environment=dict(spec.environment),
         cuda_visible_devices=None if gpus is None and spec.gpu.mode == "auto" else ",".join(gpus or ()),
         gpu_memory_bytes=spec.gpu.memory_bytes if gpus else 0,
+        access=Access(spec.access.allow_guests, spec.access.allow_registration, round(spec.access.max_upload_gb * _GB)),
     )
 
 

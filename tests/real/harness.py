@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 
 import psutil
 
+from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, probe_key_file
+
 PATIENCE = float(os.environ.get("FLEET_TEST_PATIENCE", "1"))
 """How many times longer everything may take; for machines that are not quite real ones."""
 CEILING = 120.0 * PATIENCE
@@ -50,14 +52,27 @@ def select_nothing() -> None:
     select.select([], [], [], 0.02)
 
 
+_states: dict[int, Path] = {}
+"""The state folder of the datasite that a test has given that port."""
+
+
 def answers(port: int) -> dict[str, Any] | None:
-    """What ``GET /factory.status`` says; None while nobody answers."""
+    """What ``GET /factory.status`` says to who has the datasite's key; None while nobody answers."""
+    headers = {}
+    with suppress(KeyError, FileNotFoundError):
+        headers = {PROBE_HEADER: probe_key_file(_states[port]).read_text()}
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}{STATUS_PATH}", headers=headers)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/factory.status", timeout=2) as answer:
+        with urllib.request.urlopen(asked, timeout=2) as answer:
             told: dict[str, Any] = json.load(answer)
             return told
     except OSError:
         return None
+
+
+def belongs(port: int, state: Path) -> None:
+    """The datasite on ``port`` keeps its state there."""
+    _states[port] = state
 
 
 def login(state_dir: Path, port: int) -> Any:
@@ -108,6 +123,9 @@ class Fleet:
         return subprocess.run(command, capture_output=True, text=True, timeout=patience, cwd=self.folder, check=False)
 
     def up(self, *words: str) -> None:
+        for name in ("alpha", "beta", "gamma"):
+            if hasattr(self, name):
+                belongs(getattr(self, name), self.state(name))
         up = self.run("up", "--detach", "--timeout", f"{180 * PATIENCE:g}", *words)
         assert 0 == up.returncode, up.stdout + up.stderr
 
@@ -209,6 +227,7 @@ class Alone:
         self.port = free_ports(1)[0]
         self.state = folder / ".fleet" / "datasites" / name
         self.process: subprocess.Popen[bytes] | None = None
+        belongs(self.port, self.state)
 
     def start(self, *words: str, program: tuple[str, ...] = (sys.executable, "-m", "datasite_worker")) -> None:
         """Start it, and wait until it answers or has ended."""
@@ -216,7 +235,7 @@ class Alone:
         with (self.folder / "console").open("ab") as console:
             self.process = subprocess.Popen(command, cwd=self.folder, stdout=console, stderr=console)
         pid = self.process.pid
-        eventually(lambda: self.ended() is not None or ((told := answers(self.port)) and told["pid"] == pid))
+        eventually(lambda: self.ended() is not None or ((told := answers(self.port)) and told.get("pid") == pid))
 
     def ended(self) -> int | None:
         assert self.process is not None

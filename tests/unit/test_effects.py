@@ -21,6 +21,7 @@ from supervisor.effects.board import Board
 from supervisor.effects.control import ControlServer, FleetAsked, ReloadAsked
 from supervisor.effects.gauges import Gauges
 from supervisor.effects.inbox import Exited, Inbox, Signalled
+from supervisor.effects.probe_keys import ProbeKeys
 from supervisor.effects.prober import Prober, address
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.service import ServiceThread
@@ -225,10 +226,13 @@ def http_answer(body: bytes, code: str = "200 OK") -> bytes:
     return f"HTTP/1.1 {code}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
-def probe_once(service: ServiceThread, port: int, timeout: float = 5.0) -> ProbeAnswered:
+NO_KEYS = ProbeKeys(lambda _name: Path("/nowhere"))
+
+
+def probe_once(service: ServiceThread, port: int, timeout: float = 5.0, keys: ProbeKeys = NO_KEYS) -> ProbeAnswered:
     answered = threading.Event()
     heard: list[ProbeAnswered] = []
-    prober = Prober(service, lambda answer: (heard.append(answer), answered.set()))  # type: ignore[func-returns-value]
+    prober = Prober(service, lambda answer: (heard.append(answer), answered.set()), keys)  # type: ignore[func-returns-value]
     prober.probe(Probe("a", 2, timeout), DatasiteSpec("a", port))
     assert answered.wait(20.0)
     return heard[0]
@@ -256,6 +260,19 @@ def test_a_probe_believes_only_the_right_worker(service: ServiceThread, answer: 
     told = probe_once(service, stage.port, timeout=0.2 if answer is None else 5.0)
     stage.close()
     assert (DOCUMENT if expected == "" else None, expected) == (told.status, told.reason)
+
+
+def test_a_probe_shows_the_key_that_the_worker_has_kept(service: ServiceThread, tmp_path: Path) -> None:
+    """Read once; and once more after a worker did not accept it, which has drawn another."""
+    keys, told = ProbeKeys(lambda _name: tmp_path), StatusDocument("a", "", 1, "", "running", generation=0)
+    (tmp_path / "probe.key").write_text("first\n")
+    stage = Stage(http_answer(told.to_json()))
+    assert ["first", "first"] == [keys.of("a"), keys.of("a")]
+    (tmp_path / "probe.key").write_text("second\n")
+    assert "first" == keys.of("a")
+    probe_once(service, stage.port, keys=keys)
+    stage.close()
+    assert "second" == keys.of("a")
 
 
 @pytest.fixture

@@ -60,6 +60,9 @@ RESTARTS = {
     "gpu.memory_bytes",
     "gpu.exclusive",
     "resources.threads",
+    "access.allow_guests",
+    "access.allow_registration",
+    "access.max_upload_gb",
     "environment.TZ",
 }
 """Every key of a datasite that a running one cannot take up. A new key has to be put here or into ``reconcile.LIVE``."""

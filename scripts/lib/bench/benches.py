@@ -65,7 +65,9 @@ def _recover(fleet: Fleet, number: int) -> tuple[float, float]:
     pid = fleet.line(name).pid or 0
     killed = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    world.until(lambda: plant.status_pid(port) not in (None, pid), _BACK, f"{name} after SIGKILL", world.LOOK)
+    world.until(
+        lambda: plant.status_pid(fleet.state(name), port) not in (None, pid), _BACK, f"{name} after SIGKILL", world.LOOK
+    )
     answered = time.monotonic() - killed
     world.until(lambda: world.get(port, plant.METADATA), _BACK, f"PySyft of {name} after SIGKILL", world.LOOK)
     return answered, time.monotonic() - killed

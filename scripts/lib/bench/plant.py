@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench import world
 from bench.world import Unmeasured
+from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, probe_key_file
 from supervisor.faces.client import ControlClient
 from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
 
@@ -64,6 +65,9 @@ class Fleet:
     def all_ready(self) -> bool:
         return all(line.ready for line in self.picture().datasites)
 
+    def state(self, name: str) -> Path:
+        return self.folder / ".fleet" / "datasites" / name
+
     def pids(self) -> dict[str, int]:
         return {line.name: line.pid or 0 for line in self.picture().datasites}
 
@@ -83,10 +87,12 @@ def fleet(folder: Path, lines: int, defaults: str = "") -> Iterator[Fleet]:
         made.close()
 
 
-def status_pid(port: int) -> int | None:
-    """The pid that ``/factory.status`` tells, None while nothing answers."""
-    body = world.get(port, "/factory.status")
-    return int(json.loads(body)["pid"]) if body else None
+def status_pid(state: Path, port: int) -> int | None:
+    """The pid that ``/factory.status`` tells who has the key in the state folder; None while nothing answers."""
+    with contextlib.suppress(OSError):
+        body = world.get(port, STATUS_PATH, headers={PROBE_HEADER: probe_key_file(state).read_text()})
+        return int(json.loads(body)["pid"]) if body else None
+    return None
 
 
 class Plain:

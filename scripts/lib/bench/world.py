@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -54,11 +54,11 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def get(port: int, path: str, timeout: float = 5.0) -> bytes | None:
+def get(port: int, path: str, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> bytes | None:
     """The body of a 200 answer on a connection of its own; None for anything else."""
     line = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
-        line.request("GET", path)
+        line.request("GET", path, headers=dict(headers or {}))
         answer = line.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException):

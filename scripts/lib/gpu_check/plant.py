@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import world
+from bench.plant import status_pid
 from bench.world import Unmeasured
 
 _START = 240.0
@@ -108,8 +109,7 @@ class Plant:
 
     def answering_pid(self, name: str) -> int | None:
         """Which process serves; None while none does."""
-        body = world.get(self.ports[name], "/factory.status")
-        return int(json.loads(body)["pid"]) if body else None
+        return status_pid(self.folder / ".fleet" / "datasites" / name, self.ports[name])
 
     def started(self) -> bool:
         """Whether anything of it ever ran."""

@@ -1,0 +1,32 @@
+"""The secret by which a worker knows its supervisor's probes. The worker draws it, and keeps it in its state folder.
+
+Read once and kept, so that no probe waits for a disk; read again when a worker was launched, or did not accept it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from datasite_worker.contract import probe_key_file
+
+
+class ProbeKeys:
+    """``folder_of`` gives a worker's state folder."""
+
+    def __init__(self, folder_of: Callable[[str], Path]) -> None:
+        self._folder_of = folder_of
+        self._kept: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """The key of the worker of that name; empty while it has none."""
+        if name not in self._kept:
+            try:
+                self._kept[name] = probe_key_file(self._folder_of(name)).read_text().strip()
+            except (OSError, ValueError):
+                return ""
+        return self._kept[name]
+
+    def forget(self, name: str) -> None:
+        """It may have drawn another."""
+        self._kept.pop(name, None)
