@@ -37,9 +37,9 @@ MACHINERY: frozenset[str] = frozenset(
         *("SQLiteStoreClientConfig", "SQLiteStoreConfig", "SeaweedFSClient", "SeaweedFSClientConfig"),
         *("SeaweedFSConfig", "StoreConfig", "ThreadingLockingConfig"),
         # where the data of others is fetched from: cloud stores, other servers, tunnels
-        *("AzureRemoteConfig", "AzureRemoteProfile", "AzureSecureFilePathLocation", "BlobRetrievalByURL"),
+        *("AzureRemoteConfig", "AzureSecureFilePathLocation", "BlobRetrievalByURL"),
         *("HTTPConnection", "HTTPServerRoute", "PythonConnection", "PythonServerRoute", "RatholeConfig"),
-        *("RemoteConfig", "RemoteProfile", "SeaweedFSBlobDeposit", "SeaweedSecureFilePathLocation"),
+        *("RemoteConfig", "SeaweedFSBlobDeposit", "SeaweedSecureFilePathLocation"),
         *("AssociationRequestChange", "ServerPeer", "ServerPeerUpdate", "VeilidServerRoute"),
         # outgoing mail
         "EmailNotifier",

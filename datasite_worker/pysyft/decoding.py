@@ -24,25 +24,20 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
-import capnp
 from pydantic import BaseModel
 from syft.serde import json_serde, recursive, recursive_primitives
 from syft.server.server import CODE_RELOADER
 from syft.types.dicttuple import DictTuple
 from syft.types.syft_object_registry import SyftObjectRegistry
 
-from datasite_worker.pysyft import values
+from datasite_worker.pysyft import frames, values
 from datasite_worker.pysyft.catalogue import ATTRIBUTES, MACHINERY
-from datasite_worker.pysyft.values import Undecodable
+from datasite_worker.pysyft.frames import Undecodable
 
 __all__ = ["DEEPEST", "STORED", "WIRE", "Rules", "Undecodable", "decode", "install", "only", "under"]
 
 DEEPEST = 64
 """Levels of a message. Real ones have a dozen."""
-_WORD = 8
-_SLACK = 1024
-"""Words that a message's own structure may be read over and above its length, twice: once for each list in it."""
-
 _REGISTRY = SyftObjectRegistry.__object_serialization_registry__
 
 
@@ -100,47 +95,18 @@ def decode(blob: Any) -> Any:
         raise Undecodable(f"the message is deeper than {DEEPEST} levels")
     _state.depth += 1
     try:
-        with _opened(recursive.recursive_scheme, blob) as message:
-            return _built(message, len(blob))
-    except capnp.KjException as error:
-        raise Undecodable("the message is damaged, or is none of PySyft's") from error
+        return _built(frames.read_object(blob))
     finally:
         _state.depth -= 1
 
 
-def _opened(scheme: Any, blob: bytes) -> Any:
-    return scheme.from_bytes(blob, traversal_limit_in_words=2 * (len(blob) // _WORD) + _SLACK)
-
-
-class _Allowance:
-    """What may still be read out of a message of that many bytes."""
-
-    def __init__(self, size: int) -> None:
-        self._left = size
-
-    def whole(self, chunks: Any) -> bytes:
-        """The chunks in one piece; Undecodable when pointers share them."""
-        pieces = list(chunks)
-        self._left -= sum(map(len, pieces))
-        if self._left < 0:
-            raise Undecodable("the message refers to the same data again and again")
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _built(message: Any, size: int) -> Any:
-    name, version = message.canonicalName, message.version
-    decoder, cls, fields, overrides = _found(name, version)
-    allowance = _Allowance(size)
+def _built(message: frames.Object) -> Any:
+    decoder, cls, fields, overrides = _found(message.name, message.version)
     if decoder is not None:
-        return decoder(allowance.whole(message.nonrecursiveBlob))
-    given = {
-        field: decode(allowance.whole(chunks))
-        for field, chunks in zip(message.fieldsName, message.fieldsData, strict=True)
-        if field
-    }
-    if strange := [field for field in given if fields is not None and field not in fields]:
-        raise Undecodable(f"{name} has no field {_shown(strange[0])}")
-    return _filled(cls, {field: _overridden(overrides, field, one) for field, one in given.items()})
+        return decoder(message.blob)
+    if strange := [field for field, _ in message.fields if field and fields is not None and field not in fields]:
+        raise Undecodable(f"{message.name} has no field {_shown(strange[0])}")
+    return _filled(cls, {field: _overridden(overrides, field, decode(one)) for field, one in message.fields if field})
 
 
 def _overridden(overrides: Mapping[str, Any], field: str, value: Any) -> Any:
@@ -195,18 +161,11 @@ class _Reader:
 
     @staticmethod
     def items(blob: bytes) -> list[Any]:
-        allowance = _Allowance(len(blob))
-        with _opened(recursive_primitives.iterable_schema, blob) as message:
-            return [decode(allowance.whole(chunks)) for chunks in message.values]
+        return [decode(one) for one in frames.read_items(blob)]
 
     @staticmethod
     def pairs(blob: bytes) -> list[tuple[Any, Any]]:
-        allowance = _Allowance(len(blob))
-        with _opened(recursive_primitives.kv_iterable_schema, blob) as message:
-            return [
-                (decode(allowance.whole([key])), decode(allowance.whole(chunks)))
-                for key, chunks in zip(message.keys, message.values, strict=True)
-            ]
+        return [(decode(key), decode(value)) for key, value in frames.read_pairs(blob)]
 
 
 _reader = _Reader()

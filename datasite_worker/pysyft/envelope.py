@@ -11,14 +11,12 @@ import mmap
 from dataclasses import dataclass
 from typing import Any
 
-import capnp
 from nacl.exceptions import BadSignatureError
 from syft.client.api import SignedSyftAPICall, SyftAPICall
-from syft.serde import recursive
 from syft.server.credentials import SyftVerifyKey
 
-from datasite_worker.pysyft import decoding
-from datasite_worker.pysyft.decoding import Undecodable
+from datasite_worker.pysyft import decoding, frames
+from datasite_worker.pysyft.frames import Undecodable
 
 _NAME, _VERSION = "SignedSyftAPICall", 1
 _PARTS = ("credentials", "serialized_message", "signature")
@@ -73,15 +71,13 @@ class Envelope:
 
 def read(body: bytes) -> Envelope:
     """The envelope in ``body``. Raises Undecodable."""
-    try:
-        with recursive.recursive_scheme.from_bytes(body, traversal_limit_in_words=len(body) // 4 + 1024) as message:
-            parts = _parts(message, len(body))
-    except capnp.KjException as error:
-        raise Undecodable("the body is no message of PySyft's") from error
-    signature = _under(_BYTES, parts["signature"])
+    found = _checked(frames.read_object(body))
+    if sorted(found) != list(_PARTS):
+        raise Undecodable("a signed call has other parts than key, signature and message")
+    signature = _under(_BYTES, found["signature"])
     if len(signature) != _SIGNATURE:
         raise Undecodable("the signature has the wrong length")
-    return Envelope(_under(_KEY, parts["credentials"]), signature, _under(_BYTES, parts["serialized_message"]))
+    return Envelope(_under(_KEY, found["credentials"]), signature, _under(_BYTES, found["serialized_message"]))
 
 
 def claimed_key(head: bytes, size: int) -> SyftVerifyKey:
@@ -91,30 +87,13 @@ def claimed_key(head: bytes, size: int) -> SyftVerifyKey:
     """
     with mmap.mmap(-1, max(size, len(head))) as whole:  # pages that nobody touches take no memory
         whole.write(head)
-        try:
-            with recursive.recursive_scheme.from_bytes(whole, traversal_limit_in_words=size // 4 + 1024) as message:
-                _check_kind(message)
-                for name, chunks in zip(message.fieldsName, message.fieldsData, strict=True):
-                    if name == _PARTS[0]:
-                        return _under(_KEY, b"".join(chunks)[:HEAD])
-        except capnp.KjException as error:
-            raise Undecodable("the body is no message of PySyft's") from error
-    raise Undecodable("the body does not say who sent it")
+        return _under(_KEY, frames.read_field(whole, size, (_NAME, _VERSION), _PARTS[0])[:HEAD])
 
 
-def _parts(message: Any, size: int) -> dict[str, bytes]:
-    _check_kind(message)
-    if sorted(message.fieldsName) != list(_PARTS):
-        raise Undecodable("a signed call has other parts than key, signature and message")
-    parts = {name: b"".join(chunks) for name, chunks in zip(message.fieldsName, message.fieldsData, strict=True)}
-    if sum(map(len, parts.values())) > size:
-        raise Undecodable("the message refers to the same data again and again")
-    return parts
-
-
-def _check_kind(message: Any) -> None:
-    if (message.canonicalName, message.version) != (_NAME, _VERSION):
+def _checked(found: frames.Object) -> dict[str, bytes]:
+    if (found.name, found.version) != (_NAME, _VERSION):
         raise Undecodable("the body is no signed call")
+    return dict(found.fields)
 
 
 def _under(rules: decoding.Rules, blob: bytes) -> Any:

@@ -44,7 +44,7 @@ from datasite_worker import bounds
 from datasite_worker.bounds import Bounds, Connections, TooLarge
 from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, Access, StatusDocument
 from datasite_worker.pysyft import catalogue, decoding, envelope, gate
-from datasite_worker.pysyft.decoding import Undecodable
+from datasite_worker.pysyft.frames import Undecodable
 from datasite_worker.pysyft.logins import Busy, Logins
 from datasite_worker.pysyft.sessions import COOKIE, LIFETIME, Sessions
 from datasite_worker.refusals import Refusals

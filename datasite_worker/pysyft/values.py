@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from syft.util.experimental_flags import ApacheArrowCompression, flags
 
+from datasite_worker.pysyft.frames import Undecodable
+
 
 class Reader(Protocol):
     """Decodes what is nested in a value, under the same rules and one level deeper."""
@@ -36,10 +38,6 @@ _SMALL = 1024**2
 _LONGEST_NUMBER, _LONGEST_WORD = 64 * 1024, 100
 _CODECS = frozenset({"SNAPPY", "UNCOMPRESSED"})
 """Compressions that PySyft writes; others can hold a thousand times their size."""
-
-
-class Undecodable(ValueError):
-    """The bytes are no message that this process accepts."""
 
 
 # --- types ---
