@@ -1,9 +1,25 @@
-"""What holds for every test process: how signals reach the children that tests start."""
+"""What holds for every test process: which tier it runs, whose turn it is, and how signals reach what tests start.
+
+docs/testing.md has the tiers, and what a test owes to those beside it.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests.turns import Turns
+
+TURNS = pytest.StashKey[Turns]()
+FOLDER = pytest.StashKey[Path]()
 
 # A shell that is not interactive starts background jobs (`scripts/test &`, CI runners) with SIGINT ignored, an ignored
 # signal stays ignored across exec, and Python then never installs its own handler: the children of such a pytest would
@@ -14,3 +30,72 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         """What starts us in the background does not want us interrupted."""
 
     signal.signal(signal.SIGINT, _stay)
+
+
+def _stop_in_order(self_pid: int) -> None:
+    """SIGTERM, which `timeout` sends, ends a test process as Ctrl-C does: with fixtures torn down, and a summary. In a
+    child that a test forks it does what it always does."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == self_pid:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow tier, and nothing else")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _stop_in_order(os.getpid())
+    told = getattr(config, "workerinput", {}).get("turns")
+    if not told:
+        told = config.stash[FOLDER] = Path(tempfile.mkdtemp(prefix="fleet-turns-"))
+    config.stash[TURNS] = Turns(Path(told))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if FOLDER in config.stash:
+        shutil.rmtree(config.stash[FOLDER], ignore_errors=True)
+
+
+# --- tiers ---
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One tier stays."""
+    slow = config.getoption("--slow")
+    others = [item for item in items if slow != ("slow" in item.keywords)]
+    if others:
+        items[:] = [item for item in items if slow == ("slow" in item.keywords)]
+        config.hook.pytest_deselected(items=others)
+
+
+# --- several at a time ---
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """xdist's workers take turns with each other, and with nobody else."""
+    node.workerinput["turns"] = str(node.config.stash[FOLDER])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests stay together and in order: many share a fleet."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test that is marked ``alone`` waits until the others' tests have ended, and they wait for it."""
+    turns = item.config.stash[TURNS]
+    with turns.alone() if "alone" in item.keywords else turns.beside():
+        return (yield)

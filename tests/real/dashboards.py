@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from central.dashboard.store import Batch, Factory, FactoryStore, Load
-from tests.real.harness import eventually, free_ports
+from tests.ports import free_ports
+from tests.real.harness import eventually
 
 
 class Dashboard:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import socket
 import subprocess
 import sys
 import threading
@@ -23,19 +22,12 @@ from typing import Any, TypeVar
 import psutil
 
 from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, probe_key_file
+from tests.ports import free_ports
 
 PATIENCE = float(os.environ.get("FLEET_TEST_PATIENCE", "1"))
 """How many times longer everything may take; for machines that are not quite real ones."""
 CEILING = 120.0 * PATIENCE
 """Seconds; a loaded machine imports PySyft ten times slower than an idle one."""
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def eventually(what: Callable[[], Any], ceiling: float = CEILING) -> Any:

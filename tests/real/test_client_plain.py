@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from central.client import NotApproved, connect
-from tests.real.harness import eventually, free_ports
+from tests.ports import free_ports
+from tests.real.harness import eventually
 from tests.real.test_client import CONFIG, EMAIL, PASSWORD, ROWS, Wear, furnish
 
 PLAIN = """

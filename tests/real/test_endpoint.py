@@ -7,7 +7,8 @@ import signal
 import time
 from typing import Any
 
-from tests.real.harness import Fleet, answers, eventually, free_ports
+from tests.ports import free_ports
+from tests.real.harness import Fleet, answers, eventually
 
 FIVE = ("factory_name", "factory_hostname", "factory_port", "device", "status")
 PROMPT = 5.0

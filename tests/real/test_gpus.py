@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.real.harness import Fleet, answers, eventually, free_ports
+from tests.ports import free_ports
+from tests.real.harness import Fleet, answers, eventually
 from tests.real.nvidia import GIB, Driver, Gpu
 
 ZERO, ONE, PART = "GPU-00000000-aaaa", "GPU-00000001-bbbb", "MIG-00000002-cccc"

@@ -17,7 +17,8 @@ import pytest
 
 from datasite_worker.contract import LEASH
 from supervisor.effects.leash import bearers
-from tests.real.harness import Fleet, a_fleet, answers, eventually, free_ports, living_in
+from tests.ports import free_ports
+from tests.real.harness import Fleet, a_fleet, answers, eventually, living_in
 
 QUICK_PROBES = ", probes: {readiness: {period: 1, timeout: 2}, liveness: {period: 1, timeout: 2, failure_threshold: 4}}"
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_ports
 from tests.systemd.host import Host, eventually, obstacle
 
 _OBSTACLE = obstacle()
@@ -29,14 +30,6 @@ SCRATCH = "/var/cache/fleet-test/scratch"
 START_TIMEOUT = 40
 DROP_IN = "[Service]\nWatchdogSec=4\n"
 """The one thing that the tests change: nobody wants to wait for half a minute."""
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 class Service:

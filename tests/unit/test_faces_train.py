@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from supervisor.faces.cli import app
 from supervisor.faces.commands import training
-from tests.real.harness import free_ports
+from tests.ports import free_ports
 
 
 @pytest.fixture
