@@ -20,8 +20,9 @@ class Block:
 
     def __init__(self) -> None:
         self._owner = 0
+        self._first = 0
         self._next = 0
-        self._flag = socket.socket()
+        self._flag: socket.socket | None = None
 
     def ports(self, count: int) -> list[int]:
         if self._owner != os.getpid():
@@ -29,7 +30,7 @@ class Block:
         found: list[int] = []
         for _ in range(SIZE):
             self._next = self._next % (SIZE - 1) + 1
-            if _is_free(port := self._flag.getsockname()[1] + self._next):
+            if _is_free(port := self._first + self._next):
                 found.append(port)
             if len(found) == count:
                 return found
@@ -41,7 +42,7 @@ class Block:
                 self._flag = _listening(first)
             except OSError:
                 continue
-            self._owner, self._next = os.getpid(), 0
+            self._owner, self._first, self._next = os.getpid(), first, 0
             return
         raise AssertionError(f"every block of {SIZE} ports from {LOWEST} up to {_given_away()} is taken")
 

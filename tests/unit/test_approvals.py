@@ -30,6 +30,8 @@ from datasite_worker.approvals import Approvals
 from datasite_worker.contract import code_hash
 from datasite_worker.credentials import AdminLogin, Identity
 
+pytestmark = pytest.mark.process
+
 SOURCE = "def NAME(x):\n    return {'rows': len(x)}\n"
 PASSWORD = "a-long-password"
 

@@ -7,9 +7,12 @@ import random
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 
 from datasite_worker import chance
+
+pytestmark = pytest.mark.process
 
 
 def drawn_by_child(begin: Callable[[], object]) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from central.client.function import LOSSES, TrainingFunction, metrics_of, traini
 from central.client.source import maker
 from central.client.training import DEFAULTS, completed, update_of
 
+pytestmark = pytest.mark.process
+
 TRUTH = torch.tensor([[1.0], [-2.0], [0.5]])
 
 

@@ -14,6 +14,8 @@ from torch import nn
 from central.client.errors import NotSelfContained
 from central.client.source import made_by, maker
 
+pytestmark = pytest.mark.process
+
 SCALE = 2.5
 STRANGE = object()
 

@@ -11,6 +11,8 @@ import requests
 
 from central.client import transport
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize(
     ("url", "port", "expected"),

@@ -12,6 +12,8 @@ from syft.types.uid import UID
 
 from datasite_worker.containment import contained
 
+pytestmark = pytest.mark.process
+
 
 @dataclass(frozen=True)
 class Code:

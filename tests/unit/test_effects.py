@@ -33,6 +33,8 @@ from supervisor.snapshot import SupervisorFacts, take
 from supervisor.spec import DatasiteSpec
 from tests.unit.fakes import fleet
 
+pytestmark = pytest.mark.process
+
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 

@@ -105,6 +105,7 @@ def test_only_sigkill_can_be_the_kernels(by_log: Evidence, kmsg: Path, tmp_path:
     assert cause_of_code(code) == by_log.explain(cause_of_code(code), 77, tmp_path)
 
 
+@pytest.mark.process
 def test_a_real_core_file_is_named(tmp_path: Path) -> None:
     """Where the kernel writes cores into the working directory, the event says where it lies."""
     pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()

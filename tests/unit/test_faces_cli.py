@@ -311,6 +311,7 @@ def test_without_a_supervisor_commands_end_with_3(fleet_yaml: Path, command: tup
 # --- down ---
 
 
+@pytest.mark.process
 def test_down_waits_for_the_supervisor_to_end(fleet_yaml: Path) -> None:
     """`fleet down` returns when the process is gone, so that `fleet up` may follow."""
     stand_in = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)

@@ -186,6 +186,7 @@ def test_a_line_that_was_torn_by_a_crash_takes_no_followed_event_with_it(history
     assert ["3"] == collected(followed(history, *deeds))
 
 
+@pytest.mark.process
 def test_follow_shows_the_last_ones_then_the_new_ones_until_interrupted(plant: Path, history: Path) -> None:
     """The real command: JSON lines as they happen, of one line only; Ctrl-C ends it with 130 and no traceback."""
     history.write_text(lines(event(1), event(2, "line_b")))

@@ -75,6 +75,7 @@ def test_a_driver_that_cannot_be_asked_is_told(plant: Path, monkeypatch: pytest.
     assert (1, True) == (result.exit_code, result.output.startswith("NVML cannot be used: RM has detected"))
 
 
+@pytest.mark.process
 def test_who_holds_what_and_why(plant: Path, monkeypatch: pytest.MonkeyPatch, job: int) -> None:
     """A line's jobs count as the line; other programs are shown as such; a line on the CPU has its reason too."""
     busy = FakeGpu("GPU-a", free=70 * GIB, processes=[(job, 3 * GIB), (1, 6 * GIB), (2, None)], ecc=2)
@@ -110,6 +111,7 @@ def test_instances_bad_cards_and_cards_that_are_gone(plant: Path, monkeypatch: p
     ] == ask().output.splitlines()
 
 
+@pytest.mark.process
 def test_json_has_it_all(plant: Path, monkeypatch: pytest.MonkeyPatch, job: int) -> None:
     """Numbers in bytes; the shape is a promise."""
     FakeDriver([FakeGpu("GPU-a", processes=[(job, 3 * GIB), (1, None)])]).install(monkeypatch)

@@ -18,6 +18,8 @@ from supervisor.faces.cli import app
 from supervisor.faces.commands import training
 from tests.ports import free_ports
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def handed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

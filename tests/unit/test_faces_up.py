@@ -192,6 +192,7 @@ def test_the_command_that_is_run_in_the_background() -> None:
     assert expected == bringing._command(Path("/p/fleet.yaml"))
 
 
+@pytest.mark.process
 def test_detach_returns_when_all_are_ready(plant: Path, daemon: Daemon, detached: Callable[[str], None]) -> None:
     """One line a datasite, and the fleet is left running in a session of its own."""
     detached(stand_in(plant, "worker('line_a'), worker('line_b')"))
@@ -204,6 +205,7 @@ def test_detach_returns_when_all_are_ready(plant: Path, daemon: Daemon, detached
     assert 0 == fleet("down").exit_code
 
 
+@pytest.mark.process
 def test_detach_says_what_is_not_ready_and_why(plant: Path, daemon: Daemon, detached: Callable[[str], None]) -> None:
     """1, the reason and the next step of each; the fleet stays up, and nobody waits for the quarantined."""
     bad = "at_rest('line_b', state='quarantined', wanted='up', reason='port 8081 is taken')"
@@ -216,6 +218,7 @@ def test_detach_says_what_is_not_ready_and_why(plant: Path, daemon: Daemon, deta
     assert 0 == fleet("down").exit_code
 
 
+@pytest.mark.process
 def test_a_line_that_was_stopped_before_is_no_failure(
     plant: Path, daemon: Daemon, detached: Callable[[str], None]
 ) -> None:
@@ -229,6 +232,7 @@ def test_a_line_that_was_stopped_before_is_no_failure(
     assert 0 == fleet("down").exit_code
 
 
+@pytest.mark.process
 def test_detach_gives_up_waiting(plant: Path, daemon: Daemon, detached: Callable[[str], None]) -> None:
     """After --timeout it says who is still starting."""
     detached(stand_in(plant, "worker('line_a', state='starting')"))
@@ -238,6 +242,7 @@ def test_detach_gives_up_waiting(plant: Path, daemon: Daemon, detached: Callable
     assert 0 == fleet("down").exit_code
 
 
+@pytest.mark.process
 def test_detach_shows_the_last_words_of_a_supervisor_that_ended(
     plant: Path, daemon: Daemon, detached: Callable[[str], None]
 ) -> None:
@@ -297,6 +302,7 @@ def _read_all(ours: int, child: subprocess.Popen[bytes], cues: tuple[Cue, ...]) 
     return text
 
 
+@pytest.mark.process
 def test_status_on_a_terminal_is_coloured(plant: Path) -> None:
     """Colours and a header rule on a terminal; neither colour with NO_COLOR nor with --no-color."""
     with listening(plant / ".fleet", worker("line_a")):
@@ -311,6 +317,7 @@ def test_status_on_a_terminal_is_coloured(plant: Path) -> None:
         assert "\x1b[32m" not in text
 
 
+@pytest.mark.process
 def test_status_watch_redraws_until_interrupted(plant: Path) -> None:
     """A change shows by itself; Ctrl-C ends it with 130 and no traceback."""
     with listening(plant / ".fleet", worker("line_a")) as fake:
@@ -321,6 +328,7 @@ def test_status_watch_redraws_until_interrupted(plant: Path) -> None:
     assert "Traceback" not in text
 
 
+@pytest.mark.process
 def test_watch_as_json_writes_a_line_for_each_change(plant: Path) -> None:
     """Off a terminal: one document a line."""
     with listening(plant / ".fleet", worker("line_a")) as fake:
@@ -333,6 +341,7 @@ def test_watch_as_json_writes_a_line_for_each_change(plant: Path) -> None:
         assert (b"", 130) == (child.communicate(timeout=CEILING)[1], child.returncode)
 
 
+@pytest.mark.process
 def test_a_closed_pipe_is_no_traceback(plant: Path) -> None:
     """`fleet logs … | head` ends quietly."""
     (plant / "logs").mkdir()
@@ -347,6 +356,7 @@ def test_a_closed_pipe_is_no_traceback(plant: Path) -> None:
     assert child.wait(CEILING) == 1
 
 
+@pytest.mark.process
 def test_logs_follow_until_interrupted(plant: Path) -> None:
     """New lines appear as they are written, control characters disarmed; Ctrl-C ends with 130."""
     (plant / "logs").mkdir()
@@ -360,6 +370,7 @@ def test_logs_follow_until_interrupted(plant: Path) -> None:
 _NO_COMMAND_LOADS = ("syft", "torch", "fastapi", "starlette", "uvicorn", "multiprocessing.forkserver")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "command", [["status"], ["restart", "line_a", "--no-wait"], ["logs", "fleet", "-n", "0"], ["-h"]]
 )
@@ -384,6 +395,7 @@ def test_light_commands_load_little(plant: Path, command: list[str]) -> None:
     assert ("[]", "") == (done.stdout.splitlines()[-1], done.stderr)
 
 
+@pytest.mark.process
 def test_up_on_a_terminal_shows_the_live_table(plant: Path) -> None:
     """Table, dashboard and the way to stop, drawn by a thread of its own while the daemon serves; Ctrl-C ends it."""
     program = f"""

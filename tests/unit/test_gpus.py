@@ -165,6 +165,7 @@ def test_whatever_the_driver_throws_is_trouble_not_a_crash() -> None:
     assert Inventory(trouble="the GPUs cannot be read: OSError: broken library") == Gpus(read).look(20)
 
 
+@pytest.mark.process
 def test_the_inventory_loads_neither_torch_nor_cuda() -> None:
     """Looking at the GPUs of this host, whatever there is, maps no CUDA library into the process."""
     look = (

@@ -23,6 +23,8 @@ from supervisor.effects.processes import is_zombie, reap_strays, start_ticks
 from supervisor.history import Event, EventKind
 from supervisor.spec import Hook
 
+pytestmark = pytest.mark.process
+
 CEILING = 20.0
 
 

@@ -363,6 +363,7 @@ def fresh_for(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> None:
     monkeypatch.setattr(rig.queue, "_listen", lambda _zygote: None)
 
 
+@pytest.mark.process
 def test_an_idle_zygote_that_dies_is_replaced(rig: Rig, idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its nudges end first, and alone."""
     idle.process.kill()
@@ -376,6 +377,7 @@ def test_an_idle_zygote_that_dies_is_replaced(rig: Rig, idle: Idle, monkeypatch:
     assert not psutil.pid_exists(idle.process.pid)
 
 
+@pytest.mark.process
 def test_a_burial_that_fails_leaves_no_job_running(rig: Rig, idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does it keep the next from running."""
     rig.put("a")
@@ -393,6 +395,7 @@ def test_a_burial_that_fails_leaves_no_job_running(rig: Rig, idle: Idle, monkeyp
     assert ["b"] == rig.began
 
 
+@pytest.mark.process
 def test_what_took_the_number_of_a_buried_zygotes_file_is_not_read(rig: Rig, idle: Idle) -> None:
     """Both its channels end in one turn, and the second is heard of when its number is somebody else's."""
     idle.process.kill()
@@ -464,6 +467,7 @@ def test_what_jobs_share_is_made_at_a_later_try(
     assert Unborn(7, "database is locked") == Zygote(ours, -1, 0).hear()
 
 
+@pytest.mark.process
 def test_a_job_whose_end_would_not_be_heard_of_is_ended_at_once(
     channels: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -555,6 +559,7 @@ print(own, flush=True)
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(strays.marked() is None, reason="this process has the highest score already")
 def test_what_a_marked_process_left_is_ended_and_nothing_else() -> None:
     """Known in a session of its own, without environment or files that tell whose it was."""
@@ -585,6 +590,7 @@ print(json.dumps([same, alive, Path(f"/proc/{other.pid}").exists()]))
 """
 
 
+@pytest.mark.process
 def test_a_zygote_ends_no_other_and_is_no_victim_of_the_kernels() -> None:
     """Two datasites may live in one process. Only jobs are marked: a zygote's end would free no memory."""
     told = subprocess.run([sys.executable, "-c", TWO_ZYGOTES], capture_output=True, text=True, check=True, timeout=60)

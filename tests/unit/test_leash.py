@@ -15,7 +15,7 @@ from datasite_worker.contract import LEASH_VARIABLE
 from supervisor.effects.leash import bearers, sweep
 from supervisor.effects.processes import is_same, start_ticks
 
-pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")]
 """A look at every process must leave no descriptor behind."""
 
 ESCAPED = """

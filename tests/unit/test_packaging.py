@@ -191,11 +191,13 @@ class TestTree:
         """A bare checkout needs no chmod."""
         assert os.access(ROOT / script, os.X_OK)
 
+    @pytest.mark.process
     @needs_git
     def test_no_file_names_a_package_index(self) -> None:
         """Where packages come from is the machine's business (pip.conf), never the repository's."""
         assert [] == sightings(INDEX_HOST)
 
+    @pytest.mark.process
     @needs_git
     def test_no_file_names_a_folder_of_somebodys_machine(self) -> None:
         """Neither this checkout's own path nor a home folder is written down anywhere."""
@@ -203,6 +205,7 @@ class TestTree:
         assert [] == sightings(checkout) + sightings(HOME_FOLDER)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", [module for module in LIGHT if exists(module)])
 def test_the_supervisors_side_loads_nothing_heavy(module: str) -> None:
     """The supervisor and the command line stay small and quick: PySyft lives in the workers alone."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 PRELOADED = """
 import gc, json, logging, os, sys, threading
 import datasite_worker.preload, central.dashboard.preload

@@ -176,6 +176,7 @@ STOP_CASES = [
 ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("result", "code", "asked", "ends"), STOP_CASES)
 def test_lines_are_ended_after_a_stop_and_kept_after_a_crash(
     tmp_path: Path, result: str, code: str, asked: bool, ends: bool
@@ -193,6 +194,7 @@ def test_lines_are_ended_after_a_stop_and_kept_after_a_crash(
     assert ends is not scratch.exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("code", "said"), [(0, ""), (1, "Error: x\n"), (3, "")])
 def test_nothing_left_to_stop_is_not_worth_a_word(tmp_path: Path, code: int, said: str) -> None:
     """`fleet down` ends with 3 then; other failures are shown in the journal."""
@@ -229,6 +231,7 @@ def test_where_the_kernel_may_hold_lines_to_their_limits() -> None:
     assert not any("cgroup" in value for value in after["ExecStopPost"])
 
 
+@pytest.mark.process
 def test_nothing_but_a_units_own_group_is_freed() -> None:
     """Run anywhere else than where systemd runs what comes after a service, it does nothing."""
     script = script_of(directives(unit_text(plan()))["ExecStopPost"][-1])
@@ -239,6 +242,7 @@ def test_nothing_but_a_units_own_group_is_freed() -> None:
 # --- what systemd says of it ---
 
 
+@pytest.mark.process
 @analyze
 @pytest.mark.parametrize("folder", ["/srv/plant", '/srv/line 1/100% "new" $HOME\'s'])
 def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path, folder: str) -> None:
@@ -249,6 +253,7 @@ def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path, folder: str) -> None
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.process
 @analyze
 def test_systemd_finds_no_fault_in_the_user_unit(tmp_path: Path) -> None:
     """The same for a unit of a user's own manager."""
@@ -260,6 +265,7 @@ def test_systemd_finds_no_fault_in_the_user_unit(tmp_path: Path) -> None:
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.process
 @analyze
 def test_the_hardening_keeps_its_score(tmp_path: Path) -> None:
     """`systemd-analyze security` rates the exposure no higher than recorded."""
@@ -295,6 +301,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     return run
 
 
+@pytest.mark.process
 def test_it_writes_the_unit_and_says_what_to_do_next(install: Callable[..., Result], tmp_path: Path) -> None:
     """The path it wrote, and the next commands; the fleet's folders are there then."""
     result = install()
@@ -309,6 +316,7 @@ def test_it_writes_the_unit_and_says_what_to_do_next(install: Callable[..., Resu
     assert [getpass.getuser()] == found["User"]
 
 
+@pytest.mark.process
 def test_dry_run_prints_the_very_unit_and_writes_nothing(install: Callable[..., Result], tmp_path: Path) -> None:
     """What is printed is what would be written."""
     printed = install("--dry-run")
@@ -317,6 +325,7 @@ def test_dry_run_prints_the_very_unit_and_writes_nothing(install: Callable[..., 
     assert (tmp_path / "units" / "fleet-detroit.service").read_text() == printed.stdout
 
 
+@pytest.mark.process
 def test_a_unit_that_says_something_else_is_left_alone(install: Callable[..., Result], tmp_path: Path) -> None:
     """The same text again is fine, a changed one takes --force."""
     install()
@@ -331,6 +340,7 @@ def test_a_unit_that_says_something_else_is_left_alone(install: Callable[..., Re
     assert [unit] == list(unit.parent.iterdir())
 
 
+@pytest.mark.process
 def test_a_user_unit_lies_with_the_user(install: Callable[..., Result], tmp_path: Path) -> None:
     """~/.config/systemd/user, and how to keep it running without a login."""
     result = install("--user")
@@ -339,6 +349,7 @@ def test_a_user_unit_lies_with_the_user(install: Callable[..., Result], tmp_path
     assert "loginctl enable-linger" in told(result)
 
 
+@pytest.mark.process
 def test_output_names_another_folder(install: Callable[..., Result], tmp_path: Path) -> None:
     """For packages and images; systemd has to be told of it then."""
     result = install("--output", tmp_path / "image")
@@ -361,6 +372,7 @@ def test_mistakes_are_named(install: Callable[..., Result], words: tuple[str, ..
     assert (code, True) == (result.exit_code, said in told(result)), told(result)
 
 
+@pytest.mark.process
 def test_a_folder_that_cannot_be_written_says_sudo(
     install: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +387,7 @@ def test_a_folder_that_cannot_be_written_says_sudo(
     assert "sudo fleet install systemd, or --user" in told(result)
 
 
+@pytest.mark.process
 def test_the_file_is_checked_as_the_service_will_see_it(
     install: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +441,7 @@ def test_a_credential_outside_of_a_service_is_explained(tmp_path: Path) -> None:
     assert "LoadCredential=admin:" in told(result)
 
 
+@pytest.mark.process
 def test_an_unknown_systemd_gets_the_plainest_unit(
     install: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

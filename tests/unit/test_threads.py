@@ -12,6 +12,8 @@ import torch
 
 from datasite_worker import threads
 
+pytestmark = pytest.mark.process
+
 GETTERS = [name.replace("_set_", "_get_") for name in threads._SETTERS]
 
 

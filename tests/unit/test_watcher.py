@@ -25,6 +25,8 @@ from supervisor.record import Pressure, WorkerRecord, WorkerState
 from supervisor.spec import DatasiteSpec, FleetConfig, HostLimits, Resources
 from tests.unit.fakes import fleet, status
 
+pytestmark = pytest.mark.process
+
 MB = 10**6
 GREEDY = "x = bytearray(b'1' * {megabytes} * 10**6); print('ready', flush=True); input()"
 PARENT = "import subprocess, sys; print('ready', flush=True); subprocess.run([sys.executable, '-S', '-c', sys.argv[1]])"

@@ -112,6 +112,7 @@ class PoisonousCuda:
         return bool(self.answer)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("answer", "expected"), [(True, "cuda:0"), (False, "cpu"), (RuntimeError("a broken driver"), "cpu")]
 )
@@ -192,6 +193,7 @@ def look(folder: Path, afterwards: str) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.process
 @pytest.mark.timeout(180)
 def test_the_preloaded_parent_never_touches_cuda(tmp_path: Path) -> None:
     """Else no worker that is forked of it could use a GPU, and all would hold memory of the first one. Whatever torch
@@ -199,6 +201,7 @@ def test_the_preloaded_parent_never_touches_cuda(tmp_path: Path) -> None:
     assert CLEAN == look(tmp_path, "")
 
 
+@pytest.mark.process
 @pytest.mark.timeout(180)
 def test_a_parent_that_only_asks_for_gpus_would_be_noticed(tmp_path: Path) -> None:
     """The test above can fail: `is_available` is the innocent way to spoil a process for forking."""

@@ -18,6 +18,8 @@ import pytest
 from datasite_worker import process
 from datasite_worker.contract import LEASH, LEASH_VARIABLE
 
+pytestmark = pytest.mark.process
+
 
 def _child(told: Connection, do: Callable[[Path], Any], folder: Path) -> None:
     process.become("fleet: test", folder / "work", folder / "log" / "test.log", state_dir=folder)

@@ -18,6 +18,8 @@ from datasite_worker.contract import LiveSettings, StatusDocument, parse_setting
 from datasite_worker.process import own_address, reachable_name
 from datasite_worker.strays import Strays
 
+pytestmark = pytest.mark.process
+
 
 def test_what_runs_is_told_while_it_runs() -> None:
     """Twice when it runs twice; each change is told; a completion has its moment, a failure none."""
