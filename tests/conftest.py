@@ -5,10 +5,12 @@ docs/testing.md has the tiers, and what a test owes to those beside it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -73,6 +75,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others:
         items[:] = [item for item in items if slow == ("slow" in item.keywords)]
         config.hook.pytest_deselected(items=others)
+
+
+# --- what tests take ---
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """With ``--durations``: the seconds of each file too."""
+    if config.getoption("durations") is None:
+        return
+    spent: Counter[str] = Counter()
+    for report in itertools.chain(*terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            spent[report.location[0]] += report.duration
+    terminalreporter.section("seconds by file")
+    for file, seconds in spent.most_common():
+        terminalreporter.line(f"{seconds:8.1f}s {file}")
 
 
 # --- several at a time ---

@@ -429,6 +429,7 @@ def test_a_secret_is_in_no_message(judge: Judge, tmp_path: Path, template: str) 
     (tmp_path / "secret").write_text(SECRET)
     for reference in ('"${env:SECRET}"', '"${file:secret}"', '"x${env:NOPE:-' + SECRET + '}"'):
         problems = judge(f"{HEAD}  - name: a\n    port: 8080\n    {template.replace('{}', reference)}", SECRET=SECRET)
+        assert problems
         shown = "".join(map(str, problems)) + repr(problems) + repr(ConfigError(tuple(problems)))
         assert SECRET not in shown
 
