@@ -22,6 +22,24 @@ from tests.turns import Turns
 
 TURNS = pytest.StashKey[Turns]()
 FOLDER = pytest.StashKey[Path]()
+DEAREST = (
+    "real/test_jobs.py",
+    "real/test_supervision.py",
+    "real/test_limits.py",
+    "real/test_alone.py",
+    "real/test_training.py",
+    "real/test_federation.py",
+    "real/test_trouble_at_start.py",
+    "real/test_host_limits.py",
+    "real/test_client_owner.py",
+    "real/test_datasets.py",
+    "real/test_gpus.py",
+    "real/test_client.py",
+    "real/test_gpu_check.py",
+    "unit/test_preload.py",
+    "unit/test_worker_gpu.py",
+)
+"""Files by what they take, as `--durations` tells; docs/testing.md has the figures."""
 
 # A shell that is not interactive starts background jobs (`scripts/test &`, CI runners) with SIGINT ignored, an ignored
 # signal stays ignored across exec, and Python then never installs its own handler: the children of such a pytest would
@@ -69,12 +87,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One tier stays."""
+    """One tier stays, the dearest files first: of several at a time none is then left over for the end."""
+    items.sort(key=_place)
     slow = config.getoption("--slow")
     others = [item for item in items if slow != ("slow" in item.keywords)]
     if others:
         items[:] = [item for item in items if slow == ("slow" in item.keywords)]
         config.hook.pytest_deselected(items=others)
+
+
+def _place(item: pytest.Item) -> int:
+    file = f"{item.path.parent.name}/{item.path.name}"
+    return DEAREST.index(file) if file in DEAREST else len(DEAREST)
 
 
 # --- what tests take ---

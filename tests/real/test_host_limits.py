@@ -155,6 +155,7 @@ def test_the_biggest_goes_when_all_together_take_too_much_memory(fleet: HostFlee
 
 
 @pytest.mark.usefixtures("busy")
+@pytest.mark.alone
 def test_all_lines_together_compute_on_the_hosts_cores(fleet: HostFleet) -> None:
     """Two threads of user code in each of two lines, and one core that the host's 20 % round up to: they share it, that
     is told of the fleet, and without the limit they are free again; no line is restarted for it."""

@@ -18,7 +18,6 @@ from syft.types.errors import SyftException
 
 from tests.real.harness import Alone, alone, answers, eventually, login
 
-ROUNDS = 200
 MEGABYTE = 2**20
 
 
@@ -321,6 +320,7 @@ def test_a_result_that_cannot_be_stored_is_an_error(run: Callable[..., Any]) -> 
     assert JobStatus.ERRORED is job.fetched_status
 
 
+@pytest.mark.alone
 def test_a_job_that_prints_a_hundred_megabytes(solo: Alone, run: Callable[..., Any]) -> None:
     """It completes, and the datasite answers within two seconds meanwhile."""
     import time
@@ -437,7 +437,9 @@ def test_jobs_go_on_after_the_death_of_an_idle_zygote(solo: Alone, run: Callable
     assert isinstance(value(run(say_pid)), int)
 
 
-def test_two_hundred_jobs_leave_nothing_behind(solo: Alone, run: Callable[..., Any]) -> None:
+@pytest.mark.alone  # it looks at all shared memory of the machine
+@pytest.mark.parametrize("rounds", [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_many_jobs_leave_nothing_behind(solo: Alone, run: Callable[..., Any], rounds: int) -> None:
     """Three at a time, one after the other: all complete within five minutes, and of datasite and zygote neither files,
     threads, processes nor memory grow, nor what lies in the folders."""
     assert solo.process is not None
@@ -446,9 +448,9 @@ def test_two_hundred_jobs_leave_nothing_behind(solo: Alone, run: Callable[..., A
     eventually(lambda: jobs_of(solo) == [], 10)
     site, zygote = psutil.Process(solo.process.pid), zygote_of(solo)
     before, files = (Held.by(site), Held.by(zygote)), leftovers(solo)
-    queued = [run(say_pid) for _ in range(ROUNDS)]
+    queued = [run(say_pid) for _ in range(rounds)]
     pids = [value(job, 300) for job in queued]
-    assert ROUNDS == len(set(pids))
+    assert rounds == len(set(pids))
     eventually(lambda: jobs_of(solo) == [], 10)
     assert [zygote.pid] == [one.pid for one in family(solo)]
     after = (Held.by(site), Held.by(zygote))
@@ -475,7 +477,7 @@ class Held:
 
 
 def leftovers(solo: Alone) -> list[str]:
-    """What jobs could leave on disk or in memory: all files of the datasite, and what any of its processes shares."""
+    """What jobs could leave on disk or in memory: all files of the datasite, and what any process here shares."""
     inside = [str(path) for path in sorted(solo.folder.rglob("*"))]
     return inside + sorted(str(path) for path in Path("/dev/shm").iterdir())
 

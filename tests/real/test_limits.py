@@ -177,6 +177,7 @@ def test_one_upload_that_would_fill_the_disk_is_refused(fleet: LimitedFleet) -> 
 # --- the network ---
 
 
+@pytest.mark.alone
 def test_uploads_and_downloads_keep_the_rate(fleet: LimitedFleet) -> None:
     """A limit that a reload sets holds for the running process, in both directions; probes pass; lifted, it is gone."""
     before = fleet.line("beta")["pid"]
@@ -287,6 +288,7 @@ def test_who_takes_too_much_memory_is_restarted(fleet: LimitedFleet) -> None:
     assert f"/{MEMORY_GB:g} GB" in fleet.run("status").stdout
 
 
+@pytest.mark.alone
 def test_who_computes_too_much_is_bound_to_its_cores(fleet: LimitedFleet, busy: int) -> None:
     """Two threads' worth of user code on the one core that 20 % rounds up to: told, and the line serves on."""
     process = psutil.Process(busy)

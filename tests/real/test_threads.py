@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
-from tests.real.harness import a_fleet
+from tests.real.harness import a_fleet, answers, eventually
 
 
 def threads_here():  # type: ignore[no-untyped-def]  # noqa: ANN201 - PySyft ships its source
@@ -35,16 +34,20 @@ def seen(client: Any) -> tuple[list[int], list[int]]:
     return list(blocking), list(client.code.threads_here(blocking=False).wait(timeout=90).get())
 
 
-@pytest.mark.parametrize("override", [0, 3])
-def test_a_function_computes_with_the_threads_of_its_line(tmp_path: Path, override: int) -> None:
+def test_a_function_computes_with_the_threads_of_its_line(tmp_path: Path) -> None:
     """PyTorch, OpenMP, MKL and NumPy alike, in blocking calls and in jobs: of two lines each has half of the cores,
     unless ``resources.threads`` says otherwise."""
     import syft as sy
 
-    extra = f", resources: {{threads: {override}}}" if override else ""
-    with a_fleet(tmp_path, extra=extra) as fleet:
+    with a_fleet(tmp_path) as fleet:
         client = fleet.login("alpha", fleet.alpha)
         wrapped = sy.syft_function(share_results_with_owners=True)(threads_here)
         client.code.request_code_execution(wrapped).approve(approve_nested=True)
-        expected = override or max(1, (psutil.cpu_count() or 1) // 2)
-        assert ([expected] * 4, [expected] * 4) == seen(client)
+        half = max(1, (psutil.cpu_count() or 1) // 2)
+        assert ([half] * 4, [half] * 4) == seen(client)
+        before = fleet.line("alpha")["pid"]
+        fleet.extra = ", resources: {threads: 3}"
+        fleet.write()
+        assert 0 == fleet.run("reload").returncode
+        eventually(lambda: (told := answers(fleet.alpha)) and told["pid"] != before)
+        assert ([3] * 4, [3] * 4) == seen(fleet.login("alpha", fleet.alpha))

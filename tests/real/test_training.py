@@ -77,6 +77,7 @@ def weights(result: Any) -> list[float]:
     return [round(float(value), 2) for value in told["weight"].flatten()]
 
 
+@pytest.mark.alone
 def test_parameters_come_back_and_the_line_answers_meanwhile(fleet: Fleet, client: Any) -> None:
     """A blocking training blocks its caller alone: the status answers within a second, and names what trains."""
     train = training(client, "train_blocking", SECONDS)
