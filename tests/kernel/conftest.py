@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"this kernel was booted for these tests, and {why}")
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.timeout(420 * PATIENCE), append=False)
+            item.add_marker(pytest.mark.timeout(420 * PATIENCE))
             if why:
                 item.add_marker(pytest.mark.skip(reason=f"{why}; scripts/kernel-test boots a kernel for it"))
 
