@@ -51,7 +51,7 @@ def _serve(options: argparse.Namespace) -> None:
     listener = process.bind(options.host, options.port)
     order = _order(options, listener)
     server.serve(
-        app.create_app(options.db, thresholds=options.thresholds),
+        app.create_app(options.db, thresholds=options.thresholds, new_per_hour=options.new_per_hour),
         listener,
         status=lambda: entry.status_of(order, Phase.SERVING),
         on_serving=lambda: _announce(order),
@@ -74,6 +74,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:10]) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of factories: expected 1 to 1000000")
+    return int(text)
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -91,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--db", type=Path, default=Path("dashboard.db"), help="SQLite file (default: ./%(default)s)")
     parser.add_argument("--late-after", type=float, default=45.0, metavar="SECONDS", help="default: %(default)g")
     parser.add_argument("--offline-after", type=float, default=90.0, metavar="SECONDS", help="default: %(default)g")
+    parser.add_argument(
+        "--new-per-hour", type=_number, default=1000, metavar="N", help="of one address (default: %(default)s)"
+    )
     return parser
 
 

@@ -2,6 +2,7 @@
 
 The server's receive time decides who is alive; the sender's own times are kept as told. Beats, registrations and the
 list are answered from memory on the event loop; only what reads the database (history, health) uses a thread.
+Nothing here trusts a value: ``wire`` bounds what comes in, ``mend`` what the database held.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -21,12 +23,14 @@ from fastapi import APIRouter, FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 
 from central.dashboard import page
-from central.dashboard.feed import EventStream, Feed, TooMany, gently
+from central.dashboard.feed import EventStream, Feed, Stream, TooMany, gently
 from central.dashboard.keeper import Keeper
 from central.dashboard.limits import BodyLimit
 from central.dashboard.liveness import FactoryStatus, Now, Thresholds
+from central.dashboard.newcomers import NEW_PER_HOUR, Newcomers
 from central.dashboard.roster import RECENT_MINUTES, Full, Roster
 from central.dashboard.store import MINUTE, STEPS, FactoryStore, Load, Step
 from central.dashboard.wire import (
@@ -44,6 +48,8 @@ from central.dashboard.wire import (
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
+_MOST_FAULTS = 20
+"""Of a refused body that are told: a list of a thousand wrong names is answered in a few lines."""
 
 Clock = Callable[[], Now]
 
@@ -69,18 +75,22 @@ class _Desk:
     keeper: Keeper
     feed: Feed
     clock: Clock
+    newcomers: Newcomers
 
     def noted(self) -> None:
         self.keeper.note()
         self.feed.stir()
 
 
-def create_app(database: Path, *, clock: Clock = present, thresholds: Thresholds | None = None) -> FastAPI:
-    """The dashboard over the SQLite file ``database``, made if absent.
+def create_app(
+    database: Path, *, clock: Clock = present, thresholds: Thresholds | None = None, new_per_hour: int = NEW_PER_HOUR
+) -> FastAPI:
+    """The dashboard over the SQLite file ``database``, made if absent. ``new_per_hour``: so many new factories may
+    one address register within an hour.
 
     ``app.state.feed.close()`` ends the open event streams. Raises StoreUnusable when the file cannot be used.
     """
-    desk = _desk(FactoryStore(database), clock, thresholds or Thresholds())
+    desk = _desk(FactoryStore(database), clock, thresholds or Thresholds(), Newcomers(new_per_hour))
     app = FastAPI(title="fleet dashboard", description=_ABOUT, lifespan=_lifespan(desk), docs_url=None, redoc_url=None)
     app.state.feed = desk.feed
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
@@ -92,11 +102,11 @@ def create_app(database: Path, *, clock: Clock = present, thresholds: Thresholds
     return app
 
 
-def _desk(store: FactoryStore, clock: Clock, thresholds: Thresholds) -> _Desk:
+def _desk(store: FactoryStore, clock: Clock, thresholds: Thresholds, newcomers: Newcomers) -> _Desk:
     now = clock()
     roster = Roster(thresholds, now, store.factories(), store.minutes(now.wall - RECENT_MINUTES * MINUTE))
     keeper = Keeper(store, roster, clock)
-    return _Desk(store, roster, keeper, Feed(roster, clock, keeper.note), clock)
+    return _Desk(store, roster, keeper, Feed(roster, clock, keeper.note), clock, newcomers)
 
 
 def _lifespan(desk: _Desk) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -119,13 +129,10 @@ def _writing(desk: _Desk) -> APIRouter:
     router = APIRouter()
 
     @router.post("/register_factory", response_model=Accepted)
-    async def register_factory(told: Registration) -> Response:
+    async def register_factory(told: Registration, request: Request) -> Response:
         """Take a factory up, or renew what is known of it. Answered when it is on the disk."""
         now = desk.clock()
-        try:
-            desk.roster.register(told, now)
-        except Full as full:
-            raise HTTPException(507, str(full)) from full
+        _take(desk, told, request.client.host if request.client else "", now)
         desk.feed.stir()
         await desk.keeper.written()
         logger.info("registered %s at %s:%d", told.factory_name, told.factory_hostname, told.factory_port)
@@ -143,6 +150,25 @@ def _writing(desk: _Desk) -> APIRouter:
     return router
 
 
+def _take(desk: _Desk, told: Registration, address: str, now: Now) -> None:
+    new = told.factory_name not in desk.roster
+    if new and (wait := desk.newcomers.wait(address, now.tick)) > 0:
+        raise HTTPException(429, _too_many(desk.newcomers.most, wait), {"retry-after": str(math.ceil(wait))})
+    try:
+        desk.roster.register(told, now)
+    except Full as full:
+        raise HTTPException(507, str(full)) from full
+    if new:
+        desk.newcomers.note(address, now.tick)
+
+
+def _too_many(most: int, wait: float) -> str:
+    return (
+        f"this address has registered {most} new factories, as many as one address may within an hour; "
+        f"try again in {math.ceil(wait)} s, or start the dashboard with a larger --new-per-hour"
+    )
+
+
 def _accepted(status: str, name: str, now: Now) -> Response:
     return JSONResponse({"status": status, "factory_name": name, "received_at": _moment(now.wall).isoformat()})
 
@@ -153,7 +179,7 @@ def _reading(desk: _Desk) -> APIRouter:
     @router.get("/factories", response_model=FactoryList)
     async def factories() -> Response:
         """Every factory, by name."""
-        return Response(await gently(desk.roster.pieces(desk.clock())), media_type="application/json")
+        return Stream(gently(desk.roster.pieces(desk.clock())), "application/json")
 
     @router.get("/factories/{name}", response_model=FactoryView)
     async def factory(name: str) -> Response:
@@ -188,14 +214,25 @@ def _looking_back(desk: _Desk) -> APIRouter:
         return History(factory_name=name, changes=changes, load=[_series(desk, name, step) for step in STEPS])
 
     @router.get("/healthz")
-    def healthz() -> dict[str, str]:
-        """200 while the database can be read and written."""
+    async def healthz() -> dict[str, str]:
+        """200 while the database can be read and written, and the list of factories can be made."""
         if desk.keeper.failing is not None:
-            raise HTTPException(503, "the dashboard's database cannot be written")
-        desk.store.ping()
+            raise HTTPException(503, "the dashboard's database cannot be written; its log says why")
+        await _must_be_listed(desk)
+        await run_in_threadpool(desk.store.ping)
         return {"status": "ok"}
 
     return router
+
+
+async def _must_be_listed(desk: _Desk) -> None:
+    """Make the list as /factories does, and throw it away."""
+    try:
+        async for _piece in gently(desk.roster.pieces(desk.clock())):
+            pass
+    except Exception as error:
+        logger.exception("GET /healthz: the list of factories cannot be made")
+        raise HTTPException(503, "the dashboard cannot make the list of factories; its log says why") from error
 
 
 def _series(desk: _Desk, name: str, step: Step) -> LoadSeries:
@@ -245,7 +282,9 @@ def _unknown(name: str, advice: str) -> str:
 def _unprocessable(_request: Request, error: Exception) -> Response:
     """FastAPI's 422 without the input: echoing it would answer a hostile value with itself, or fail to encode it."""
     assert isinstance(error, RequestValidationError)
-    faults = [{"loc": fault["loc"], "msg": fault["msg"], "type": fault["type"]} for fault in error.errors()]
+    faults = [
+        {"loc": fault["loc"], "msg": fault["msg"], "type": fault["type"]} for fault in error.errors()[:_MOST_FAULTS]
+    ]
     return Response(json.dumps({"detail": faults}), status_code=422, media_type="application/json")
 
 

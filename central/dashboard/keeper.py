@@ -25,6 +25,8 @@ PATIENCE = 0.5
 """Seconds that beats wait for company."""
 _AGAIN = 1.0
 _TIDY_EVERY = 600.0
+_FAILURES = (SQLAlchemyError, ValueError, TypeError, OverflowError)
+"""The last three: what SQLite's driver says of a value that it cannot store. None of them may end the keeper."""
 
 
 class Keeper:
@@ -40,7 +42,7 @@ class Keeper:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keeper")
         self._writing = asyncio.Lock()
         self._tidy_due = 0.0
-        self.failing: SQLAlchemyError | None = None
+        self.failing: Exception | None = None
 
     def note(self) -> None:
         """The roster has something new."""
@@ -80,12 +82,12 @@ class Keeper:
             if error is None:
                 await self._tidy()
 
-    async def _write_batch(self) -> SQLAlchemyError | None:
+    async def _write_batch(self) -> Exception | None:
         batch = self._roster.take_unwritten()
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._thread, self._store.write, batch)
-        except SQLAlchemyError as error:
+        except _FAILURES as error:
             self._roster.put_back(batch)
             self._note_failure(error)
             return error
@@ -97,7 +99,7 @@ class Keeper:
         self.failing = None
         return None
 
-    def _note_failure(self, error: SQLAlchemyError) -> None:
+    def _note_failure(self, error: Exception) -> None:
         if self.failing is None:
             logger.error("the database cannot be written, and is tried again every second: %s", error)
         self.failing = error
@@ -114,7 +116,7 @@ class Keeper:
             logger.error("old history could not be removed: %s", error)
 
 
-def _answer(waiter: asyncio.Future[None], error: SQLAlchemyError | None) -> None:
+def _answer(waiter: asyncio.Future[None], error: Exception | None) -> None:
     if waiter.done():  # its request was given up
         return
     if error is None:

@@ -1,9 +1,10 @@
 """What outlives the dashboard's process: a SQLite file with the factories, their status changes and their load.
 
 Reads no clock and knows no HTTP. Every ``write`` is one transaction, synced to the disk before the call returns; WAL
-lets readers go on meanwhile. One process has a file to itself (a lock beside it), as the living state is in memory.
-Load is kept by minute for an hour, by ten minutes for a day, by six hours for thirty days; status changes for thirty
-days, and so many of each factory. ``tidy`` sums up and removes what is older.
+lets readers go on meanwhile. What is read is mended (``mend``), so that no bad row fails the others. One process has a
+file to itself (a lock beside it), as the living state is in memory. Load is kept by minute for an hour, by ten minutes
+for a day, by six hours for thirty days; status changes for thirty days, and so many of each factory. ``tidy`` sums up
+and removes what is older.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    JSON,
     Column,
     Connection,
+    Dialect,
     Engine,
     Float,
     Integer,
@@ -35,8 +36,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.types import UserDefinedType
 
+from central.dashboard import mend
 from central.dashboard.liveness import FactoryStatus
+from central.dashboard.mend import Mended
+from central.dashboard.wire import MOST_MILLISECONDS, MOST_PERCENT
 from datasite_worker.process import ConfigurationFailure
 
 logger = logging.getLogger(__name__)
@@ -48,6 +53,9 @@ CHANGES_KEPT = 200
 DAY = 86400
 CHANGES_FOR = 30 * DAY
 _LATE = 60.0
+_MOST_COMPLAINTS = 1000
+_AT_ONCE = 500
+"""Rows that are made ready to be written: all of them at their largest would take as much again as the roster."""
 
 
 class Step(NamedTuple):
@@ -59,6 +67,19 @@ class Step(NamedTuple):
 
 STEPS = (Step(MINUTE, 3600), Step(600, DAY), Step(6 * 3600, 30 * DAY))
 
+
+class _Json(UserDefinedType[bytes]):
+    """JSON as bytes, written as text and read as it stands: what is no JSON must not fail the rows beside it."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_words: Any) -> str:
+        return "JSON"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[bytes | None], str | None]:  # noqa: ARG002 - SQLAlchemy's signature
+        return lambda value: None if value is None else value.decode()
+
+
 _metadata = MetaData()
 _factories = Table(
     "factories",
@@ -68,13 +89,13 @@ _factories = Table(
     Column("port", Integer, nullable=False),
     Column("device", String, nullable=False),
     Column("reported_status", String, nullable=False),
-    Column("capabilities", JSON, nullable=False),
+    Column("capabilities", _Json, nullable=False),
     Column("registered_at", Float, nullable=False),
     Column("last_seen", Float, nullable=False),
     Column("last_heartbeat", Float),
     Column("timestamp", String),
-    Column("current_load", JSON(none_as_null=True)),
-    Column("active_experiments", JSON(none_as_null=True)),
+    Column("current_load", _Json),
+    Column("active_experiments", _Json),
     Column("last_training_completion", String),
     Column("region", String, nullable=False, server_default=""),
     Column("location", String, nullable=False, server_default=""),
@@ -102,6 +123,7 @@ _loads = Table(
     Column("latency", Float),
     sqlite_with_rowid=False,
 )
+_BOUNDS = {"beats": mend.MOST_BEATS, "most": MOST_PERCENT, "longest": MOST_MILLISECONDS}
 _SINCE_VERSION_2 = ("region", "location", "status", "status_since")
 
 
@@ -111,21 +133,23 @@ class StoreUnusable(ConfigurationFailure):
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """One row. Times are POSIX seconds of the server's clock; ``timestamp`` and
-    ``last_training_completion`` are the factory's own words."""
+    """One row. Times are POSIX seconds of the server's clock; ``timestamp`` and ``last_training_completion`` are the
+    factory's own words. What is bytes is compact JSON: as objects it could take twenty times the memory. An empty
+    hostname, a port of 0 and a time of 0 are unknown.
+    """
 
     name: str
     hostname: str
     port: int
     device: str
     reported_status: str
-    capabilities: dict[str, Any]
+    capabilities: bytes
     registered_at: float
     last_seen: float
     last_heartbeat: float | None = None
     timestamp: str | None = None
-    current_load: dict[str, float | None] | None = None
-    active_experiments: int | list[str] | None = None
+    current_load: bytes | None = None
+    active_experiments: bytes | None = None
     last_training_completion: str | None = None
     region: str = ""
     location: str = ""
@@ -171,6 +195,7 @@ class FactoryStore:
         """Open or create ``database`` and its folder, and take it for this process. Raises StoreUnusable."""
         self._lock, self._engine = _open(database)
         self._tidied = 0.0
+        self._told: set[tuple[str, str]] = set()
 
     def close(self) -> None:
         self._engine.dispose()
@@ -182,17 +207,18 @@ class FactoryStore:
             connection.execute(text("SELECT 1 FROM factories LIMIT 1"))
 
     def factories(self) -> list[Factory]:
-        """Every factory, by name."""
+        """Every factory, by name; those without a name that can be one are left out."""
         with self._engine.connect() as connection:
-            return [Factory(**row._mapping) for row in connection.execute(select(_factories).order_by("name"))]
+            rows = connection.execute(select(_factories).order_by("name"))
+            return [Factory(**columns) for columns in self._mended(mend.factory, (row._mapping for row in rows))]
 
     def minutes(self, since: float) -> Iterator[Load]:
         """The loads by minute from ``since`` on, oldest first for each factory."""
         columns = [_loads.c[one.name] for one in fields(Load)]
         wanted = select(*columns).where(_loads.c.step == MINUTE, _loads.c.at >= since).order_by("name", "at")
         with self._engine.connect() as connection:
-            for row in connection.execute(wanted):
-                yield Load(*row)
+            for told in self._mended(mend.load, connection.execute(wanted)):
+                yield Load(**told)
 
     def write(self, batch: Batch) -> None:
         """All of ``batch``, or nothing."""
@@ -205,14 +231,15 @@ class FactoryStore:
         """Newest first."""
         wanted = select(_changes).where(_changes.c.name == name).order_by(_changes.c.at.desc()).limit(CHANGES_KEPT)
         with self._engine.connect() as connection:
-            return [Change(*row) for row in connection.execute(wanted)]
+            return [Change(**columns) for columns in self._mended(mend.change, connection.execute(wanted))]
 
     def loads(self, name: str, step: Step, now: float) -> list[Load]:
         """Oldest first, as far back as the step is kept."""
         columns = [_loads.c[one.name] for one in fields(Load)]
         of_it = (_loads.c.step == step.seconds, _loads.c.name == name, _loads.c.at >= now - step.kept)
         with self._engine.connect() as connection:
-            return [Load(*row) for row in connection.execute(select(*columns).where(*of_it).order_by(_loads.c.at))]
+            rows = connection.execute(select(*columns).where(*of_it).order_by(_loads.c.at))
+            return [Load(**told) for told in self._mended(mend.load, rows)]
 
     def tidy(self, now: float) -> None:
         """Sum up finished steps into coarser ones, and remove what is older than it is kept. May be done twice."""
@@ -224,6 +251,22 @@ class FactoryStore:
             _forget_changes(connection, now)
         self._tidied = now
 
+    def _mended(self, how: Callable[[Any], Mended], rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        for mended in map(how, rows):
+            for fault in mended.faults:
+                self._complain(mended, fault)
+            if mended.columns is not None:
+                yield mended.columns
+
+    def _complain(self, mended: Mended, fault: str) -> None:
+        """Once for each factory and column, so that a page that looks often fills no log."""
+        who = f"{mended.name!r:.160}"
+        if (who, fault) in self._told or len(self._told) >= _MOST_COMPLAINTS:
+            return
+        self._told.add((who, fault))
+        outcome = "its row is left out" if mended.columns is None else "it is shown as unknown"
+        logger.warning("factory %s: the database holds a %s that cannot be used; %s", who, fault, outcome)
+
 
 def _columns(row: Factory | Change | Load) -> dict[str, Any]:
     return {one.name: getattr(row, one.name) for one in fields(row)}
@@ -233,12 +276,15 @@ def _upsert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]
     statement = insert(table)
     keys = list(table.primary_key.columns.keys())
     renewed = {column: statement.excluded[column] for column in table.columns.keys() if column not in keys}  # noqa: SIM118 - a ColumnCollection yields columns, not keys
-    if several := list(rows):
+    left = iter(rows)
+    while several := list(islice(left, _AT_ONCE)):
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=renewed), several)
 
 
 def _sum_up(connection: Connection, fine: Step, coarse: Step, now: float, *, since: float) -> None:
-    """The steps of ``coarse`` that ended since the last time, or a little before it: a beat may be written late."""
+    """The steps of ``coarse`` that ended since the last time, or a little before it: a beat may be written late.
+
+    A figure beyond its bound is passed over: it would spoil the mean of hours."""
     end = int(now // coarse.seconds) * coarse.seconds
     begin = int((since - _LATE) // coarse.seconds) * coarse.seconds
     if begin == end:
@@ -246,11 +292,15 @@ def _sum_up(connection: Connection, fine: Step, coarse: Step, now: float, *, sin
     connection.execute(
         text(
             "INSERT OR REPLACE INTO loads (step, name, at, beats, cpu, memory, disk, latency) "
-            "SELECT :coarse, name, at / :coarse * :coarse AS slot, SUM(beats), "
-            "AVG(cpu), AVG(memory), AVG(disk), AVG(latency) "
+            "SELECT :coarse, name, at / :coarse * :coarse AS slot, "
+            "SUM(CASE WHEN beats BETWEEN 0 AND :beats THEN beats ELSE 0 END), "
+            "AVG(CASE WHEN cpu BETWEEN 0 AND :most THEN cpu END), "
+            "AVG(CASE WHEN memory BETWEEN 0 AND :most THEN memory END), "
+            "AVG(CASE WHEN disk BETWEEN 0 AND :most THEN disk END), "
+            "AVG(CASE WHEN latency BETWEEN 0 AND :longest THEN latency END) "
             "FROM loads WHERE step = :fine AND at >= :begin AND at < :end GROUP BY name, slot"
         ),
-        {"coarse": coarse.seconds, "fine": fine.seconds, "begin": begin, "end": end},
+        {"coarse": coarse.seconds, "fine": fine.seconds, "begin": begin, "end": end, **_BOUNDS},
     )
 
 
@@ -319,6 +369,8 @@ def _engine(database: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def _tune(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA synchronous=FULL")
+        # Text that is no UTF-8 would fail the whole query; half characters fail one check of ``mend``.
+        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
 
     return engine
 

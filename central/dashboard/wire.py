@@ -1,7 +1,7 @@
 """What crosses the dashboard's wire, as pydantic models: what may come in, and the shape of what goes out.
 
-Extra keys are passed over, so that newer datasites can talk to an older dashboard; everything kept is bounded in
-size. Nothing here touches the database or a clock.
+Extra keys are passed over, so that newer datasites can talk to an older dashboard; every number and text that is kept
+has a bound, which ``mend`` applies to what a database holds as well. Nothing here touches the database or a clock.
 """
 
 from __future__ import annotations
@@ -15,6 +15,23 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from central.dashboard.liveness import FactoryStatus
 
 MAX_JSON_DEPTH = 16
+MAX_CAPABILITIES = 4096
+"""Bytes of the capabilities as compact JSON."""
+MAX_EXPERIMENTS = 4096
+"""Bytes of the names of experiments that are kept; of a longer list only the number is."""
+MOST_PERCENT = 1_000_000.0
+"""Above what any host can mean: some count 100 for each of hundreds of cores."""
+MOST_MILLISECONDS = 1e9
+_LARGEST = 2**53
+"""Every reader of JSON, JavaScript's too, takes a number up to this one as it is written."""
+
+
+def compact(value: Any) -> bytes:
+    """JSON as it is kept and shown. Raises ValueError for what is none: NaN, infinity, half a character."""
+    return _ENCODER.encode(value).encode()
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _printable(text: str) -> str:
@@ -29,6 +46,13 @@ def _one_segment(name: str) -> str:
     return name
 
 
+def _legible(name: Any) -> Any:
+    """An experiment's name is a user's choice: a strange one must not cost its datasite the beat."""
+    if not isinstance(name, str) or name.isprintable():
+        return name
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+
+
 def _iso8601(text: str) -> str:
     try:
         datetime.fromisoformat(text)
@@ -38,16 +62,19 @@ def _iso8601(text: str) -> str:
 
 
 def _storable(value: Any) -> Any:
-    """What can be kept and shown again: JSON of bounded depth, finite numbers and whole characters.
+    """What can be kept and shown again: JSON of bounded depth and size, numbers in bounds, whole characters.
 
-    The depth is looked at level by level: recursion would let the sender choose how deep we go.
+    It is looked at level by level: recursion would let the sender choose how deep we go.
     """
     level = [value]
     for _ in range(MAX_JSON_DEPTH):
+        if any(isinstance(node, int | float) and abs(node) > _LARGEST for node in level):
+            raise ValueError(f"a number is beyond {_LARGEST}")
         level = [child for node in level for child in _children(node)]
     if level:
         raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} levels")
-    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # ValueError: NaN, infinite, half a character
+    if (size := len(compact(value))) > MAX_CAPABILITIES:
+        raise ValueError(f"{size} bytes as JSON, where at most {MAX_CAPABILITIES} are taken")
     return value
 
 
@@ -60,14 +87,24 @@ def _children(node: Any) -> list[Any]:
 Word = Annotated[str, StringConstraints(max_length=64), AfterValidator(_printable)]
 Place = Annotated[str, StringConstraints(max_length=128), AfterValidator(_printable)]
 Host = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
-FactoryName = Annotated[
-    str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable), AfterValidator(_one_segment)
-]
+ShownName = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+FactoryName = Annotated[ShownName, AfterValidator(_one_segment)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Timestamp = Annotated[str, StringConstraints(max_length=64), AfterValidator(_iso8601)]
+Timestamp = Annotated[str, StringConstraints(max_length=64), AfterValidator(_printable), AfterValidator(_iso8601)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
-Names = Annotated[list[Annotated[str, StringConstraints(max_length=256)]], Field(max_length=1000)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Names = Annotated[
+    list[Annotated[str, BeforeValidator(_legible), StringConstraints(max_length=256)]], Field(max_length=1000)
+]
+Experiments = Count | Names
+Percent = Annotated[float, Field(ge=0, le=MOST_PERCENT, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(ge=0, le=MOST_MILLISECONDS, allow_inf_nan=False)]
+Capabilities = Annotated[dict[str, JsonValue], BeforeValidator(_storable)]
+
+
+def experiments_kept(told: int | list[str]) -> bytes:
+    """As JSON: the names, or only their number where they are too long to be kept."""
+    kept = compact(told)
+    return kept if isinstance(told, int) or len(kept) <= MAX_EXPERIMENTS else compact(len(told))
 
 
 class Registration(BaseModel):
@@ -78,7 +115,7 @@ class Registration(BaseModel):
     factory_port: Port
     device: Word = ""
     status: Word = "running"
-    capabilities: Annotated[dict[str, JsonValue], BeforeValidator(_storable)] = Field(default_factory=dict)
+    capabilities: Capabilities = Field(default_factory=dict)
     region: Place = ""
     location: Place = ""
 
@@ -86,10 +123,10 @@ class Registration(BaseModel):
 class CurrentLoad(BaseModel):
     """Percent, and milliseconds for the latency; None where the datasite could not measure."""
 
-    cpu_usage: Number | None = None
-    memory_usage: Number | None = None
-    disk_usage: Number | None = None
-    network_latency: Number | None = None
+    cpu_usage: Percent | None = None
+    memory_usage: Percent | None = None
+    disk_usage: Percent | None = None
+    network_latency: Milliseconds | None = None
 
 
 class Heartbeat(BaseModel):
@@ -102,7 +139,7 @@ class Heartbeat(BaseModel):
     timestamp: Timestamp | None = None
     status: Word | None = None
     current_load: CurrentLoad | None = None
-    active_experiments: Count | Names | None = None
+    active_experiments: Experiments | None = None
     last_training_completion: Word | None = None
     region: Place | None = None
     location: Place | None = None
@@ -122,7 +159,8 @@ class FactoryView(BaseModel):
 
     ``status`` is judged by the server's clock; ``reported_status``, ``timestamp`` and ``last_training_completion``
     are the factory's own words. ``last_seen`` is its last beat or registration, ``silence_s`` the seconds since;
-    ``status_since`` is when ``status`` came about.
+    ``status_since`` is when ``status`` came about. None is unknown; the address and the first moments are so only
+    where the database was damaged.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -131,14 +169,14 @@ class FactoryView(BaseModel):
     status: FactoryStatus
     status_since: datetime
     reported_status: str
-    hostname: str
-    port: int
+    hostname: str | None
+    port: int | None
     device: str
     region: str
     location: str
     capabilities: dict[str, JsonValue]
-    registered_at: datetime
-    last_seen: datetime
+    registered_at: datetime | None
+    last_seen: datetime | None
     last_heartbeat: datetime | None
     timestamp: str | None
     load: CurrentLoad | None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from central.dashboard.store import Batch, Factory, FactoryStore, Load
+from central.dashboard.wire import compact
 from tests.ports import free_ports
 from tests.real.harness import eventually
 
@@ -90,17 +91,18 @@ def a_factory(name: str, silent: float = 5.0, **more: Any) -> Factory:
     now = time.time()
     status = "offline" if silent >= 90 else "late" if silent >= 45 else "running"
     load = {"cpu_usage": 40.0, "memory_usage": 55.0, "disk_usage": 30.0, "network_latency": 2.0}
+    experiments = compact(more.pop("active_experiments", []))
     told: dict[str, Any] = {
         "hostname": "plant",
         "port": 8080,
         "device": "cpu",
         "reported_status": "operational",
-        "capabilities": {},
+        "capabilities": b"{}",
         "registered_at": now - 86400,
         "last_seen": now - silent,
         "last_heartbeat": now - silent,
-        "current_load": load,
-        "active_experiments": [],
+        "current_load": compact(load),
+        "active_experiments": experiments,
         "status": status,
         "status_since": now - silent,
     }

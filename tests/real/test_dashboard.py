@@ -7,18 +7,20 @@ import importlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.real.dashboards import Dashboard, a_dashboard, a_factory
+from tests.real.dashboards import Dashboard, a_dashboard, a_factory, seed
 from tests.real.harness import a_fleet, eventually
 
 
@@ -45,6 +47,58 @@ def test_a_kill_loses_no_registration_and_at_most_a_second_of_beats(board: Dashb
     assert len(answered) > 50
     assert 77.0 == factories["early"]["load"]["cpu_usage"]
     assert "running" == factories["early"]["status"]
+
+
+PATHS = ("/factories", "/factories/alpha", "/factories/alpha/history", "/healthz")
+
+
+def seen(board: Dashboard) -> dict[str, int]:
+    """What cannot be looked at, the page and the event stream included."""
+    codes = {path: board.ask(path)[0] for path in PATHS}
+    for path, part in (("/", b"</html>"), ("/events", b"event: snapshot")):
+        with socket.create_connection(("127.0.0.1", board.port), timeout=10) as reader:
+            reader.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+            told = b""
+            while part not in told and (more := reader.recv(65536)):
+                told += more
+        codes[path] = 200 if part in told else 500
+    return {path: code for path, code in codes.items() if code != 200}
+
+
+@pytest.mark.parametrize("number", [1e39, 1e300, -1e300, float("nan"), float("inf"), 10**400])
+def test_no_number_in_a_beat_takes_the_list_away(board: Dashboard, number: float) -> None:
+    """Whatever a stranger's beat tells of a known factory, all answers 200: at once, after SIGKILL and a restart."""
+    board.register("alpha")
+    board.register("beta")
+    board.beat("alpha", cpu=number)
+    assert {} == seen(board)
+    board.beat("beta", cpu=55.0)
+    written = time.monotonic() + 1.5  # a beat is on the disk within a second
+    eventually(lambda: time.monotonic() > written, 10.0)
+    board.end(signal.SIGKILL)
+    board.start()
+    assert {} == seen(board)
+    assert 55.0 == board.factories()["beta"]["load"]["cpu_usage"]
+
+
+def test_a_database_that_an_older_release_left_is_shown(tmp_path: Path) -> None:
+    """With the numbers that broke the list, in the factory and in its minutes: unknown, and told in the log once."""
+    now = int(time.time()) // 60 * 60
+    seed(tmp_path / "dashboard.db", [a_factory("alpha"), a_factory("beta")])
+    with closing(sqlite3.connect(tmp_path / "dashboard.db")) as connection, connection:
+        connection.execute("UPDATE factories SET current_load = '{\"cpu_usage\": 1e300}' WHERE name = 'alpha'")
+        connection.execute("UPDATE loads SET cpu = 1e300 WHERE name = 'alpha' AND at >= ?", (now - 600,))
+    with a_dashboard(tmp_path) as board:
+        for _ in range(2):
+            assert {} == seen(board)
+            board.end(signal.SIGKILL)
+            board.start()
+        factories = board.factories()
+        assert (None, 40.0) == tuple(factories[name]["load"]["cpu_usage"] for name in ("alpha", "beta"))
+        assert None not in factories["beta"]["recent_load"]["cpu"]
+    console = (tmp_path / "console").read_text()
+    assert "factory 'alpha': the database holds a current_load.cpu_usage that cannot be used" in console
+    assert 3 == console.count("a load.cpu that cannot be used")  # once in each of three lives
 
 
 def test_a_stop_in_order_loses_nothing(board: Dashboard) -> None:

@@ -62,9 +62,11 @@ def drive(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[World], Corout
 
 
 async def event(frames: AsyncIterator[bytes]) -> tuple[str, str, list[str]]:
-    """Kind, id and names of the next event."""
-    async for frame in frames:
-        if not frame.startswith(b"id: "):
+    """Kind, id and names of the next event, which may come in pieces."""
+    frame = b""
+    async for piece in frames:
+        frame = frame + piece if frame or piece.startswith(b"id: ") else b""
+        if not frame.endswith(b"\n\n"):
             continue
         number, kind, data = (line.partition(": ")[2] for line in frame.decode().strip().split("\n"))
         return kind, number, [one["factory_name"] for one in json.loads(data).get("factories", [])]

@@ -177,7 +177,7 @@ def test_what_could_not_be_written_is_taken_again(roster: Roster) -> None:
 
 
 def kept(status: str, silent: float) -> Factory:
-    return Factory("alpha", "plant", 8080, "cpu", "", {}, START - 9e3, START - silent, status=status)
+    return Factory("alpha", "plant", 8080, "cpu", "", b"{}", START - 9e3, START - silent, status=status)
 
 
 @pytest.mark.parametrize(

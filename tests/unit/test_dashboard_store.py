@@ -12,12 +12,11 @@ from central.dashboard.store import STEPS, Batch, Change, Factory, FactoryStore,
 
 NOW = 1_800_000_000.0
 DAY = 86400
+LOAD = b'{"cpu_usage":1.0,"memory_usage":null,"disk_usage":null,"network_latency":null}'
 
 
 def a_factory(name: str = "alpha", seen: float = NOW) -> Factory:
-    return Factory(
-        name, "plant", 8080, "cpu", "running", {"a": [1]}, NOW - 9, seen, seen, None, {"cpu_usage": 1.0}, ["fit"]
-    )
+    return Factory(name, "plant", 8080, "cpu", "running", b'{"a":[1]}', NOW - 9, seen, seen, None, LOAD, b'["fit"]')
 
 
 @pytest.fixture

@@ -130,15 +130,25 @@ async def ask(port: int, request: bytes) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024 * 1024)
     try:
         writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(
-            int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line[:14] == b"content-length"
-        )
-        return int(head.split(b" ", 2)[1]), await reader.readexactly(length)
-    except StopIteration as error:
-        raise ValueError("no content-length") from error
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        body = await (_in_chunks(reader) if b"\r\ntransfer-encoding: chunked" in head else _in_one(reader, head))
+        return int(head.split(b" ", 2)[1]), body
     finally:
         writer.close()
+
+
+async def _in_one(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    lengths = [line.split(b":")[1] for line in head.split(b"\r\n") if line.startswith(b"content-length")]
+    if not lengths:
+        raise ValueError("no content-length")
+    return await reader.readexactly(int(lengths[0]))
+
+
+async def _in_chunks(reader: asyncio.StreamReader) -> bytes:
+    chunks = []
+    while length := int(await reader.readline(), 16):
+        chunks.append((await reader.readexactly(length + 2))[:-2])
+    return b"".join(chunks)
 
 
 def _post(path: str, body: dict[str, object]) -> bytes:

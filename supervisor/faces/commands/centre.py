@@ -25,6 +25,17 @@ OfflineAfter = Annotated[
     float,
     typer.Option("--offline-after", metavar="SECONDS", help="Without a beat for so long: offline.", show_default=True),
 ]
+NewPerHour = Annotated[
+    int,
+    typer.Option(
+        "--new-per-hour",
+        min=1,
+        max=1_000_000,
+        metavar="N",
+        help="New factories that one address may register within an hour.",
+        show_default=True,
+    ),
+]
 
 
 def dashboard(
@@ -33,6 +44,7 @@ def dashboard(
     db: Database = Path("dashboard.db"),
     late_after: LateAfter = 45.0,
     offline_after: OfflineAfter = 90.0,
+    new_per_hour: NewPerHour = 1000,
 ) -> None:
     """Run the central dashboard here, by itself: where datasites register and beat, with a page for the wall.
 
@@ -48,7 +60,14 @@ def dashboard(
     """
     if not 0 < late_after <= offline_after < float("inf"):
         raise Fault("--late-after has to be above 0 and at most --offline-after", Exit.WRONG_USE)
-    options = {"host": host, "port": port, "db": db, "late-after": late_after, "offline-after": offline_after}
+    options = {
+        "host": host,
+        "port": port,
+        "db": db,
+        "late-after": late_after,
+        "offline-after": offline_after,
+        "new-per-hour": new_per_hour,
+    }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     # -P: what lies in this folder is not imported instead of what is installed
     os.execv(sys.executable, [sys.executable, "-P", "-m", "central.dashboard", *words])  # noqa: S606 - no shell wanted
