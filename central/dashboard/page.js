@@ -1,12 +1,13 @@
 "use strict";
 // The wall page: listens to `events` and keeps one card for each factory up to date, what is wrong first.
-// Everything that a factory says enters the page by textContent alone.
+// Everything that a factory says passes `sane` first, so that a strange value becomes unknown instead of an exception,
+// and enters the page by textContent alone.
 
 const SILENT_MS = 25000, REOPEN_MS = 5000, UNKNOWN = "–", SVG = "http://www.w3.org/2000/svg";
 const STATES = ["offline", "late", "running"], WELL = ["", "running", "operational", "starting", "stopping"];
 const THEMES = ["auto", "light", "dark"];
 const FACTS = [["experiments", "experiments"], ["device", "device"], ["trained", "last training"], ["place", "at"]];
-const ATTENTION = "attention", MINUTE = 60;
+const ATTENTION = "attention", MINUTE = 60, MOST_PERCENT = 1e6, LONGEST = 300, MOST_NAMES = 1000;
 const order = new Intl.Collator("en", { numeric: true }).compare;
 const at = (id) => document.getElementById(id);
 
@@ -43,11 +44,51 @@ function span(seconds) {
 
 const present = () => Date.now() + serverAhead;
 const since = (moment) => span((present() - Date.parse(moment)) / 1000);
+const isMoment = (value) => typeof value === "string" && !Number.isNaN(Date.parse(value));
 
 /** "5 min ago"; the factory's own words where they name no moment. */
 function ago(moment) {
   if (!moment) return UNKNOWN;
-  return Number.isNaN(Date.parse(moment)) ? moment : `${since(moment)} ago`;
+  return isMoment(moment) ? `${since(moment)} ago` : moment;
+}
+
+// --- what is told, whatever it is ---
+
+const asObject = (value) => (value !== null && typeof value === "object" ? value : {});
+const asNumber = (value) => (Number.isFinite(value) ? value : null);
+const asMoment = (value) => (isMoment(value) ? value : null);
+
+function asText(value) {
+  if (typeof value === "string") return value.slice(0, LONGEST);
+  return Number.isFinite(value) ? String(value) : "";
+}
+
+function asExperiments(value) {
+  return Array.isArray(value) ? value.slice(0, MOST_NAMES).map(asText) : asNumber(value);
+}
+
+function asRecent(value) {
+  const { until, cpu } = asObject(value);
+  return { until: asNumber(until) ?? 0, cpu: Array.isArray(cpu) ? cpu.slice(-MINUTE).map(asNumber) : [] };
+}
+
+/** A factory with every field of the kind that the page counts on; null where not even a name is told. */
+function sane(told) {
+  const { factory_name, load, port, ...more } = asObject(told);
+  if (typeof factory_name !== "string") return null;
+  const { cpu_usage, memory_usage } = asObject(load);
+  const texts = ["reported_status", "hostname", "device", "region", "location", "last_training_completion"];
+  return {
+    factory_name: asText(factory_name),
+    status: STATES.includes(more.status) ? more.status : "offline",
+    ...Object.fromEntries(texts.map((key) => [key, asText(more[key])])),
+    port: asNumber(port),
+    load: { cpu_usage: asNumber(cpu_usage), memory_usage: asNumber(memory_usage) },
+    last_seen: asMoment(more.last_seen),
+    last_heartbeat: asMoment(more.last_heartbeat),
+    active_experiments: asExperiments(more.active_experiments),
+    recent_load: asRecent(more.recent_load),
+  };
 }
 
 // --- one factory ---
@@ -62,7 +103,7 @@ function experiments(told) {
 }
 
 function percent(value) {
-  return typeof value === "number" ? `${Math.round(value)} %` : UNKNOWN;
+  return typeof value === "number" && value >= 0 && value <= MOST_PERCENT ? `${Math.round(value)} %` : UNKNOWN;
 }
 
 /** The state, or the worse word that a living factory has for its own. */
@@ -75,7 +116,7 @@ function saidText(told) {
 
 function beatText(told) {
   if (told.status === "running") return told.last_heartbeat ? `beat ${ago(told.last_heartbeat)}` : "no beat yet";
-  return `no beat for ${since(told.last_seen)}`;
+  return told.last_seen ? `no beat for ${since(told.last_seen)}` : "no beat known";
 }
 
 function newCard(name) {
@@ -121,7 +162,8 @@ function fill(card, told) {
   say(card.experiments, experiments(told.active_experiments));
   card.experiments.title = card.experiments.said;
   const region = group(told) === ATTENTION ? told.region : "";
-  say(card.place, [region, told.location, `${told.hostname}:${told.port}`].filter(Boolean).join(" · "));
+  const address = [told.hostname, told.port].filter(Boolean).join(":");
+  say(card.place, [region, told.location, address].filter(Boolean).join(" · "));
   card.place.title = card.place.said;
   card.text = [told.factory_name, told.region, told.location, told.device, told.hostname, told.status,
     told.reported_status, experiments(told.active_experiments)].join(" ").toLowerCase();
@@ -144,7 +186,7 @@ function spark(card) {
   const points = cpu.map((value, place) => [last - (cpu.length - 1 - place), value]);
   const runs = [[]];
   for (const [x, value] of points) {
-    if (value === null || x < 0) runs.push([]);
+    if (value === null || x < 0 || x > 59) runs.push([]);
     else runs.at(-1).push(`${x} ${(20 - Math.min(100, Math.max(0, value)) / 5).toFixed(1)}`);
   }
   const some = runs.filter((run) => run.length);
@@ -257,15 +299,25 @@ function take(told) {
 
 // --- live ---
 
+/** What a message tells; null where it is no message of ours, which then counts as not heard. */
+function read(message) {
+  try {
+    const told = asObject(JSON.parse(message.data));
+    return isMoment(told.now) ? told : null;
+  } catch { return null; }
+}
+
+/** The factories that it tells of; null where it tells of none. */
 function heard(message) {
-  const told = JSON.parse(message.data);
+  const told = read(message);
+  if (!told) return null;
   serverAhead = Date.parse(told.now) - Date.now();
   heardAt = Date.now();
   at("lost").hidden = true;
   document.body.className = "";
   at("connection").className = "live";
   say(at("connection"), "live");
-  return told;
+  return Array.isArray(told.factories) ? told.factories.map(sane).filter(Boolean) : null;
 }
 
 function lost() {
@@ -282,13 +334,16 @@ function listen() {
   openedAt = Date.now();
   source = new EventSource("events");
   source.addEventListener("snapshot", (message) => {
-    const told = heard(message).factories, names = new Set(told.map((one) => one.factory_name));
+    const told = heard(message);
+    if (!told) return;
+    const names = new Set(told.map((one) => one.factory_name));
     for (const name of [...factories.keys()]) if (!names.has(name)) factories.delete(name), cards.delete(name);
     told.forEach(take);
     arrange();
   });
   source.addEventListener("change", (message) => {
-    const told = heard(message).factories;
+    const told = heard(message);
+    if (!told) return;
     const stay = told.every((one) => {
       const known = factories.get(one.factory_name);
       return known && known.region === one.region && group(known) === group(one) && rank(known) === rank(one) && !words.length;

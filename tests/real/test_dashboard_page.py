@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -247,6 +248,77 @@ def test_hostile_names_are_only_text(wall: Open) -> None:
         page.see(f"document.querySelectorAll('.card').length === {len(HOSTILE) + 1}")
         assert page.page.evaluate("window.owned") is None
         assert 0 == page.page.locator("main :is(img, script, b, i, iframe, a)").count()
+        assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def _strange() -> Iterator[dict[str, Any]]:
+    """Factories of which one field each is no such value; the rest are as the dashboard tells them."""
+    honest = {
+        "factory_name": "honest",
+        "status": "running",
+        "reported_status": "operational",
+        "hostname": "plant",
+        "port": 8080,
+        "device": "cpu",
+        "region": "Ohio",
+        "location": "",
+        "last_seen": "2026-01-01T00:00:00.000+00:00",
+        "last_heartbeat": "2026-01-01T00:00:00.000+00:00",
+        "load": {"cpu_usage": 40.0, "memory_usage": 50.0},
+        "recent_load": {"until": 60, "step_s": 60, "cpu": [1, None, 3]},
+        "active_experiments": ["fit"],
+        "last_training_completion": None,
+    }
+    yield honest
+    values: list[Any] = [
+        None,
+        True,
+        -1,
+        1e308,
+        10**40,
+        "",
+        "x" * 5000,
+        "\ud800",
+        [],
+        [[]],
+        [None, 1],
+        {},
+        {"a": {"b": 1}},
+    ]
+    inner = [*values, [1e308], ["x" * 400] * 80]
+    for field in honest:
+        for number, value in enumerate(values):
+            if field != "factory_name":
+                yield honest | {"factory_name": f"{field}_{number}", field: value}
+    for number, value in enumerate(inner):
+        yield honest | {"factory_name": f"load_{number}_x", "load": {"cpu_usage": value, "memory_usage": value}}
+        yield honest | {"factory_name": f"recent_{number}_x", "recent_load": {"until": value, "cpu": value}}
+        yield honest | {"factory_name": f"recent_{number}_y", "recent_load": {"until": 60, "cpu": [value, 5]}}
+
+
+def test_no_value_breaks_the_page(wall: Open) -> None:
+    """Whatever the dashboard told, in any field: every factory with a name has its card, and the page lives on."""
+    told = list(_strange())
+    nameless = [None, 5, "x", [], {}, {"factory_name": 5}, {"factory_name": None}]
+    body = json.dumps({"now": "2026-01-01T00:00:05.000+00:00", "factories": [*nameless, *told]})
+    broken = ["{", "null", "[]", '"x"', '{"now":5}', '{"now":"2026-01-01T00:00:05Z","factories":5}']
+    frames = [f"event: {kind}\ndata: {data}\n\n" for data in broken for kind in ("snapshot", "change", "ping")]
+    frames = [*frames, f"event: snapshot\ndata: {body}\n\n", f"event: change\ndata: {body}\n\n", *frames]
+    with wall([a_factory("alpha")]) as page:
+        answer = {"status": 200, "content_type": "text/event-stream", "body": "".join(frames)}
+        page.page.route("**/events", lambda route: route.fulfill(**answer))
+        page.page.goto(page.board.url)
+        page.see(f"document.querySelectorAll('.card').length === {len(told)}")
+        page.page.fill("#filter", "honest")
+        page.page.click("[data-state=running]")
+        assert ["honest"] == page.names()
+        assert "CPU 40 %" == page.card("honest")["cpu"]
+        page.page.fill("#filter", "")
+        page.page.click("[data-state=running]")
+        assert len(told) == len(page.names())
+        texts = page.page.eval_on_selector_all("main .card *", "all => all.map(one => one.textContent)")
+        assert "CPU \u2013" in texts
+        assert [] == [text for text in texts for word in ("NaN", "undefined", "[object") if word in text]
         assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
