@@ -149,6 +149,7 @@ class Feed:
                     place = self._number  # before it is made and sent, which may take a while
                     async for piece in self._snapshot(place):
                         yield piece
+                    continue  # a slow one may have missed frames meanwhile
                 for number, frame in list(self._frames):
                     if number > place:
                         yield frame

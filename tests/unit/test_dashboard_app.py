@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
+from central.dashboard import roster as roster_module
 from central.dashboard.app import create_app
 from central.dashboard.liveness import Now, Thresholds
 from central.dashboard.store import Batch, FactoryStore
@@ -208,3 +209,30 @@ def test_a_disk_that_fails_is_told_and_loses_nothing(
     with sqlite3.connect(tmp_path / "d.db") as connection:
         rows = connection.execute("SELECT name, device FROM factories ORDER BY name").fetchall()
     assert [("alpha", "cuda:7"), ("beta", ""), ("gamma", "")] == rows
+
+
+def test_a_value_that_cannot_be_stored_does_not_end_the_keeper(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's driver says so by other exceptions: the registration is answered, health tells, and it goes on."""
+    well = FactoryStore.write
+
+    def failing(_store: FactoryStore, _batch: Batch) -> None:
+        raise OverflowError("Python int too large to convert to SQLite INTEGER")
+
+    monkeypatch.setattr(FactoryStore, "write", failing)
+    assert 500 == client.post("/register_factory", json=ALPHA).status_code
+    assert 503 == client.get("/healthz").status_code
+    monkeypatch.setattr(FactoryStore, "write", well)
+    assert 200 == client.post("/register_factory", json=ALPHA).status_code
+    assert 200 == client.get("/healthz").status_code
+
+
+def test_a_long_list_comes_whole(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many pieces it is sent in."""
+    names = [f"line_{number:02}" for number in range(30)]
+    for name in names:
+        client.post("/register_factory", json=ALPHA | {"factory_name": name})
+    for size in (1, 1000, 10**6):
+        monkeypatch.setattr(roster_module, "_PIECE", size)
+        assert names == [one["factory_name"] for one in client.get("/factories").json()["factories"]]

@@ -180,6 +180,40 @@ def test_a_quiet_dashboard_is_heard_too(drive: Any) -> None:
     assert "ping" == drive(scene)
 
 
+def test_the_bytes_of_the_frames_are_bounded(drive: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fat factories that beat and beat fill no memory; a listener that is behind gets a snapshot."""
+    monkeypatch.setattr(feed_module, "_MOST_BYTES", 8000)
+
+    async def scene(world: World) -> Any:
+        frames, slow = world.feed.listen(), world.feed.listen()
+        await event(frames)
+        await event(slow)
+        for _ in range(40):
+            world.beat()
+            world.feed._produce(world.now())
+        return sum(len(frame) for _number, frame in world.feed._frames), (await event(slow))[0]
+
+    kept, then = drive(scene)
+    assert 2000 < kept <= 8000
+    assert "snapshot" == then
+
+
+def test_too_much_at_once_is_a_snapshot_for_all(drive: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of a frame as large as one, which would be kept."""
+    monkeypatch.setattr(feed_module, "_MOST_BYTES", 8000)
+
+    async def scene(world: World) -> Any:
+        frames = world.feed.listen()
+        await event(frames)
+        for number in range(40):
+            world.register(f"line_{number}")
+        kind, _number, names = await event(frames)
+        world.beat("line_7")
+        return kind, len(names), (await event(frames))[::2]
+
+    assert ("snapshot", 41, ("change", ["line_7"])) == drive(scene)
+
+
 def test_their_number_is_bounded(drive: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is refused; a place is free again when a listener has gone."""
     monkeypatch.setattr(feed_module, "MOST_LISTENERS", 1)
