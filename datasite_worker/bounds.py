@@ -66,8 +66,9 @@ class Connections:
             self._fewer(client[0])
 
     def left(self, client: Address) -> None:
-        if self._open.pop(client, None) is None:
+        if client not in self._open:
             return
+        del self._open[client]
         if client in self._known:
             self._known.discard(client)
         else:

@@ -16,7 +16,7 @@ import datasite_worker.jobs.process
 import datasite_worker.server
 import datasite_worker.threads
 from datasite_worker.process import OURS
-from datasite_worker.pysyft import decoding
+from datasite_worker.pysyft import decoding, logs
 from datasite_worker.rehearsal import rehearse
 
 __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]
@@ -24,6 +24,7 @@ __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]
 # torch._dynamo is above because the first optimizer of a process imports it: more than a second of CPU, in every job.
 
 decoding.install()
+logs.set_levels()
 
 # PySyft reads its protocol's history on the first request: once here, instead of 0.1 s and 12 MB in every worker.
 get_data_protocol()

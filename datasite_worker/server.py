@@ -36,7 +36,7 @@ from datasite_worker.contract import Access, StatusDocument
 from datasite_worker.credentials import AdminLogin, Identity
 from datasite_worker.jobs import settling, stores
 from datasite_worker.process import set_level
-from datasite_worker.pysyft import gate, routes
+from datasite_worker.pysyft import gate, logs, routes
 from datasite_worker.pysyft.logins import Logins
 from datasite_worker.pysyft.sessions import Sessions
 from datasite_worker.refusals import Refusals
@@ -60,6 +60,7 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
         set_level(logging.getLogger(), self.log_level)
         for name in ("uvicorn", "uvicorn.access"):
             set_level(logging.getLogger(name), logging.CRITICAL)
+        logs.follow(logging.getLogger("datasite_worker"))
 
     def init_queue_manager(self, queue_config: Any) -> None:
         self.interrupted = settling.settle(self)

@@ -269,6 +269,20 @@ def test_interrupted_jobs_are_told_once() -> None:
     assert (expected, True) == (told[0].text, told[0].warning)
 
 
+def test_refusals_are_told_with_how_many_there_were() -> None:
+    """Those since the datasite last spoke of them; a new process counts anew."""
+    once = said(failed_logins=1, last_failed_login="for a@b from 10.0.0.1")
+    more = replace(once, failed_logins=4, refused_calls=2, last_refused_call="from 10.0.0.2: why")
+    told = events(record(), PulseReceived("a", 3, once), PulseReceived("a", 3, more), ProbeAnswered("a", 3, more))
+    assert [
+        ("login_failed", "1 failed login for a@b from 10.0.0.1", True),
+        ("login_failed", "3 failed logins, the last for a@b from 10.0.0.1", True),
+        ("call_refused", "2 refused calls, the last from 10.0.0.2: why", True),
+    ] == [(one.event, one.text, one.warning) for one in told]
+    anew = events(record(status=said(2, failed_logins=7)), PulseReceived("a", 3, once))
+    assert ["login_failed"] == kinds(anew)
+
+
 def test_interrupted_jobs_are_told_with_the_answer_that_makes_it_ready() -> None:
     """Ready first, then what the crash cut off."""
     starting = record(WorkerState.STARTING, ready_since=None)
