@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from datasite_worker import secrecy
 from datasite_worker.contract import Access, ExitCode
 from datasite_worker.process import keep_descendants
 
@@ -28,6 +29,7 @@ def main() -> None:
             admin_password=os.environ.pop("FLEET_ADMIN_PASSWORD", None) or None,
             pid=os.getpid(),
         )
+        secrecy.wipe_environment(but=set(os.environ))  # the password is out of it, and has to be out of /proc too
         settle_in(datasite.state_dir)
     except OSError as error:
         print(f"{asked.factory_name}: cannot begin: {error}", file=sys.stderr)
@@ -44,6 +46,8 @@ def main() -> None:
 def settle_in(state_dir: Path) -> None:
     """User code writes files into the working directory; they belong to the datasite, readable by its owner alone."""
     os.umask(0o077)
+    secrecy.leave_no_core()
+    secrecy.close_to_strangers()
     keep_descendants(state_dir)
     (state_dir / "work").mkdir(parents=True, exist_ok=True)
     os.chdir(state_dir / "work")

@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 import setproctitle
 
+from datasite_worker import secrecy
 from datasite_worker.contract import LEASH, LEASH_VARIABLE, ExitCode
 
 LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
@@ -70,6 +71,8 @@ def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False, *,
     os.umask(0o077)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    secrecy.leave_no_core()
+    secrecy.close_to_strangers()
     work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     keep_descendants(state_dir or work_dir)

@@ -20,11 +20,11 @@ from supervisor.effects import clock, leash, lock, processes
 from supervisor.effects.assigner import Assigner
 from supervisor.effects.cgroups import Cgroups
 from supervisor.effects.control import ReloadFailed
-from supervisor.effects.launcher import scrub_environment
 from supervisor.effects.machine import Machine
 from supervisor.effects.recorder import Recorder, Remembered, forget, read_ledger, restored
 from supervisor.effects.run_files import RunFile, RunFiles
 from supervisor.effects.sdnotify import Notifier
+from supervisor.effects.surroundings import keep_secrets
 from supervisor.engine import Engine, gpu_found
 from supervisor.facts import OperatorAsked, ProcessAdopted
 from supervisor.history import FLEET, Event, EventKind
@@ -79,7 +79,7 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
     _log_to(config.log_dir / "fleet.log", echo=echo)
     processes.become_subreaper()
     environ = dict(os.environ)  # a reload reads ${env:…} as this start did
-    scrub_environment()
+    keep_secrets()
     try:
         assigner = Assigner(config.state_dir)
         assigner.start(config, _gpus_of_survivors(config))

@@ -244,6 +244,7 @@ class Hook:
     webhook: str = field(default="", repr=False)  # a URL of a chat service is a secret
     events: tuple[str, ...] = ()
     timeout: float = 10.0
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # of a command, beside what all see
 
 
 @dataclass(frozen=True, slots=True)

@@ -376,6 +376,9 @@ def main() -> None:
     control, nudge, worker = (int(word) for word in sys.argv[1:4])
     import datasite_worker.jobs.process
     import datasite_worker.preload  # noqa: F401 - both loaded here, once, for all the jobs
+    from datasite_worker import secrecy
+
+    secrecy.close_to_strangers()
 
     _live(socket.socket(fileno=control), nudge, worker)
 

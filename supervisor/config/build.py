@@ -215,7 +215,8 @@ def _probes(keys: schema.ProbeKeys) -> ProbePolicy:
 
 
 def _hook(keys: schema.HookKeys) -> Hook:
-    return Hook(tuple(keys.command), keys.webhook, tuple(keys.events), keys.timeout)
+    environment = tuple(keys.environment.items())
+    return Hook(tuple(keys.command), keys.webhook, tuple(keys.events), keys.timeout, environment)
 
 
 def _gpu(keys: str | list[str] | schema.GpuKeys) -> GpuRequest:

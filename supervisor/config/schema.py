@@ -147,9 +147,14 @@ _OWNED = (
 )
 
 
-def _environment_name(name: str) -> str:
+def _variable_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise Wrong("expected the name of an environment variable: letters, digits and _, not beginning with a digit")
+    return name
+
+
+def _environment_name(name: str) -> str:
+    _variable_name(name)
     for pattern, instead in _OWNED:
         if re.fullmatch(pattern, name):
             raise Wrong(f"is not for environment: {instead}")
@@ -157,6 +162,7 @@ def _environment_name(name: str) -> str:
 
 
 EnvironmentName = Annotated[str, AfterValidator(_environment_name)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 
 
 def _set(source: object, key: str, description: str) -> Any:
@@ -519,11 +525,16 @@ class HookKeys(Keys):
         default=[], description="Kinds of events to be told of. Absent: all."
     )
     timeout: PositiveDuration = _set(_HOOK, "timeout", "A hook that takes longer is ended.")
+    environment: dict[VariableName, EnvironmentValue] = Field(
+        default={}, repr=False, description="Environment variables of the command: a token, say. It sees no others."
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if bool(self.command) == bool(self.webhook):
             raise Wrong("expected either command or webhook", key="command")
+        if self.webhook and self.environment:
+            raise Wrong("is for a command; a webhook has no environment", key="environment")
         return self
 
 

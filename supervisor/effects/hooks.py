@@ -122,9 +122,13 @@ def _post(hook: Hook, body: bytes) -> str:
 
 
 def _start(hook: Hook) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that its time limit reaches whatever it started."""
+    """In a session of its own, so that its time limit reaches whatever it started. It sees the few variables that all
+    processes of the fleet see, and its own: while it runs, what it sees is there for every process of this user."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(hook.command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True)
+    environ = {**os.environ, **dict(hook.environment)}
+    return subprocess.Popen(
+        hook.command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True, env=environ
+    )
 
 
 def _outcome(child: subprocess.Popen[bytes], hook: Hook, body: bytes) -> str:

@@ -114,13 +114,3 @@ class Launcher:
         if stop is not None and forkserver._forkserver._forkserver_pid:  # type: ignore[attr-defined]
             with contextlib.suppress(OSError, ChildProcessError):
                 stop()  # closes the pipe it lives by, and waits for it
-
-
-_NOT_FOR_WORKERS = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY"}
-
-
-def scrub_environment() -> None:
-    """Take the supervisor's own secrets and sockets out of what workers, and user code in them, can read."""
-    for name in list(os.environ):
-        if name.startswith("FLEET_") or name in _NOT_FOR_WORKERS:
-            del os.environ[name]

@@ -292,7 +292,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(rooms, "Gpus", lambda: Gpus(lambda: Inventory(CARDS)))
     monkeypatch.setattr(daemon, "_run", lambda *a: pytest.fail("it was started"))
     monkeypatch.setattr(daemon.processes, "become_subreaper", lambda: None)
-    monkeypatch.setattr(daemon, "scrub_environment", lambda: None)
+    monkeypatch.setattr(daemon, "keep_secrets", lambda: None)
     log = daemon.log
     handlers, propagate, level = list(log.handlers), log.propagate, log.level
     (tmp_path / "fleet.yaml").write_text(

@@ -248,11 +248,14 @@ startup: {parallel: 3, stagger: 250ms}
 on_event:
   - {command: [/usr/local/bin/page, --line, a b], events: [quarantined, unready], timeout: 500ms}
   - {webhook: "${file:url}"}
+  - {command: [/bin/chat], environment: {TOKEN: "${file:url}", FLEET_ROOM: 7}}
 """
     )
     assert StartupPolicy(3, 0.25) == fleet.startup
+    url = "https://hooks.example.com/T1/?key=s3cret&token=t"
     pager = Hook(("/usr/local/bin/page", "--line", "a b"), "", ("quarantined", "unready"), 0.5)
-    assert (pager, Hook((), "https://hooks.example.com/T1/?key=s3cret&token=t")) == fleet.on_event
+    chat = Hook(("/bin/chat",), environment=(("TOKEN", url), ("FLEET_ROOM", "7")))
+    assert (pager, Hook((), url), chat) == fleet.on_event
     assert "s3cret" not in repr(fleet)
 
 
@@ -666,6 +669,13 @@ TOP = [
         22,
         "on_event[0].command",
         "either command or webhook",
+    ),
+    (
+        HEAD + "  - {name: a, port: 1}\non_event: [{webhook: http://c, environment: {A: b}}]",
+        5,
+        45,
+        "on_event[0].environment",
+        "is for a command",
     ),
     (HEAD + "  - {name: a, port: 1}\non_event: [{command: a}]", 5, 22, "on_event[0].command", "expected a list"),
     (HEAD + "  - {name: a, port: 1}\non_event: [{comand: [a]}]", 5, 13, "on_event[0].comand", r"mean command\?"),

@@ -65,6 +65,15 @@ def test_a_command_gets_the_event_on_standard_input(tmp_path: Path) -> None:
     assert [event("alpha"), event("beta")] == told
 
 
+def test_a_command_has_an_environment_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fleet.yaml gives it, beside what every process of the fleet sees."""
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    program = "import os, sys; open(sys.argv[1], 'w').write(os.environ['TOKEN'] + os.environ['LANG'])"
+    with telling(Hook(python(program, tmp_path / "told"), environment=(("TOKEN", "own "),))) as hooks:
+        hooks.tell(event())
+    assert "own C.UTF-8" == (tmp_path / "told").read_text()
+
+
 def test_a_hook_is_told_only_of_what_it_asked_for(tmp_path: Path) -> None:
     """`events:` names the kinds; without it, all of them."""
     some = Hook(python(KEEP, tmp_path / "some"), events=("quarantined",))

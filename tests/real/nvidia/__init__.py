@@ -85,5 +85,5 @@ class Driver:
             patch.setenv("PATH", str(self.folder), prepend=os.pathsep)
             if cuda:
                 patch.setenv("PYTHONPATH", str(_SOURCE.with_name("cuda")), prepend=os.pathsep)
-                patch.setenv("STAND_IN_CARDS", str(self._cards))
+                patch.setenv("CUDA_STAND_IN_CARDS", str(self._cards))
             yield

@@ -1,8 +1,8 @@
 """Stands in for CUDA in a torch without it, in every Python that has this folder on its path.
 
-It computes on the CPU and keeps the books as CUDA would: which GPUs of STAND_IN_CARDS (see nvml.c) a process sees, that
+It computes on the CPU and keeps the books as CUDA would: which GPUs of CUDA_STAND_IN_CARDS (see nvml.c) a process sees, that
 a process that was forked from one that touched CUDA can not, that queued calls wait for the first use, how much memory
-is taken, and of how much the allocator was told. STAND_IN_FAULT=unlimited: it forgets what it was told.
+is taken, and of how much the allocator was told. CUDA_STAND_IN_FAULT=unlimited: it forgets what it was told.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Books:
         (folder / str(os.getpid())).write_text(str(sum(self._held.values())))
 
     def limit(self, share: float, index: int = 0) -> None:
-        if os.environ.get("STAND_IN_FAULT") != "unlimited":
+        if os.environ.get("CUDA_STAND_IN_FAULT") != "unlimited":
             self.limits[index] = share * self.memory(index)
 
     def memory(self, index: int) -> int:
@@ -75,7 +75,7 @@ class Books:
 
 def dress(torch: ModuleType) -> None:
     """Put the books in the place of CUDA."""
-    books, cuda = Books(Path(os.environ["STAND_IN_CARDS"])), torch.cuda
+    books, cuda = Books(Path(os.environ["CUDA_STAND_IN_CARDS"])), torch.cuda
     touch = lambda *_: books.touch(cuda._queued_calls)  # noqa: E731 - the same for many names
 
     def properties(index: int) -> Any:
@@ -147,5 +147,5 @@ class AfterTorch(MetaPathFinder):
         return spec
 
 
-if "STAND_IN_CARDS" in os.environ:
+if "CUDA_STAND_IN_CARDS" in os.environ:
     sys.meta_path.insert(0, AfterTorch())
