@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasite_worker import secrecy
 from datasite_worker.contract import Access, ExitCode
-from datasite_worker.process import keep_descendants
+from datasite_worker.process import keep_descendants, own_folders
 
 
 def main() -> None:
@@ -48,8 +48,8 @@ def settle_in(state_dir: Path) -> None:
     os.umask(0o077)
     secrecy.leave_no_core()
     secrecy.close_to_strangers()
+    own_folders(state_dir, state_dir / "work")
     keep_descendants(state_dir)
-    (state_dir / "work").mkdir(parents=True, exist_ok=True)
     os.chdir(state_dir / "work")
 
 

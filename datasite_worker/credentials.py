@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import uuid
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from datasite_worker.contract import probe_key_file
+from datasite_worker import folders
 from datasite_worker.process import ConfigurationFailure, may_pass
 
 T = TypeVar("T")
@@ -85,14 +84,6 @@ def _file_of(folder: Path, email: str) -> Path:
     return folder / "admins" / f"{hashlib.sha256(email.encode()).hexdigest()[:16]}.json"
 
 
-def probe_key(folder: Path) -> str:
-    """The secret whose holder is told the whole status, drawn if there is none."""
-    path = probe_key_file(folder)
-    if not path.exists() or not path.read_text().strip():
-        _write(path, secrets.token_hex(32))
-    return path.read_text().strip()
-
-
 def draw_identity() -> Identity:
     return Identity(
         uid=uuid.uuid4().hex,
@@ -103,14 +94,15 @@ def draw_identity() -> Identity:
 
 
 def _kept(path: Path, read: Callable[[dict[str, Any]], T], draw: Callable[[], T]) -> T:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
+    folders.make(path.parent)
     try:
-        return read(json.loads(path.read_text()))
+        return read(json.loads(folders.read_text(path)))
     except FileNotFoundError:
         drawn = draw()
         _write(path, _text(drawn))
         return drawn
+    except folders.Unsafe as error:
+        raise ConfigurationFailure(str(error)) from error
     except (OSError, ValueError, TypeError) as error:
         if may_pass(error):
             raise
@@ -124,17 +116,6 @@ def _text(kept: Any) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Atomic and durable: after a power cut there is the whole file, or none."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(fd, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(fd)
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """After a power cut there is the whole file, or none."""
+    folders.make(path.parent)
+    folders.write_text(path, text)

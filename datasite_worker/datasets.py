@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import threading
 import time
 import uuid
@@ -20,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from datasite_worker import data_files, mocks
+from datasite_worker import data_files, folders, mocks
 from datasite_worker.contract import DatasetOrder
 from datasite_worker.data_files import Blocked, Content, Look, Unusable
 from datasite_worker.dataset_site import DatasetSite, Held, Ids
@@ -83,13 +82,8 @@ class Ledger:
             return cls(path)
 
     def write(self) -> None:
-        part = self.path.with_suffix(".part")
         told = {"datasets": {name: asdict(one) for name, one in self.datasets.items()}, "outdated": self.outdated}
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(told, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path)
+        folders.write_text(self.path, json.dumps(told))
 
 
 def _published(values: dict[str, Any]) -> Published:

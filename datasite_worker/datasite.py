@@ -35,7 +35,7 @@ from datasite_worker.contract import (
     parse_settings,
     settings_file,
 )
-from datasite_worker.credentials import AdminLogin, admin_login, identity, probe_key, show
+from datasite_worker.credentials import AdminLogin, admin_login, identity, show
 from datasite_worker.jobs.process import Errand
 from datasite_worker.jobs.queue import JobQueue
 from datasite_worker.jobs.rules import threads_of
@@ -213,7 +213,7 @@ class FactoryDatasite:
         app = server.make_app(
             self._server,
             self._loaded_status,
-            probe_key=probe_key(self.state_dir),
+            probe_key=process.probe_key(self.state_dir),
             refusals=self._refusals,
             connections=connections,
         )

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from datasite_worker import folders
 from datasite_worker.contract import ExitCode, LaunchOrder, Phase, StatusDocument
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,9 @@ def run(order: LaunchOrder) -> None:
     try:
         _become(order)
         datasite = _made(order)
+    except folders.Unsafe as error:
+        logger.error("the datasite cannot begin: %s", error)
+        leave(_cannot_begin(order, error))
     except Exception as error:
         logger.exception("the datasite cannot begin")
         leave(_cannot_begin(order, error))

@@ -14,10 +14,10 @@ import io
 import logging
 import multiprocessing
 import os
+import secrets
 import signal
 import socket
 import sys
-from logging.handlers import RotatingFileHandler
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from typing import Any
 import psutil
 import setproctitle
 
-from datasite_worker import secrecy
-from datasite_worker.contract import LEASH, LEASH_VARIABLE, ExitCode
+from datasite_worker import folders, secrecy
+from datasite_worker.contract import LEASH, LEASH_VARIABLE, ExitCode, probe_key_file
 
 LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 _LOG_BYTES = 10 * 1024 * 1024
@@ -64,7 +64,7 @@ class PortTaken(ConfigurationFailure):
 def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False, *, state_dir: Path | None = None) -> None:
     """Leave the parent behind: own session (so that a signal to the group reaches all our children), own folder,
     own leash in ``state_dir`` (default: ``work_dir``), raw output beside the log, and the signal dispositions of a
-    fresh process, but that SIGHUP is ignored until somebody handles it."""
+    fresh process, but that SIGHUP is ignored until somebody handles it. Raises folders.Unsafe."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if os.getpgrp() != os.getpid():
         os.setsid()
@@ -73,8 +73,7 @@ def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False, *,
         signal.signal(number, signal.SIG_DFL)
     secrecy.leave_no_core()
     secrecy.close_to_strangers()
-    work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_path.parent.mkdir(parents=True, exist_ok=True)
+    own_folders(state_dir or work_dir, work_dir)
     keep_descendants(state_dir or work_dir)
     if _orphaned():  # looked at with the leash in hand: whoever comes after our supervisor finds us by it
         os._exit(ExitCode.CLEAN)
@@ -83,6 +82,14 @@ def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False, *,
     _redirect(log_path.with_suffix(".out"))
     setproctitle.setproctitle(title)
     log_to(log_path, console=verbose)
+
+
+def own_folders(state_dir: Path, work_dir: Path) -> None:
+    """Both are there, and nobody else has a hand in them; what PySyft opens in ``state_dir`` is no link. Raises
+    folders.Unsafe."""
+    folders.make(state_dir)
+    folders.check_inside(state_dir)
+    folders.make(work_dir)
 
 
 def become_subreaper() -> None:
@@ -122,10 +129,20 @@ def _leash(state_dir: Path) -> Path:
     """The leash in ``state_dir``, open and inheritable from now on."""
     path = state_dir.absolute() / LEASH
     if path not in _held:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _held[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        folders.make(path.parent)
+        _held[path] = folders.open_file(path, os.O_RDWR | os.O_CREAT)
         os.set_inheritable(_held[path], True)
     return path
+
+
+def probe_key(state_dir: Path) -> str:
+    """The secret whose holder is told a worker's whole status; drawn where there is none."""
+    path = probe_key_file(state_dir)
+    with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
+        if kept := folders.read_text(path).strip():
+            return kept
+    folders.write_text(path, secrets.token_hex(32))
+    return folders.read_text(path)
 
 
 def claim(state_dir: Path) -> None:
@@ -167,7 +184,7 @@ _raw: list[Path] = []
 def _redirect(raw: Path) -> None:
     """No pipe or terminal may tie a worker to its supervisor: it outlives it."""
     _raw[:] = [raw]
-    with open(os.devnull, "rb") as nothing, raw.open("ab") as output:
+    with open(os.devnull, "rb") as nothing, folders.appended(raw) as output:
         os.dup2(nothing.fileno(), 0)
         for number in (1, 2):
             os.dup2(output.fileno(), number)
@@ -196,10 +213,11 @@ def trim_output() -> None:
     aside, where there is room. All who write to it append, so that cutting it under them is safe."""
     for raw in _raw:
         if raw.exists() and raw.stat().st_size > _LOG_BYTES:
-            with contextlib.suppress(OSError), raw.open("rb") as output:
-                output.seek(-_LOG_BYTES, os.SEEK_END)
-                raw.with_name(f"{raw.name}.1").write_bytes(output.read(_LOG_BYTES))
-            os.truncate(raw, 0)
+            with contextlib.suppress(OSError), open(folders.open_file(raw, os.O_RDWR), "rb+") as output:
+                with contextlib.suppress(OSError), folders.durable(raw.with_name(f"{raw.name}.1")) as aside:
+                    output.seek(-_LOG_BYTES, os.SEEK_END)
+                    aside.write(output.read(_LOG_BYTES))
+                output.truncate(0)
 
 
 def end_descendants() -> None:
@@ -211,11 +229,9 @@ def end_descendants() -> None:
 
 def log_to(path: Path, *, console: bool) -> None:
     """Our loggers write to ``path``, and to standard error too with ``console``. PySyft turns the root logger to
-    CRITICAL, so ours do not pass through it."""
+    CRITICAL, so ours do not pass through it. Raises folders.Unsafe."""
     logging.raiseExceptions = False  # a full log disk must not stop a datasite
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
-    handlers: list[logging.Handler] = [file]
+    handlers: list[logging.Handler] = [folders.RotatingLog(path, size=_LOG_BYTES, backups=_LOG_BACKUPS)]
     if console:
         handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:

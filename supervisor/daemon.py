@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from datasite_worker import folders
 from supervisor.config import ConfigError, load
 from supervisor.effects import clock, leash, lock, processes
 from supervisor.effects.assigner import Assigner
@@ -69,8 +69,8 @@ def reset_plan(config: FleetConfig) -> tuple[ResetItem, ...]:
 def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> None:
     """Run the fleet until it is asked down and is. ``echo``: log lines on standard output as well.
 
-    Raises AlreadyRunning, ImpossibleGpus or UnseenGpus before anything is started or ended, and OSError when a folder
-    cannot be made or written.
+    Raises AlreadyRunning, ImpossibleGpus or UnseenGpus before anything is started or ended, Unsafe when somebody else
+    may have a hand in a folder, and OSError when one cannot be made or written.
     """
     _prepare_folders(config)
     held = lock.lock(config.state_dir / "supervisor.lock")
@@ -97,9 +97,11 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
 
 
 def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
-    """Stop workers whose supervisor is gone; the names of those that were stopped. Raises AlreadyRunning."""
+    """Stop workers whose supervisor is gone; the names of those that were stopped. Raises AlreadyRunning, and Unsafe
+    where run files might be somebody else's, who would choose what is ended."""
     if not config.state_dir.is_dir():
         return ()
+    _check_folders(config)
     held = lock.lock(config.state_dir / "supervisor.lock")
     if held is None:
         raise AlreadyRunning(lock.lock_holder(config.state_dir / "supervisor.lock"))
@@ -250,18 +252,31 @@ def _first_messages(
 
 
 def _prepare_folders(config: FleetConfig) -> None:
-    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    config.state_dir.chmod(0o700)
-    config.log_dir.mkdir(parents=True, exist_ok=True)
+    folders.check(config.state_dir, make=True)
+    folders.make(config.state_dir.resolve())
+    folders.check(config.log_dir, make=True)
+    _check_folders(config)
+    for folder in (config.state_dir / "run", history_dir(config), config.state_dir / "datasites"):
+        folders.make(folder)
     for spec in config.workers:
-        worker_dir(config, spec.name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make(worker_dir(config, spec.name))
+
+
+def _check_folders(config: FleetConfig) -> None:
+    """Raises Unsafe. What lies in a datasite's own folder, it judges itself."""
+    folders.check(config.state_dir)
+    folders.check_inside(config.state_dir)
+    for folder in (config.state_dir / "run", history_dir(config), config.state_dir / "datasites"):
+        if folder.is_dir():
+            folders.make(folder)
+            folders.check_inside(folder)
 
 
 def _wipe(config: FleetConfig, names: tuple[str, ...]) -> None:
     for name in names:
         folder = datasite_dir(config, name)
         shutil.rmtree(folder)
-        folder.mkdir(mode=0o700)
+        folders.make(folder)
         log.warning("%s: reset: removed %s", name, folder)
 
 
@@ -271,9 +286,7 @@ def _size(folder: Path) -> int:
 
 def _log_to(path: Path, *, echo: bool) -> None:
     logging.raiseExceptions = False  # a full log disk must not stop a factory
-    handlers: list[logging.Handler] = [
-        RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
-    ]
+    handlers: list[logging.Handler] = [folders.RotatingLog(path, size=_LOG_BYTES, backups=_LOG_BACKUPS)]
     if echo:
         handlers.append(logging.StreamHandler(sys.stdout))
     for handler in handlers:

@@ -51,6 +51,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
     signal.signal(signal.SIGINT, _stay)
 
+# A login with a group of its own has umask 002: a test's folders could be written by a group, and fleet refuses such.
+os.umask(0o022)
+
 
 def _stop_in_order(self_pid: int) -> None:
     """SIGTERM, which `timeout` sends, ends a test process as Ctrl-C does: with fixtures torn down, and a summary. In a

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from datasite_worker import folders
 from datasite_worker.contract import DashboardOrder, ExitCode, Phase, StatusDocument
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,12 @@ def run(order: DashboardOrder) -> None:
     from datasite_worker.pulse import send
 
     join_cgroup(order.cgroup)
-    become(TITLE, Path(order.state_dir), Path(order.log_dir) / f"{order.name}.log")
+    try:
+        become(TITLE, Path(order.state_dir), Path(order.log_dir) / f"{order.name}.log")
+    except folders.Unsafe as error:
+        logger.error("the dashboard cannot begin: %s", error)
+        send(order.pulse_address, status_of(order, Phase.FAILED, failure=f"cannot begin: {error}"))
+        raise SystemExit(ExitCode.CONFIGURATION) from None
     for name in ("", "uvicorn", "uvicorn.access"):  # CRITICAL in the forkserver, as PySyft wants them
         set_level(logging.getLogger(name), logging.WARNING)
     raise SystemExit(_guarded(order, lambda status: send(order.pulse_address, status)))

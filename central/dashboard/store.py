@@ -346,7 +346,7 @@ def _open(database: Path) -> tuple[int, Engine]:
 def _take(database: Path) -> int:
     """A lock that the kernel lets go of when this process ends, however it does."""
     beside = database.with_name(f"{database.name}.lock")
-    lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

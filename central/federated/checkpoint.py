@@ -6,7 +6,6 @@ Nothing but tensors, numbers and text is kept, so that loading one executes noth
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from central.federated.participants import Parameters
+from datasite_worker import folders
 
 NAME = "checkpoint.pt"
 _FORMAT = 1
@@ -65,14 +65,5 @@ def load(path: Path) -> Checkpoint:
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """``torch.save``, atomically and durably. Raises OSError."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with folders.durable(path, mode=0o666) as file:
         torch.save(dict(content), file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -12,6 +12,7 @@ from typing import Any
 from central.federated import checkpoint, history, plot
 from central.federated.checkpoint import Checkpoint, Unusable
 from central.federated.participants import Parameters
+from datasite_worker import folders
 
 PARAMETERS, METRICS_CSV, METRICS_JSON, PLOT = "parameters.pt", "metrics.csv", "metrics.json", "plot.png"
 
@@ -56,9 +57,7 @@ class Output:
         self._write(METRICS_JSON, json.dumps({"settings": dict(settings), "rounds": list(rounds)}, indent=2) + "\n")
 
     def _write(self, name: str, text: str) -> None:
-        part = self.folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(self.folder / name)
+        folders.write_text(self.folder / name, text, mode=0o666)
 
 
 def fits(parameters: Parameters, model: Parameters) -> str:

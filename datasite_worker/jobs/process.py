@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from logging.handlers import RotatingFileHandler, WatchedFileHandler
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from syft.types.datetime import DateTime
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
-from datasite_worker import chance, gpu, threads
+from datasite_worker import chance, folders, gpu, threads
 from datasite_worker.containment import contained
 from datasite_worker.credentials import identity
 from datasite_worker.jobs import stores
@@ -110,19 +110,15 @@ def _share_no_connection(server: Any) -> None:
     os.register_at_fork(after_in_child=let_go)
 
 
-class _Following(WatchedFileHandler):
-    """Told from any other that was there before."""
-
-
 def _append_to(log: str) -> None:
     """The datasite turns its log over when it is full. Who writes to it beside the datasite follows that, and must not
     turn it over too."""
     ours = logging.getLogger(__name__.partition(".")[0])
-    for one in [one for one in ours.handlers if isinstance(one, RotatingFileHandler | _Following)]:
+    for one in [one for one in ours.handlers if isinstance(one, RotatingFileHandler | folders.FollowedLog)]:
         ours.removeHandler(one)
         one.close()
     if log:
-        handler = _Following(log, encoding="utf-8")
+        handler = folders.FollowedLog(log, encoding="utf-8")
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
         ours.handlers.append(handler)
         ours.setLevel(min(ours.level or logging.INFO, logging.INFO))

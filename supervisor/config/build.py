@@ -57,7 +57,9 @@ def check(path: Path, environ: Environ[str, str], fqdn: Callable[[], str]) -> tu
     if flaws or top is None:
         raise ConfigError(problems_of(path, flaws))
     config = _fleet(path.absolute(), top, [keys for keys in datasites if keys is not None], cache(fqdn))
-    unwise = warnings(root, entries, readable_by_all=_readable_by_all(path), exists=_exists_beside(path))
+    unwise = warnings(root, entries, readable_by_all=_grants(path, stat.S_IROTH), exists=_exists_beside(path))
+    if _grants(path, stat.S_IWGRP | stat.S_IWOTH):
+        unwise.append(Flaw(Mark(), "", f"others can write this file, which names commands: chmod g-w,o-w {path.name}"))
     return config, problems_of(path, unwise)
 
 
@@ -92,9 +94,9 @@ def _undecodable(error: OSError | ValueError) -> Mark | None:
     return Mark(before.count(b"\n") + 1, len(before) - before.rfind(b"\n"))
 
 
-def _readable_by_all(path: Path) -> bool:
+def _grants(path: Path, bits: int) -> bool:
     try:
-        return bool(path.stat().st_mode & stat.S_IROTH)
+        return bool(path.stat().st_mode & bits)
     except OSError:
         return False
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from datasite_worker import folders
 from supervisor.effects.gpus import LONG_PATIENCE, PATIENCE, Gpus, Inventory
 from supervisor.policy.placement import (
     Card,
@@ -133,10 +134,8 @@ class Assigner:
             }
             for name, uuids in placement.assignments.items()
         }
-        part = self._path.with_suffix(".part")
         try:
-            part.write_text(json.dumps({"version": 1, "lines": document}, indent=1))
-            part.replace(self._path)
+            folders.write_text(self._path, json.dumps({"version": 1, "lines": document}, indent=1))
         except OSError as error:
             log.error("the GPU assignment cannot be kept (%s); the next supervisor may make another", error)
 
@@ -145,7 +144,7 @@ def read_document(path: Path) -> dict[str, dict[str, Any]]:
     """By name what was kept: ``gpus``, for what was ``asked``, ``why``, and whether it waits until the GPUs can be seen
     (``unseen``); empty where nothing can be read."""
     try:
-        lines = json.loads(path.read_text())["lines"]
+        lines = json.loads(folders.read_text(path))["lines"]
         return {
             str(name): {
                 "gpus": [str(uuid) for uuid in one["gpus"]],

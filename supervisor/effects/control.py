@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import os
 import socket
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from datasite_worker import folders
 from supervisor.effects.board import Board, Pinned
 from supervisor.effects.service import ServiceThread
 from supervisor.effects.unix_path import short_path
@@ -184,10 +186,10 @@ def _refusal(code: int, error: str, **more: Any) -> JSONResponse:
 
 
 def _listen(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
+    folders.make_way(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    os.fchmod(listening.fileno(), folders.PRIVATE_FILE)  # so the name has that mode from its first moment
     with short_path(path) as address:
         listening.bind(address)
-    path.chmod(0o600)
     listening.listen(64)
     return listening

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasite_worker import folders
 from datasite_worker.contract import StatusDocument, parse_status
 from supervisor.effects.unix_path import short_path
 
@@ -128,9 +129,9 @@ def _receive(pulses: socket.socket) -> bytes:
 
 def _pulse_socket(path: Path) -> socket.socket:
     """Bound afresh: a predecessor's name is removed, and its workers find this one under the same name."""
-    path.unlink(missing_ok=True)
+    folders.make_way(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    os.fchmod(listening.fileno(), folders.PRIVATE_FILE)  # so the name has that mode from its first moment
     with short_path(path) as address:
         listening.bind(address)
-    path.chmod(0o600)
     return listening

@@ -6,10 +6,12 @@ import fcntl
 import os
 from pathlib import Path
 
+from datasite_worker import folders
+
 
 def lock(path: Path) -> int | None:
     """Take the fleet's lock for as long as this process lives; None when another has it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = folders.open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from datasite_worker import folders
 from datasite_worker.contract import settings_file
 from supervisor.effects import clock, evidence, leash
 from supervisor.effects.announcer import Announcer
@@ -168,10 +169,9 @@ class Machine:
         if not isinstance(spec, DatasiteSpec):
             return
         path = settings_file(launching.worker_dir(self._config, spec.name))
-        part = path.with_suffix(".part")
+        settings = launching.live_settings(self._config, spec, order.generation)
         try:
-            part.write_bytes(launching.live_settings(self._config, spec, order.generation).to_json())
-            part.replace(path)
+            folders.write_text(path, settings.to_json().decode(), lasting=False)  # for this very process only
         except OSError as error:
             log.error("%s: its new settings cannot be written (%s); a restart takes them up", spec.name, error)
             return

@@ -21,10 +21,10 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from datasite_worker import folders
 from datasite_worker.contract import StatusDocument
 from supervisor.facts import Fact
 from supervisor.history import Event
@@ -46,7 +46,7 @@ class Recorder:
     """``folder`` is made if absent. Every method returns at once; ``close`` waits until all is written."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make(folder)
         self._ledger = folder / LEDGER
         self._events = _file(folder / EVENTS, _EVENT_BYTES, _EVENT_BACKUPS)
         self._journal = _file(folder / JOURNAL, _JOURNAL_BYTES, _JOURNAL_BACKUPS)
@@ -102,13 +102,11 @@ class Recorder:
         document = ledger_document(records, running=running)
         if document == self._kept:
             return
-        part = self._ledger.with_suffix(".part")
-        part.write_text(json.dumps(document, indent=1))
-        part.replace(self._ledger)
+        folders.write_text(self._ledger, json.dumps(document, indent=1))
         self._kept = document
 
 
-class _Lines(RotatingFileHandler):
+class _Lines(folders.RotatingLog):
     """Whole lines: one that a crash or a full disk has torn is ended before the next, which it would take with it."""
 
     def _open(self) -> Any:
@@ -131,7 +129,8 @@ class _Lines(RotatingFileHandler):
 
 
 def _end_last_line(path: Path) -> None:
-    with contextlib.suppress(OSError), path.open("rb+") as file:  # an empty file cannot be sought from its end
+    with contextlib.suppress(OSError), open(folders.open_file(path, os.O_RDWR), "rb+") as file:
+        # An empty file cannot be sought from its end.
         file.seek(-1, os.SEEK_END)
         if file.read(1) != b"\n":
             file.write(b"\n")
@@ -144,13 +143,13 @@ def _each(together: list[Callable[[], None]]) -> None:
             work()
 
 
-def _file(path: Path, size: int, backups: int) -> RotatingFileHandler:
-    handler = _Lines(path, maxBytes=size, backupCount=backups, encoding="utf-8", delay=True)
+def _file(path: Path, size: int, backups: int) -> _Lines:
+    handler = _Lines(path, size=size, backups=backups, delay=True)
     handler.setFormatter(logging.Formatter("%(message)s"))
     return handler
 
 
-def _append(file: RotatingFileHandler, values: Mapping[str, Any]) -> None:
+def _append(file: _Lines, values: Mapping[str, Any]) -> None:
     file.handle(logging.makeLogRecord({"msg": json.dumps(values, separators=(",", ":"))}))
 
 
@@ -232,7 +231,7 @@ def ledger_document(records: Mapping[str, WorkerRecord], *, running: bool) -> di
 def read_ledger(folder: Path) -> dict[str, Remembered]:
     """What the last supervisor left, by name; empty when it ended in order, or left nothing that can be read."""
     try:
-        document = json.loads((folder / LEDGER).read_text())
+        document = json.loads(folders.read_text(folder / LEDGER))
         if not document["running"]:
             return {}
         read = {name: _remembered(values) for name, values in document["workers"].items()}

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from datasite_worker import folders
+
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
@@ -27,15 +29,14 @@ class RunFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._unwritten: dict[str, RunFile] = {}
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make(folder)
 
     def write(self, run: RunFile) -> None:
-        """Atomically: a reader sees the old file or the new one, never a part. On a full disk it is kept for later."""
-        path = self._path(run.name)
-        part = path.with_suffix(".part")
+        """Atomically: a reader sees the old file or the new one, never a part. On a full disk it is kept for later.
+
+        It need not outlast a power cut: no process does."""
         try:
-            part.write_text(json.dumps(asdict(run)))
-            part.replace(path)
+            folders.write_text(self._path(run.name), json.dumps(asdict(run)), lasting=False)
         except OSError:
             self._unwritten[run.name] = run
         else:
@@ -67,7 +68,7 @@ class RunFiles:
 
 def _read(path: Path) -> RunFile | None:
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(folders.read_text(path))
         known = {field.name for field in fields(RunFile)}
         read = RunFile(**{key: value for key, value in values.items() if key in known})
         return replace(read, gpus=None if read.gpus is None else tuple(read.gpus))

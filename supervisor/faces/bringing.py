@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from datasite_worker import folders
 from supervisor.faces.client import ControlClient, ControlError
 from supervisor.faces.faults import Exit, Fault
 from supervisor.faces.screen import Screen
@@ -73,6 +74,14 @@ def unseen_gpus(error: UnseenGpus) -> Fault:
     )
 
 
+def unsafe(error: folders.Unsafe) -> Fault:
+    return Fault(
+        f"somebody else may have a hand in the fleet's files, and nothing was started or ended: {error.reason}",
+        Exit.WRONG_USE,
+        next_step=error.next_step,
+    )
+
+
 def confirm_reset(config: FleetConfig, *, yes: bool) -> tuple[str, ...]:
     """The datasites whose state is to be removed, once the operator agreed. Raises Fault when he did not."""
     if not any(spec.reset for spec in config.datasites):
@@ -115,6 +124,8 @@ def serve_here(config: FleetConfig, reset: tuple[str, ...], screen: Screen, *, q
         raise impossible_gpus(config, error) from error
     except UnseenGpus as error:
         raise unseen_gpus(error) from error
+    except folders.Unsafe as error:
+        raise unsafe(error) from error
     except OSError as error:
         raise Fault(f"the fleet cannot start: {error}", Exit.WRONG_USE) from error
     if live:
@@ -172,8 +183,7 @@ def _command(path: Path) -> list[str]:
 def _spawn(config: FleetConfig) -> tuple[subprocess.Popen[bytes], Path, int]:
     """The supervisor's process, the file with its output, and where in it this start's begins."""
     try:
-        config.log_dir.mkdir(parents=True, exist_ok=True)
-        with (config.log_dir / OUTPUT).open("ab") as output:
+        with folders.appended(config.log_dir / OUTPUT) as output:
             begin = output.tell()
             child = subprocess.Popen(
                 _command(config.path),
@@ -182,6 +192,8 @@ def _spawn(config: FleetConfig) -> tuple[subprocess.Popen[bytes], Path, int]:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+    except folders.Unsafe as error:
+        raise unsafe(error) from error
     except OSError as error:
         raise Fault(f"the fleet cannot start: {error}", Exit.WRONG_USE) from error
     return child, config.log_dir / OUTPUT, begin
@@ -312,6 +324,8 @@ def stop_leftovers(config: FleetConfig, screen: Screen) -> bool:
             f"a supervisor (pid {error.pid}) has the state folder and does not listen yet, or no longer",
             next_step=f"wait a moment and try again; if it hangs: kill {error.pid}",
         ) from error
+    except folders.Unsafe as error:
+        raise unsafe(error) from error
     for name in stopped:
         screen.say(f"{clean(name)} stopped; its supervisor was gone")
     return bool(stopped)

@@ -258,7 +258,7 @@ def test_where_nobody_wants_a_gpu_nobody_looks(tmp_path: Path) -> None:
 
 def test_a_full_disk_costs_the_memory_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The fleet runs with what was decided."""
-    (tmp_path / "gpus.part").mkdir()
+    (tmp_path / "gpus.json.part").mkdir()
     made = assigner(tmp_path, *CARDS)
     made.start(fleet(ALPHA), {})
     assert (("GPU-0",), True) == (made.of("alpha"), "cannot be kept" in caplog.text)

@@ -902,10 +902,21 @@ def test_what_is_allowed_but_unwise(tmp_path: Path) -> None:
         assert "tr0ub4dor" not in "".join(map(str, warnings))
 
 
+@pytest.mark.parametrize("mode", [0o664, 0o602])
+def test_a_file_that_others_can_write_is_told(tmp_path: Path, mode: int) -> None:
+    """It names commands that fleet runs."""
+    path = tmp_path / "fleet.yaml"
+    path.write_text(f"{HEAD}- {{name: a, port: 1}}\n")
+    path.chmod(mode)
+    (warning,) = config.check(path, {}, lambda: "plant7")[1]
+    assert f"{path}: others can write this file, which names commands: chmod g-w,o-w fleet.yaml" == str(warning)
+
+
 def test_a_dataset_that_is_not_there_yet_is_told(tmp_path: Path) -> None:
     """It keeps nobody from starting: the file may come later."""
     path = tmp_path / "fleet.yaml"
     (tmp_path / "there.csv").write_text("a\n1\n")
+    path.touch(0o600)
     path.write_text(
         f"{HEAD}- {{name: a, port: 1, datasets: [{{name: x, path: there.csv}}, {{name: y, path: not.csv}}]}}\n"
     )
@@ -926,6 +937,7 @@ SHIPPED = {"fleet.yaml": (ROOT / "fleet.yaml").read_text(encoding="utf-8"), "sta
 def test_shipped_files_are_sound(tmp_path: Path, text: str) -> None:
     """They load with no environment at all, and there is nothing to warn of."""
     path = tmp_path / "fleet.yaml"
+    path.touch(0o600)
     path.write_text(text, encoding="utf-8")
     fleet, warnings = config.check(path, {})
     assert () == warnings

@@ -239,7 +239,7 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
     libc = ctypes.CDLL(None, use_errno=True)
     folder = tmp_path / "tiny"
     folder.mkdir()
-    if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, b"size=64k") != 0:
+    if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, b"size=64k,mode=0700") != 0:
         pytest.skip(f"a tmpfs cannot be mounted here: {os.strerror(ctypes.get_errno())}")
     yield folder
     libc.umount2(str(folder).encode(), 2)

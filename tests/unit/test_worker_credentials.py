@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from datasite_worker import folders
 from datasite_worker.__main__ import parser
 from datasite_worker.credentials import admin_login, identity, show
 from datasite_worker.process import ConfigurationFailure
@@ -79,7 +80,7 @@ def test_a_trouble_that_passes_advises_no_reset(
     def fail(_: Path) -> str:
         raise OSError(number, "as told")
 
-    monkeypatch.setattr(Path, "read_text", fail)
+    monkeypatch.setattr(folders, "read_text", fail)
     with pytest.raises(refused) as caught:
         identity(tmp_path)
     assert (number == errno.EACCES) is ("reset" in str(caught.value))

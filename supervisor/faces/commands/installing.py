@@ -254,10 +254,11 @@ def _write(target: Path, text: str, *, force: bool) -> bool:
 
 def _replace(target: Path, text: str) -> None:
     """At once: systemd never reads half a unit."""
-    part = target.with_name(f".{target.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.chmod(0o644)
-    part.replace(target)
+    from datasite_worker import folders
+
+    with folders.durable(target) as file:
+        file.write(text.encode())
+        os.fchmod(file.fileno(), 0o644)  # whatever the umask
 
 
 def _unwritable(target: Path, error: OSError | ValueError) -> Fault:
@@ -283,7 +284,11 @@ def _make_folders(plan: UnitPlan) -> None:
 def _hand_over(folder: Path, owner: str | None) -> None:
     if owner is not None and os.geteuid() == 0:
         account = pwd.getpwnam(owner)
-        os.chown(folder, account.pw_uid, account.pw_gid)
+        made = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # no link in its place
+        try:
+            os.fchown(made, account.pw_uid, account.pw_gid)
+        finally:
+            os.close(made)
 
 
 def _next_steps(plan: UnitPlan, target: Path, output: Path | None) -> str:
