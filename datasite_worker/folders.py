@@ -11,6 +11,7 @@ Standard library only. Changes the mode of nothing but a folder or a file that i
 from __future__ import annotations
 
 import contextlib
+import grp
 import io
 import logging
 import os
@@ -169,10 +170,22 @@ def _judge(fd: int, folder: Path, *, last: bool = False) -> None:
             f"run as {_user(state.st_uid)}, or chown {_user(os.geteuid())} {_quoted(folder)}",
         )
     mode = stat.S_IMODE(state.st_mode)
-    if mode & _FOR_OTHERS and not (mode & stat.S_ISVTX and not last):
+    others = mode & (stat.S_IWOTH if _is_private(state) else _FOR_OTHERS)
+    if others and not (mode & stat.S_ISVTX and not last):
         whom = "everybody" if mode & stat.S_IWOTH else "a group"
         way_out = "take a folder of your own" if mode & stat.S_ISVTX else f"chmod g-w,o-w {_quoted(folder)}"
         raise Unsafe(f"{whom} may write the folder {folder} (owner {_user(state.st_uid)}, mode {mode:04o})", way_out)
+
+
+def _is_private(state: os.stat_result) -> bool:
+    """Whether the group is the owner's own, as many distributions give each user one (then umask is 002): it bears the
+    owner's name, is the owner's first group, and has no other member."""
+    try:
+        owner, group = pwd.getpwuid(state.st_uid), grp.getgrgid(state.st_gid)
+    except KeyError:
+        return False
+    named_alike = owner.pw_gid == group.gr_gid and owner.pw_name == group.gr_name
+    return named_alike and set(group.gr_mem) <= {owner.pw_name}
 
 
 @contextmanager

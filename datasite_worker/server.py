@@ -99,7 +99,14 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
 
 
 def make_server(
-    name: str, who: Identity, state: Path, *, dev_mode: bool, auto_approval: bool, sessions: int, access: Access
+    name: str,
+    who: Identity,
+    state: Path,
+    *,
+    dev_mode: bool,
+    auto_approval: bool,
+    sessions: int,
+    access: Access = Access(),  # noqa: B008 - a frozen value
 ) -> SettledDatasite:
     """PySyft's server with its fixed identity. ``sessions``: how many workers it shows, as each runs one job."""
     os.environ["SYFT_TEMP_ROOT"] = str(state / "syft")

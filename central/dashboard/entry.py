@@ -58,7 +58,7 @@ def _guarded(order: DashboardOrder, tell: Tell) -> ExitCode:
 def _serve(order: DashboardOrder, tell: Tell) -> None:
     from central.dashboard import app, server
     from central.dashboard.liveness import Thresholds
-    from datasite_worker.process import bind
+    from datasite_worker.process import bind, probe_key
 
     listener = bind(order.hostname, order.port)
     thresholds = Thresholds(order.late_after, order.offline_after)
@@ -72,6 +72,7 @@ def _serve(order: DashboardOrder, tell: Tell) -> None:
         dashboard,
         listener,
         status=lambda: status_of(order, Phase.SERVING),
+        probe_key=probe_key(Path(order.state_dir)),
         on_serving=lambda: say(Phase.SERVING),
         on_stopping=lambda: say(Phase.STOPPING),
     )

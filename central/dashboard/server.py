@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hmac
 import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from types import FrameType
+from typing import Annotated
 
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Header, Response
 
 from datasite_worker.contract import STATUS_PATH, StatusDocument
 
@@ -30,14 +30,16 @@ def serve(
     listener: socket.socket,
     *,
     status: Callable[[], StatusDocument],
+    probe_key: str = "",
     on_serving: Callable[[], None],
     on_stopping: Callable[[], None],
 ) -> None:
-    """Answer on ``listener`` until told to stop. ``status`` is what ``GET /factory.status`` says.
+    """Answer on ``listener`` until told to stop. ``status`` is what ``GET /factory.status`` says to who has
+    ``probe_key``; strangers are told less.
 
     Only for a process's main thread: it takes SIGTERM and SIGINT for itself.
     """
-    _offer_status(app, status)
+    _offer_status(app, status, probe_key)
     config = uvicorn.Config(
         app,
         ws="none",
@@ -72,10 +74,12 @@ def _make_room() -> None:
     sys.setswitchinterval(0.001)
 
 
-def _offer_status(app: FastAPI, status: Callable[[], StatusDocument]) -> None:
+def _offer_status(app: FastAPI, status: Callable[[], StatusDocument], probe_key: str) -> None:
     @app.get(STATUS_PATH, include_in_schema=False)
-    async def factory_status() -> JSONResponse:
-        return JSONResponse(asdict(status()))
+    async def factory_status(x_fleet_probe: Annotated[str, Header()] = "") -> Response:
+        known = bool(probe_key) and hmac.compare_digest(x_fleet_probe.encode(), probe_key.encode())
+        told = status().to_json() if known else status().to_public_json()
+        return Response(told, media_type="application/json")
 
 
 class _Server(uvicorn.Server):

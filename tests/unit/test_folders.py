@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,8 +48,11 @@ def test_a_missing_folder_is_named_in_full(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("bits", "whom"), [(0o775, "a group"), (0o777, "everybody"), (0o757, "everybody")])
-def test_a_folder_that_others_may_write_is_refused_wherever_it_is(tmp_path: Path, bits: int, whom: str) -> None:
+def test_a_folder_that_others_may_write_is_refused_wherever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, whom: str
+) -> None:
     """On the way as at its end; it says who, which, and the command that mends it."""
+    monkeypatch.setattr(folders, "_is_private", lambda _state: False)
     shared = tmp_path / "shared"
     (shared / "own").mkdir(parents=True)
     shared.chmod(bits)
@@ -56,6 +61,28 @@ def test_a_folder_that_others_may_write_is_refused_wherever_it_is(tmp_path: Path
             folders.check(path, make=True)
         assert f"chmod g-w,o-w {shared}" == caught.value.next_step
     assert bits == mode(shared)
+
+
+def test_a_group_of_ones_own_is_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many distributions give each user a group, and umask 002. With another member it is one like any other."""
+    me = pwd.getpwuid(os.geteuid())
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own").chmod(0o775)
+    for name, first, members, accepted in (
+        (me.pw_name, me.pw_gid, [], True),
+        (me.pw_name, me.pw_gid, [me.pw_name], True),
+        (me.pw_name, me.pw_gid, ["somebody"], False),
+        ("staff", me.pw_gid, [], False),
+        (me.pw_name, me.pw_gid + 1, [], False),
+    ):
+        group = SimpleNamespace(gr_name=name, gr_gid=first, gr_mem=members)
+        monkeypatch.setattr(folders.grp, "getgrgid", lambda _gid, group=group: group)
+        try:
+            folders.check(tmp_path / "own")
+            refused = False
+        except Unsafe:
+            refused = True
+        assert accepted is not refused, (name, first, members)
 
 
 def test_a_sticky_folder_will_do_on_the_way_and_not_at_the_end(tmp_path: Path) -> None:

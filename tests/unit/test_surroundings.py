@@ -62,6 +62,7 @@ print("core", open("/proc/self/coredump_filter").read(), open("/proc/self/limits
 """
 
 
+@pytest.mark.process
 def test_what_was_wiped_is_nowhere_to_be_read() -> None:
     """Not by the process, its children or the kernel; and what was kept is still there for the C library."""
     environ = {"PATH": os.environ["PATH"], "KEPT": "kept-value", "SECRET": "wiped-value", "PYTHONPATH": str(ROOT)}
