@@ -20,11 +20,9 @@ def main() -> None:
     from datasite_worker.entry import leave, run_guarded
 
     try:
-        wanted = vars(asked)
-        access = Access(wanted.pop("allow_guests"), wanted.pop("allow_registration"))
         datasite = FactoryDatasite(
-            **wanted,
-            access=access,
+            **vars(asked),
+            access=_access(),
             admin_email=os.environ.get("FLEET_ADMIN_EMAIL", "admin@pdm-factory.com"),
             admin_password=os.environ.pop("FLEET_ADMIN_PASSWORD", None) or None,
             pid=os.getpid(),
@@ -63,11 +61,15 @@ def parser() -> argparse.ArgumentParser:
         ("dev_mode", "PySyft's developer mode"),
         ("reset", "remove all state first"),
         ("verbose", "log to the console"),
-        ("allow_guests", "callers without an account may read names, descriptions and mocks"),
-        ("allow_registration", "anybody may make an account by himself"),
     ):
         made.add_argument(f"--{flag}", type=_truth, nargs="?", const=True, default=False, help=what)
     return made
+
+
+def _access() -> Access:
+    """From the environment, as the flags are the specification's. Nothing is open that is not said to be."""
+    opened = [os.environ.get(name, "") == "true" for name in ("FLEET_ALLOW_GUESTS", "FLEET_ALLOW_REGISTRATION")]
+    return Access(*opened)
 
 
 def _name(word: str) -> str:

@@ -46,10 +46,11 @@ def _flat(allocate: Any) -> Any:
     """The sender chooses the ending of the file in which his upload is kept: it must not lead elsewhere."""
 
     @functools.wraps(allocate)
-    def allocated(service: Any, context: Any, obj: Any) -> Any:
+    def allocated(service: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
+        obj = args[0] if args else kwargs["obj"]
         if any("/" in ending or "\0" in ending or len(ending) > _LONGEST_ENDING for ending in obj.extensions):
             raise SyftException(public_message=f"Not the ending of a file: {obj.extensions}")
-        return allocate(service, context, obj=obj)
+        return allocate(service, context, *args, **kwargs)
 
     return allocated
 

@@ -48,8 +48,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
 @pytest.fixture(scope="module")
 def opened_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
     """A datasite whose owner lets guests in, and lets anybody register."""
-    with alone(tmp_path_factory.mktemp("opened")) as made:
-        made.start("--dashboard_url", "", "--allow_guests", "--allow_registration")
+    with alone(tmp_path_factory.mktemp("opened")) as made, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FLEET_ALLOW_GUESTS", "true")
+        patched.setenv("FLEET_ALLOW_REGISTRATION", "true")
+        made.start("--dashboard_url", "")
         yield made
 
 

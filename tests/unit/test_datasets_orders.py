@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_who_may_run_methods_on_data(role: ServiceRole) -> None:
     trusted = role in (ServiceRole.ADMIN, ServiceRole.DATA_OWNER)
     assert (set() if trusted else set(ActionType) - free) == set(refused)
     assert len(ActionType) == len(refused) + len(ran)
+
+
+@pytest.mark.parametrize(("endings", "taken"), [([".csv"], True), ([], True), (["/../x"], False), (["." * 99], False)])
+def test_an_upload_does_not_choose_its_folder(endings: list[str], taken: bool) -> None:
+    """Its sender names the ending of its file, and nothing else; what else PySyft hands over passes."""
+    seen: list[Any] = []
+    allocate = doors._flat(lambda _service, _context, *args, **kwargs: seen.append((args, kwargs)))
+    asked = SimpleNamespace(extensions=endings)
+    for args, kwargs in (((asked,), {}), ((), {"obj": asked, "communication_protocol": 5})):
+        with contextlib.suppress(SyftException):
+            allocate(None, None, *args, **kwargs)
+    assert ([((asked,), {}), ((), {"obj": asked, "communication_protocol": 5})] if taken else []) == seen
 
 
 def test_the_door_is_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
