@@ -7,7 +7,6 @@ before the signed bytes are decoded, too.
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +84,7 @@ def claimed_key(head: bytes, size: int) -> SyftVerifyKey:
 
     Raises Undecodable when it does not stand there.
     """
-    with mmap.mmap(-1, max(size, len(head))) as whole:  # pages that nobody touches take no memory
-        whole.write(head)
-        return _under(_KEY, frames.read_field(whole, size, (_NAME, _VERSION), _PARTS[0])[:HEAD])
+    return _under(_KEY, frames.read_field(head, size, (_NAME, _VERSION), _PARTS[0]))
 
 
 def _checked(found: frames.Object) -> dict[str, bytes]:

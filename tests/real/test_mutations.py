@@ -1,11 +1,7 @@
-"""Real messages, each damaged a little, sent to a real datasite: by nobody, and signed anew by a data scientist.
-
-``FLEET_MUTATIONS`` says how many; docs/testing.md says when so many ran last.
-"""
+"""Real messages, each damaged a little, sent to a real datasite: by nobody, and signed anew by a data scientist."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +22,6 @@ from tests.real.attacks import Caller
 from tests.real.harness import Alone, alone, eventually
 from tests.real.test_open_doors import EMAIL, PASSWORD, admin, scientist_of
 
-HOW_MANY = int(os.environ.get("FLEET_MUTATIONS", "1200"))
 GROWTH = 48 * 1024 * 1024
 """Bytes that a datasite may have grown by: what it keeps of its first calls, and of the log of what it refused."""
 
@@ -115,13 +110,14 @@ def files(site: Alone) -> set[Path]:
     return {path for path in kept if ".db" not in path.name and "blob" not in str(path) and path.suffix != ".log"}
 
 
-def test_damaged_messages_leave_nothing(site: Alone, messages: list[bytes]) -> None:
+@pytest.mark.parametrize("how_many", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_damaged_messages_leave_nothing(site: Alone, messages: list[bytes], how_many: int) -> None:
     """No file, no process, no open file or connection, no growth; every one is answered; the datasite goes on."""
     scientist = scientist_of(site.port)
     caller = Caller(site.port)
     process = psutil.Process(site.process.pid if site.process else 0)
     stream = mutations(messages, scientist.credentials, random.Random(11))
-    chosen = [next(stream) for _ in range(HOW_MANY)]
+    chosen = [next(stream) for _ in range(how_many)]
     answers: set[int] = set()
     with ThreadPoolExecutor(4) as threads:
         answers |= set(threads.map(lambda one: caller.ask("POST", "/api/v2/api_call", one)[0], chosen[:200]))

@@ -294,6 +294,7 @@ def test_the_status_tells_strangers_no_process_error_or_name(site: Alone) -> Non
 # --- logins ---
 
 
+@pytest.mark.alone
 def test_a_login_says_the_same_whether_there_is_an_account_or_not(site: Alone) -> None:
     """The same words, and as good as the same time: medians of nine, in turn."""
     caller = Caller(site.port)
@@ -316,6 +317,7 @@ def test_a_login_that_is_none_is_refused(site: Alone, body: str) -> None:
     assert 400 == Caller(site.port).ask("POST", "/api/v2/login", body)[0]
 
 
+@pytest.mark.alone
 def test_wrong_logins_hold_up_nobody_else(site: Alone) -> None:
     """While sixty wrong passwords are checked, others are answered at once."""
     client = scientist_of(site.port)
@@ -335,6 +337,7 @@ def test_wrong_logins_hold_up_nobody_else(site: Alone) -> None:
 # --- bounds ---
 
 
+@pytest.mark.alone
 def test_a_strangers_large_body_is_refused_before_it_is_read(site: Alone) -> None:
     """400 MB take no memory: neither with a key that nobody knows, nor with the datasite's own, nor without an end."""
     process = psutil.Process(site.process.pid if site.process else 0)

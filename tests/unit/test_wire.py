@@ -28,6 +28,8 @@ from syft.types.syft_object_registry import SyftObjectRegistry
 from datasite_worker.pysyft import catalogue, decoding, envelope, values
 from datasite_worker.pysyft.decoding import DEEPEST, Undecodable
 
+pytestmark = pytest.mark.process
+
 decoding.install()
 
 REGISTRY = SyftObjectRegistry.__object_serialization_registry__
