@@ -6,8 +6,9 @@ Knows nothing of PySyft, and does not look at what a request means; ``pysyft.rou
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,12 @@ MOST = 512
 """Connections at the same time."""
 OWN = 32
 """More of them for this host itself, so that a flood from elsewhere does not keep the supervisor's probes out."""
-ANONYMOUS = 64
-"""Connections of one address that no user is known to be behind."""
+ANONYMOUS, TRUSTED = 64, 256
+"""Connections of one address that no user is known to be behind yet: of any address, and of one that a user has come
+from, whose next calls and uploads are known to be his only when they are whole."""
+HEAD = 64 * 1024
+"""Bytes of a request beside its body: its line, its headers, and what frames the body."""
+_MOST_ADDRESSES = 1000
 HEADERS = 10.0
 """Seconds for a request's line and headers, from the connection on or from its first byte."""
 SILENCE = 15.0
@@ -42,42 +47,58 @@ _FULL = (
 
 
 class Connections:
-    """The connections there are, by the address they come from. Used from one event loop; ``vouch`` from any thread."""
+    """The connections there are, by the address they come from. May be used from any thread."""
 
     def __init__(self, most: int = MOST, anonymous: int = ANONYMOUS) -> None:
         self._most, self._anonymous = most, anonymous
+        self._lock = threading.Lock()
+        self._trusted: OrderedDict[str, None] = OrderedDict()
         self._open: dict[Address, Any] = {}
         self._known: set[Address] = set()
         self._strangers: Counter[str] = Counter()
 
     def admit(self, client: Address, transport: Any) -> bool:
         """Whether there is room for one more from there; it counts from now on."""
-        own = client[0].startswith(_LOOPBACK)
-        if len(self._open) >= self._most + OWN * own or self._strangers[client[0]] >= self._anonymous + OWN * own:
-            return False
-        self._open[client] = transport
-        self._strangers[client[0]] += 1
-        return True
+        host = client[0]
+        more = OWN if host.startswith(_LOOPBACK) else 0
+        with self._lock:
+            may = TRUSTED if host in self._trusted else self._anonymous
+            if len(self._open) >= self._most + more or self._strangers[host] >= may + more:
+                return False
+            self._open[client] = transport
+            self._strangers[host] += 1
+            return True
 
     def vouch(self, client: Address | None) -> None:
         """A user is behind that connection."""
-        if client in self._open and client not in self._known:
-            self._known.add(client)
-            self._fewer(client[0])
+        with self._lock:
+            if client is None or client not in self._open:
+                return
+            self._trust(client[0])
+            if client not in self._known:
+                self._known.add(client)
+                self._fewer(client[0])
+
+    def _trust(self, host: str) -> None:
+        self._trusted[host] = None
+        self._trusted.move_to_end(host)
+        if len(self._trusted) > _MOST_ADDRESSES:
+            self._trusted.popitem(last=False)
 
     def left(self, client: Address) -> None:
-        if client not in self._open:
-            return
-        del self._open[client]
-        if client in self._known:
-            self._known.discard(client)
-        else:
-            self._fewer(client[0])
+        with self._lock:
+            if client not in self._open:
+                return
+            del self._open[client]
+            if client in self._known:
+                self._known.discard(client)
+            else:
+                self._fewer(client[0])
 
     def cut(self, client: Address | None) -> None:
         """End it now, whatever has not been sent."""
-        if client in self._open:
-            self._open[client].abort()
+        if client is not None and (transport := self._open.get(client)) is not None:
+            transport.abort()
 
     def _fewer(self, host: str) -> None:
         self._strangers[host] -= 1
@@ -91,6 +112,7 @@ class Bounded(HttpToolsProtocol):
     admitted: Connections
     patience: float = HEADERS
     _due: asyncio.TimerHandle | None = None
+    _head = 0  # bytes of the request at hand, its body not counted
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -101,8 +123,11 @@ class Bounded(HttpToolsProtocol):
         self._due = self.loop.call_later(self.patience, transport.abort)
 
     def data_received(self, data: bytes) -> None:
+        self._head += len(data)
         super().data_received(data)
-        if self._is_answering():
+        if self._head > HEAD:
+            self.transport.abort()
+        elif self._is_answering():
             self._in_time()
         elif self._due is None and not self.transport.is_closing():
             self._due = self.loop.call_later(self.patience, self.transport.abort)
@@ -110,6 +135,14 @@ class Bounded(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         cycle: Any = self.cycle  # None before the first request
         return cycle is not None and not cycle.response_complete
+
+    def on_body(self, body: bytes) -> None:
+        self._head -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head = 0
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self._in_time()

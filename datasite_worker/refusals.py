@@ -47,15 +47,16 @@ class Refusals:
     _told: Told = Told()
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def login(self, email: str, address: str, now: float) -> None:
+    def login(self, email: str, address: str, now: float) -> bool:
         """Somebody at ``address`` could not log in as ``email``."""
-        self._note(self._logins, "login failed", f"for {shown(email)} from {address}", now)
+        return self._note(self._logins, "login failed", f"for {shown(email)} from {shown(address)}", now)
 
-    def call(self, why: str, address: str, now: float) -> None:
+    def call(self, why: str, address: str, now: float) -> bool:
         """A call from ``address`` was refused."""
-        self._note(self._calls, "refused a call", f"from {address}: {shown(why)}", now)
+        return self._note(self._calls, "refused a call", f"from {shown(address)}: {shown(why)}", now)
 
-    def _note(self, kind: _Kind, what: str, words: str, now: float) -> None:
+    def _note(self, kind: _Kind, what: str, words: str, now: float) -> bool:
+        """Whether it was written: what else there is to say of it may be, then."""
         with self._lock:
             kind.count += 1
             kind.last = words
@@ -67,6 +68,7 @@ class Refusals:
             kind.unwritten += kind.lines > MOST_LINES
             if kind.lines <= MOST_LINES:
                 logger.warning("%s %s", what, words)
+            return kind.lines <= MOST_LINES
 
     def told(self, now: float) -> Told:
         """What the supervisor is to know now: what it knew before, unless that is ``PERIOD`` old and something came."""

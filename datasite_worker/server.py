@@ -25,6 +25,7 @@ from syft.server.server import CODE_RELOADER, AuthServerContextRegistry, create_
 from syft.service.api.api_service import APIService
 from syft.service.context import AuthedServiceContext
 from syft.service.queue.queue import QueueManager
+from syft.service.user.user import User, UserV1
 from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 from syft.types.result import as_result
@@ -44,6 +45,7 @@ from datasite_worker.refusals import Refusals
 _STOP_PATIENCE = 1
 _START_PATIENCE = 10.0
 _ENDPOINT = "factory.status"
+NO_KEYS = "This datasite hands out no account with its keys."
 
 
 class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
@@ -76,7 +78,13 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
                 raise SyftException(public_message="Your message signature is invalid")
             if why := self._refusal(api_call):
                 raise SyftException(public_message=why)
-        return super().handle_api_call_with_unsigned_result(api_call, job_id, check_call_location)
+        result = super().handle_api_call_with_unsigned_result(api_call, job_id, check_call_location)
+        if _holds_keys(getattr(result, "value", result)) and not self._is_admin(api_call):
+            raise SyftException(public_message=NO_KEYS)
+        return result
+
+    def _is_admin(self, api_call: Any) -> bool:
+        return self.get_role_for_credentials(credentials=api_call.credentials) is ServiceRole.ADMIN
 
     def _refusal(self, api_call: Any) -> str:
         call, role = api_call.message, self.get_role_for_credentials(credentials=api_call.credentials)
@@ -96,6 +104,12 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
         )
         AuthServerContextRegistry.set_server_context(self.id, context, who)
         return super().add_api_call_to_queue(api_call, parent_job_id)
+
+
+def _holds_keys(value: Any) -> bool:
+    """Whether accounts would leave with their signing keys: some of PySyft's methods hand out any row by its id."""
+    several = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+    return any(isinstance(one, User | UserV1) for one in several)
 
 
 def make_server(
@@ -194,6 +208,7 @@ class Serving:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # an address that the sender chose would be the one that is counted and told
             lifespan="off",
             timeout_graceful_shutdown=_STOP_PATIENCE,
         )
@@ -268,6 +283,8 @@ _call_in_job = inspect.unwrap(APIService._call_in_jobs)
 def _call(service: APIService, context: Any, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
     if path == _ENDPOINT and context.server.id in _said:
         return _said[context.server.id]()
+    if context.role is ServiceRole.GUEST:
+        raise SyftException(public_message=f"Without an account you may not call {path}.")
     return _call_in_job(service, context, method, path, *args, **kwargs)
 
 

@@ -38,12 +38,12 @@ from syft.types.datetime import DateTime
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
-from datasite_worker import chance, folders, gpu, threads
+from datasite_worker import chance, doors, folders, gpu, threads
 from datasite_worker.containment import contained
 from datasite_worker.credentials import identity
 from datasite_worker.jobs import stores
 from datasite_worker.process import LOG_FORMAT
-from datasite_worker.pysyft import decoding, gate
+from datasite_worker.pysyft import gate
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def prepare(errand: dict[str, Any]) -> Server:
     """What all jobs of a datasite have in common: PySyft's server, made once in the zygote. Holds no connection: SQLite
     does not survive a fork with an open one. Where it fails it is called again."""
     told = Errand(**errand)
-    decoding.install()
+    doors.close()
     _append_to(told.log)
     with contextlib.suppress(ImportError):  # an optimizer would say so
         import_module("torch._dynamo")  # as the first optimizer would, in every job; a fleet's line was born with it

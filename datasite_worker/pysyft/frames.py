@@ -48,7 +48,7 @@ def read_object(blob: bytes) -> Object:
     name, version = message.text(root, 3), message.number(root)
     if message.leads(root, 2):  # PySyft writes the one or the other: a value's own bytes, or fields
         return Object(name, version, message.joined(root, 2), [])
-    names = [blob.decode() for blob in message.texts(root, 0)]
+    names = message.texts(root, 0)
     data = message.nested(root, 1)
     if len(names) != len(data):
         raise _damaged()
@@ -78,7 +78,7 @@ def read_field(head: bytes, size: int, kind: tuple[str, int], field: str) -> byt
     root = message.root()
     if (message.text(root, 3), message.number(root)) != kind:
         raise Undecodable("the body is no signed call")
-    names = [blob.decode() for blob in message.texts(root, 0)]
+    names = message.texts(root, 0)
     if field not in names:
         raise Undecodable("the body does not say who sent it")
     return message.nested(root, 1, names.index(field))[0]
@@ -95,8 +95,8 @@ class _Message:
 
     def __init__(self, blob: bytes, size: int) -> None:
         self._blob = blob
-        self._left = size  # bytes that may still be read
-        self._pointers = size // _WORD  # elements of lists that may still be followed: each has a word of its own
+        self._left = len(blob)  # bytes that may still be read
+        self._pointers = len(blob) // _WORD  # elements of lists that may still be followed: each has a word of its own
         if len(blob) < _WORD:
             raise _damaged()
         segments = _SHORT(blob)[0] + 1
@@ -178,9 +178,9 @@ class _Message:
 
     def text(self, place: _Place, number: int) -> str:
         found = self._field(place, number)
-        return _as_text(self._piece(found)).decode() if found is not None else ""
+        return _as_text(self._piece(found)) if found is not None else ""
 
-    def texts(self, place: _Place, number: int) -> list[bytes]:
+    def texts(self, place: _Place, number: int) -> list[str]:
         return [_as_text(piece) for piece in self.pieces(place, number)]
 
     def pieces(self, place: _Place, number: int) -> list[bytes]:
@@ -221,11 +221,14 @@ class _Message:
         return self._blob[place.at : end]
 
 
-def _as_text(piece: bytes) -> bytes:
+def _as_text(piece: bytes) -> str:
     """Without the zero at its end."""
     if piece and piece[-1]:
         raise _damaged()
-    return piece[:-1]
+    try:
+        return piece[:-1].decode()
+    except UnicodeDecodeError:
+        raise _damaged() from None
 
 
 def _whole(pieces: list[bytes]) -> bytes:

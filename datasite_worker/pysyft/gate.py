@@ -11,11 +11,11 @@ from typing import Any
 
 from datasite_worker.contract import Access
 
-GUEST = "GUEST"
+GUEST, ADMIN = "GUEST", "ADMIN"
 GUEST_METHODS = frozenset(
     {
         "action.get_mock",
-        "api.call_in_jobs",  # of which ``routes`` leaves the public ``factory.status``
+        "api.call_in_jobs",  # of which ``server`` leaves them ``factory.status``
         "blob_storage.read",
         "dataset.get_all",
         "dataset.search",
@@ -23,9 +23,11 @@ GUEST_METHODS = frozenset(
     }
 )
 """What somebody without an account may call where guests are let in: names, descriptions and mocks."""
-QUEUED = frozenset({"api.call", "api.call_private", "api.call_public", "code.call"})
-"""What a call may have queued: approved code, and endpoints that the owner has made. PySyft would queue any method, and
-run it for anybody."""
+QUEUED = frozenset({"code.call"})
+"""What a call may have queued. PySyft would queue any method, and run it for anybody. The owner's endpoints become jobs
+by a blocking call of ``api.call_in_jobs``."""
+OWNERS_ALONE = frozenset({"migration._get_object"})
+"""What PySyft's table gives to data scientists, and hands out any row of the database, accounts with their keys too."""
 PEERS = "network."
 """Methods between servers. A datasite has no peers; ``network.ping`` signs a caller's bytes with the datasite's key."""
 _ALWAYS = frozenset({"metadata", "queue"})
@@ -44,21 +46,27 @@ def refusal(
 
     ``roles``: by method, the names of the roles that PySyft's table lets call it.
     """
-    if path.startswith(PEERS):
-        return f"This datasite has no peers: {path} is closed."
-    if role == GUEST and not access.guests:
-        return "This datasite answers users only. Log in with an account of its owner's."
-    if path in _ALWAYS:
-        return "" if role != GUEST else f"Without an account you may not call {path}."
+    why = _closed(path, role, access)
+    if why or path in _ALWAYS:
+        return why
     if path not in roles:
         return f"API call not in registered services: {path}"
-    if role not in roles[path]:
+    if role not in roles[path] or (path in OWNERS_ALONE and role != ADMIN):
         return f"As a `{role}`, you have no access to: {path}"
-    if role == GUEST and path not in GUEST_METHODS:
-        return f"Without an account you may not call {path}."
     if not blocking and path not in QUEUED:
         return f"{path} cannot be queued: call it with blocking=True."
     return ""
+
+
+def _closed(path: str, role: str, access: Access) -> str:
+    """Why nobody may call that, or nobody without an account."""
+    if path.startswith(PEERS):
+        return f"This datasite has no peers: {path} is closed."
+    if role != GUEST:
+        return ""
+    if not access.guests:
+        return "This datasite answers users only. Log in with an account of its owner's."
+    return "" if path in GUEST_METHODS else f"Without an account you may not call {path}."
 
 
 def job_refusal(kind: str, method: str, role: str, roles: Mapping[str, Collection[str]]) -> str:

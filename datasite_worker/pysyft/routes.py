@@ -17,6 +17,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -78,8 +79,9 @@ class Desk:
     def role(self, key: SyftVerifyKey | SyftSigningKey) -> ServiceRole:
         return self.server.get_role_for_credentials(credentials=key)
 
-    def refuse(self, request: Request, why: str) -> None:
-        self.refusals.call(why, _address(request), time.monotonic())
+    def refuse(self, request: Request, why: str) -> bool:
+        """Count and tell it; whether there is room in the log for more of it."""
+        return self.refusals.call(why, _address(request), time.monotonic())
 
 
 def make_app(desk: Desk) -> Starlette:
@@ -110,8 +112,8 @@ def _route(desk: Desk, handler: Callable[[Desk, Request], Any]) -> Callable[[Req
             desk.refuse(request, f"{request.url.path}: {why}")
             return PlainTextResponse(f"not accepted: {why}", status_code=400)
         except Exception:
-            desk.refuse(request, f"{request.url.path} failed; the datasite's log says why")
-            logger.exception("%s %s failed", request.method, request.url.path)
+            if desk.refuse(request, f"{request.url.path} failed; the datasite's log says why"):
+                logger.exception("%s %s failed", request.method, request.url.path)
             return PlainTextResponse("the datasite failed; its log says why", status_code=500)
         return response
 
@@ -160,8 +162,10 @@ def _credentials(body: bytes) -> tuple[str, str]:
         email, password = told["email"], told["password"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Undecodable("a login is a JSON object with email and password") from error
-    if not isinstance(email, str) or not isinstance(password, str) or len(email) > _LONGEST_WORD:
+    if not isinstance(email, str) or not isinstance(password, str):
         raise Undecodable("a login is a JSON object with email and password, both texts")
+    if len(email) > _LONGEST_WORD or not email.isprintable():
+        raise Undecodable("an e-mail is at most 1,024 printable characters")
     return email, password
 
 
@@ -208,9 +212,9 @@ async def _methods(desk: Desk, request: Request) -> Response:
         _key(request.query_params.get("verify_key", "")),
         request.query_params.get("communication_protocol", ""),
     )
-    if not version.isdigit() and version != "dev":
+    if version != "dev" and not re.fullmatch(r"[0-9]{1,4}", version):
         raise Undecodable("communication_protocol is the number of PySyft's protocol")
-    return await run_in_threadpool(_listed, desk, request, key, int(version) if version.isdigit() else version)
+    return await run_in_threadpool(_listed, desk, request, key, version if version == "dev" else int(version))
 
 
 def _listed(desk: Desk, request: Request, key: SyftVerifyKey, version: int | str) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 from collections import OrderedDict
 
 COOKIE = "fleet_session"
@@ -22,6 +23,7 @@ class Sessions:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = hashlib.blake2b(secret, person=b"fleet session").digest()
+        self._lock = threading.Lock()
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def cookie(self, key: str, now: float) -> str:
@@ -31,10 +33,11 @@ class Sessions:
 
     def saw(self, key: str, address: str) -> None:
         """A call that ``key`` signed came from ``address``."""
-        self._seen[key, address] = None
-        self._seen.move_to_end((key, address))
-        while len(self._seen) > _MOST:
-            self._seen.popitem(last=False)
+        with self._lock:
+            self._seen[key, address] = None
+            self._seen.move_to_end((key, address))
+            while len(self._seen) > _MOST:
+                self._seen.popitem(last=False)
 
     def is_proven(self, key: str, address: str, cookie: str, now: float) -> bool:
         """Whether who asks from ``address`` with that ``cookie`` has ``key``."""

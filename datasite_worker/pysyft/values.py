@@ -226,13 +226,18 @@ def table(blob: bytes, _read: Reader) -> pd.DataFrame:
     """A Parquet file. Texts are read as numbers into a dictionary, so that a page that repeats one a million times does
     not make a million of it before its size is looked at."""
     file = pq.ParquetFile(pa.BufferReader(blob))
-    told = file.metadata
-    if told.num_rows * max(1, told.num_columns) * 8 > LARGEST:
-        raise Undecodable("a table is too large")
+    told, values = file.metadata, 0
     for group in range(told.num_row_groups):
-        for column in range(told.num_columns):
-            if told.row_group(group).column(column).compression not in _CODECS:
+        for number in range(told.num_columns):
+            column = told.row_group(group).column(number)
+            if column.compression not in _CODECS:
                 raise Undecodable("a table is compressed in a way that PySyft does not write")
+            nested = told.schema.column(number).max_repetition_level > 0
+            if nested and column.num_values * 8 > max(_SMALL, _GROWTH * len(blob)):
+                raise Undecodable("a table's lists would grow too large")
+            values += column.num_values
+    if max(values, told.num_rows * max(1, told.num_columns)) * 8 > LARGEST:
+        raise Undecodable("a table is too large")
     names = [field.name for field in file.schema_arrow if _is_text(field.type)]
     found = pq.read_table(pa.BufferReader(blob), read_dictionary=names) if names else file.read()
     return _plain(found, set(names)).to_pandas()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +167,13 @@ HARMFUL = {"worker_pool.purge_workers", "notifications.deactivate", "user.delete
 def test_every_method_answers_by_the_table_of_roles(site: Alone, who: str, blocking: bool) -> None:
     """Over every registered method of PySyft's: a guest is refused all, a data scientist what the table does not give
     him, and everything but code and endpoints where it is to be queued."""
-    from datasite_worker.pysyft.gate import QUEUED, pysyft_roles
+    from datasite_worker.pysyft.gate import OWNERS_ALONE, QUEUED, pysyft_roles
 
     caller = Caller(site.port) if who == "guest" else Caller(site.port, scientist_of(site.port).credentials)
     wrong = []
     for path, roles in pysyft_roles().items():
         may = who == "scientist" and "DATA_SCIENTIST" in roles and not path.startswith("network.")
-        may = may and (blocking or path in QUEUED)
+        may = may and (blocking or path in QUEUED) and path not in OWNERS_ALONE
         if not (may and path in HARMFUL) and may is refused(caller.call(path, blocking=blocking)):
             wrong.append(path)
     assert [] == wrong
@@ -337,6 +338,60 @@ def test_wrong_logins_hold_up_nobody_else(site: Alone) -> None:
 # --- bounds ---
 
 
+def test_no_key_of_an_account_is_handed_out(site: Alone) -> None:
+    """Neither by the row's id, nor by a link to it; PySyft would give data scientists the whole of it."""
+    from syft.service.user.user import User
+    from syft.service.user.user_service import UserService
+    from syft.store.linked_obj import LinkedObject
+
+    owner = admin(site)
+    uid = next(user.id for user in owner.users.get_all() if user.email == EMAIL)
+    caller = Caller(site.port, scientist_of(site.port).credentials)
+    link = LinkedObject(
+        server_uid=UID.from_string(caller.metadata["id"]), service_type=UserService, object_type=User, object_uid=uid
+    )
+    asked = (
+        ("migration._get_object", {"uid": uid, "object_type": User}),
+        ("notifications.resolve_object", {"linked_obj": link}),
+    )
+    answers = [caller.call(path, **words) for path, words in asked]
+    assert [True, True] == [isinstance(one, SyftError) for one in answers]
+    whole = Caller(site.port, owner.credentials).call("migration._get_object", uid=uid, object_type=User)
+    assert EMAIL == whole.value.email  # for who may migrate them
+
+
+def test_an_address_is_the_connections_own(site: Alone) -> None:
+    """Whatever the sender writes into a header: it is what the log tells, and what is counted."""
+    caller = Caller(site.port)
+    caller.ask("POST", "/api/v2/login", '{"email": "via@y.example", "password": "x"}', **{"X-Forwarded-For": "6.6.6.6"})
+    eventually(lambda: "via@y.example from 127.0.0.1" in site.log() or "more like" in site.log())
+    assert "6.6.6.6" not in site.log()
+
+
+@pytest.mark.parametrize("what", ["value", "names", "path", "trailers"])
+def test_a_request_has_no_endless_head(site: Alone, what: str) -> None:
+    """Neither in one long piece nor in many short ones: it is cut off, and takes no memory."""
+    process = psutil.Process(site.process.pid if site.process else 0)
+    before = process.memory_info().rss
+    start, piece = {
+        "value": (b"GET /factory.status HTTP/1.1\r\nHost: x\r\nX: ", b"v" * 65536),
+        "names": (b"GET /factory.status HTTP/1.1\r\nHost: x\r\n", b"a: b\r\n" * 10_000),
+        "path": (b"GET /", b"p" * 65536),
+        "trailers": (
+            b"POST /api/v2/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n",
+            b"a: b\r\n" * 10_000,
+        ),
+    }[what]
+    sent = 0
+    with socket.create_connection(("127.0.0.1", site.port), timeout=30) as line, suppress(OSError):
+        line.sendall(start)
+        while sent < 50_000_000:
+            line.sendall(piece)
+            sent += len(piece)
+    assert sent < 50_000_000
+    assert process.memory_info().rss - before < 30e6
+
+
 @pytest.mark.alone
 def test_a_strangers_large_body_is_refused_before_it_is_read(site: Alone) -> None:
     """400 MB take no memory: neither with a key that nobody knows, nor with the datasite's own, nor without an end."""
@@ -396,10 +451,10 @@ def cut_off(line: socket.socket) -> bytes:
 
 def test_one_address_has_no_more_than_its_connections(site: Alone) -> None:
     """The next one is told to come later; who has logged in is not counted with strangers, and probes get through."""
-    from datasite_worker.bounds import ANONYMOUS, OWN
+    from datasite_worker.bounds import OWN, TRUSTED
 
     client = scientist_of(site.port)
-    most = ANONYMOUS + OWN
+    most = TRUSTED + OWN
     held = [socket.create_connection(("127.0.0.1", site.port), timeout=30) for _ in range(most)]
     for one in held:
         one.sendall(b"GET /factory.status HTTP/1.1\r\nHost: x\r\n\r\n")

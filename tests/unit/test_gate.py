@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from datasite_worker.bounds import ANONYMOUS, MOST, OWN, Bounds, Connections, TooLarge
+from datasite_worker.bounds import ANONYMOUS, MOST, OWN, TRUSTED, Bounds, Connections, TooLarge
 from datasite_worker.contract import Access, StatusDocument, parse_status
 from datasite_worker.pysyft.gate import GUEST_METHODS, QUEUED, job_refusal, refusal
 from datasite_worker.pysyft.sessions import LIFETIME, Sessions
@@ -23,6 +23,7 @@ ROLES = {
     "project.get_all": EVERYBODY,
     "user.create": {"DATA_OWNER", "ADMIN"},
     "network.ping": EVERYBODY,
+    "migration._get_object": EVERYBODY,
 }
 CLOSED, OPEN = Access(), Access(guests=True)
 
@@ -36,6 +37,8 @@ CASES = [
     ("network.ping", "ADMIN", CLOSED, True, "has no peers"),
     ("network.anything", "ADMIN", OPEN, True, "has no peers"),
     ("nothing.known", "ADMIN", CLOSED, True, "not in registered services"),
+    ("migration._get_object", "DATA_OWNER", CLOSED, True, "you have no access to"),
+    ("migration._get_object", "ADMIN", CLOSED, True, ""),
     ("metadata", "DATA_SCIENTIST", CLOSED, True, ""),
     ("queue", "GUEST", OPEN, True, "Without an account"),
     ("dataset.get_all", "GUEST", CLOSED, True, "answers users only"),
@@ -57,7 +60,7 @@ def test_a_call_is_answered_by_the_table(path: str, role: str, access: Access, b
 def test_what_may_be_queued_is_what_may_run() -> None:
     """Approved code, and the owner's endpoints."""
     roles = {"code.call": EVERYBODY, "api.call": EVERYBODY}
-    assert {"code.call", "api.call", "api.call_private", "api.call_public"} == set(QUEUED)
+    assert {"code.call"} == QUEUED
     assert "" == job_refusal("ActionQueueItem", "execute", "DATA_SCIENTIST", roles)
     assert "nothing that runs as a job here" in job_refusal("QueueItem", "create", "ADMIN", roles)
     assert "its caller is guest now" in job_refusal("ActionQueueItem", "execute", "GUEST", roles)
@@ -134,7 +137,9 @@ def test_what_the_sender_chose_is_fit_for_one_line(log: pytest.LogCaptureFixture
     """Of a bounded length, and without control characters."""
     refusals = Refusals()
     refusals.call("x\n2026 - forged line" + "y" * 1000, "10.0.0.1", 0.0)
-    (line,) = [one.getMessage() for one in log.records]
+    refusals.login("a@b.example", "10.0.0.1\x85forged", 0.0)
+    line, other = [one.getMessage() for one in log.records]
+    assert "for a@b.example from 10.0.0.1?forged" in other
     assert ("\n" not in line, len(line) < 200, True) == (True, True, line.endswith("…"))
 
 
@@ -153,19 +158,28 @@ def test_strangers_are_told_less_than_the_supervisor() -> None:
 
 
 def test_one_address_has_its_part_of_the_connections() -> None:
-    """Strangers have; who is known is not counted with them, and what ended makes room."""
+    """And what ended makes room, once."""
     connections = Connections()
     assert [True] * ANONYMOUS == [connections.admit(("10.0.0.1", port), None) for port in range(ANONYMOUS)]
     assert not connections.admit(("10.0.0.1", 1000), None)
     assert connections.admit(("10.0.0.2", 1), None)
-    connections.vouch(("10.0.0.1", 0))
-    connections.vouch(("10.0.0.1", 0))
+    connections.left(("10.0.0.1", 0))
+    connections.left(("10.0.0.1", 0))
     assert connections.admit(("10.0.0.1", 1000), None)
     assert not connections.admit(("10.0.0.1", 1001), None)
     connections.left(("10.0.0.1", 1))
     connections.left(("10.0.0.1", 1))
     assert connections.admit(("10.0.0.1", 1001), None)
     assert not connections.admit(("10.0.0.1", 1002), None)
+
+
+def test_an_address_that_a_user_came_from_has_more() -> None:
+    """His uploads are known to be his only when they are whole."""
+    connections = Connections()
+    connections.admit(("10.0.0.1", 0), None)
+    connections.vouch(("10.0.0.1", 0))
+    assert [True] * TRUSTED == [connections.admit(("10.0.0.1", port), None) for port in range(1, TRUSTED + 1)]
+    assert not connections.admit(("10.0.0.1", 1000), None)
 
 
 def test_probes_get_through_when_all_is_taken() -> None:

@@ -273,6 +273,14 @@ def test_a_table_does_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> N
         decoding.decode(message)
 
 
+def test_a_tables_lists_do_not_grow_without_end() -> None:
+    """A row that is a list of millions of the same number is a file of a few kilobytes."""
+    rows = pa.table({"a": pa.array([np.zeros(3_000_000, "int64")])})
+    assert [1, 2] == list(decoding.decode(parquet(pa.table({"a": pa.array([[1, 2]])})))["a"][0])
+    with pytest.raises(Undecodable, match="too large"):
+        decoding.decode(parquet(rows))
+
+
 def test_a_table_is_compressed_as_pysyft_does_it() -> None:
     """Other ways hold a thousand times their size."""
     with pytest.raises(Undecodable, match="compressed"):
@@ -343,6 +351,24 @@ def test_the_sender_stands_in_the_first_bytes(size: int) -> None:
     key = SyftSigningKey.generate()
     body = sealed(key, x=b"y" * size)
     assert key.verify_key == envelope.claimed_key(body[: envelope.HEAD], len(body))
+
+
+def test_first_bytes_are_taken_for_no_more_than_they_are() -> None:
+    """However long the body is said to be: names that share their bytes are not read again and again."""
+    body = filled("SignedSyftAPICall", {str(number): b"" for number in range(2000)})
+    words = [int(one) for one in np.frombuffer(body + bytes(-len(body) % 8), "<u8")]
+    names = next(at for at, word in enumerate(words) if word & 7 == 1 and word >> 35 == 2000 and word >> 32 & 7 == 6)
+    first = names + 1 + (words[names] % 2**32 >> 2)
+    for at in range(2000):  # all of them the whole rest of the message, as a text of so many bytes
+        words[first + at] = (len(body) // 2) << 35 | 2 << 32 | ((2000 - at) % 2**30) << 2 | 1
+    with pytest.raises(Undecodable):
+        envelope.claimed_key(np.array(words, "<u8").tobytes(), 2 * 1024**3)
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    """Not an error of the datasite's."""
+    with pytest.raises(Undecodable):
+        decoding.decode(raw("list", b"").replace(b"list", b"l\xffst"))
 
 
 @pytest.mark.parametrize("head", [b"", b"x" * 100, bytes(1000), serialize([1], to_bytes=True)])
