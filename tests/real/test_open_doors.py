@@ -119,6 +119,14 @@ def test_nobody_has_a_call_signed_with_the_datasites_key(site: Alone, rival: int
     assert as_root(owner, "settings.get") is None
 
 
+def test_a_key_without_its_signature_is_nobodys(site: Alone) -> None:
+    """An owner's key is no secret: it stands in what he has made. Signed by another, the call is refused."""
+    caller = Caller(site.port)
+    call = caller.signed("settings.get")
+    call.credentials = admin(site).credentials.verify_key
+    assert "Your message signature is invalid" == caller.send(call).message
+
+
 def test_nobody_queues_what_he_may_not_call(site: Alone, rival: int) -> None:
     """Plain PySyft makes an ADMIN of whoever queues the call for it: it asks for roles where a call blocks alone."""
     before = users(admin(site))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 from syft.service.job.job_stash import JobStatus
+from syft.service.user.user_roles import ServiceRole
 
 from datasite_worker.jobs import process, stores
 
@@ -101,3 +102,30 @@ def test_a_job_that_has_begun_does_not_begin_again(status: JobStatus) -> None:
     server = SimpleNamespace(job_stash=stash, verify_key="root")
     with pytest.raises(RuntimeError, match="has begun before, and does not run twice"):
         process.perform(server, SimpleNamespace(job_id="job"))  # type: ignore[arg-type]  # of an item only this is read
+
+
+@pytest.mark.process
+def test_a_job_asks_for_the_role_again(tmp_path: Path) -> None:
+    """What came into the queue by whatever way is no service method, and its caller is still a user."""
+    from syft.server.credentials import SyftSigningKey
+    from syft.service.queue.queue_stash import QueueItem
+    from syft.types.errors import SyftException
+    from syft.types.uid import UID
+
+    from datasite_worker import server as hosting
+    from datasite_worker.credentials import Identity
+
+    who = Identity(UID().no_dash, "11" * 32, "root@example.com", "a-long-password")
+    made = hosting.make_server("site", who, tmp_path, dev_mode=False, auto_approval=True, sessions=1)
+    stranger = SyftSigningKey.generate().verify_key
+    wanted = {"email": "made@example.com", "name": "M", "password": "A-long-passw0rd", "role": ServiceRole.ADMIN}
+    for caller in (stranger, made.verify_key):
+        item = QueueItem(
+            id=UID(), server_uid=made.id, syft_client_verify_key=caller, syft_server_location=made.id, job_id=UID(),
+            service="user", method="create", args=[], kwargs=wanted,
+            worker_pool=made.get_worker_pool_ref_by_name(made.verify_key),
+        )  # fmt: skip
+        with pytest.raises(SyftException, match="does not run the job"):
+            process._call(made, item)
+    assert ["root@example.com"] == [user.email for user in made.services.user.stash.get_all(made.verify_key).unwrap()]
+    made.close()
