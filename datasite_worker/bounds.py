@@ -9,7 +9,8 @@ import asyncio
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ TAKING = 60.0
 """Seconds in which a client has to take a piece of the answer."""
 SMALL = 64 * 1024
 """Bytes of a body, where a route has no other limit."""
+MOST_UNDER_WAY = 4 * 10**9
+"""Bytes of all calls' bodies that are under way."""
 _PIECE = 64 * 1024
 _LOOPBACK = ("127.", "::1")
 _FULL = (
@@ -169,6 +172,28 @@ class TooLarge(Exception):
     """A body is larger than its route takes."""
 
 
+class NoRoom(Exception):
+    """So many large bodies are under way that one more would take too much memory."""
+
+
+class Room:
+    """What all large bodies together may take. Used from one event loop."""
+
+    def __init__(self, most: int = MOST_UNDER_WAY) -> None:
+        self._most, self._taken = most, 0
+
+    @contextmanager
+    def for_body(self, size: int) -> Iterator[None]:
+        """Inside, a body of ``size`` bytes is under way. The only one may have any size. Raises NoRoom."""
+        if self._taken and self._taken + size > self._most:
+            raise NoRoom
+        self._taken += size
+        try:
+            yield
+        finally:
+            self._taken -= size
+
+
 class TooSlow(Exception):
     """A body did not come in time."""
 
@@ -224,7 +249,7 @@ def announced(scope: Any) -> int:
 
 def _refusal(why: Exception, limit: int) -> PlainTextResponse:
     if isinstance(why, TooLarge):
-        return PlainTextResponse(f"this datasite takes at most {limit} bytes here", status_code=413)
+        return PlainTextResponse(str(why) or f"this datasite takes at most {limit} bytes here", status_code=413)
     return PlainTextResponse("the request did not come in time", status_code=408, headers={"connection": "close"})
 
 

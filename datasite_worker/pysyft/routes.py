@@ -20,6 +20,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,7 @@ class Desk:
     sessions: Sessions
     logins: Logins
     roles: dict[str, frozenset[str]] = field(default_factory=gate.pysyft_roles)
+    room: bounds.Room = field(default_factory=bounds.Room)
 
     def role(self, key: SyftVerifyKey | SyftSigningKey) -> ServiceRole:
         return self.server.get_role_for_credentials(credentials=key)
@@ -108,6 +110,9 @@ def _route(desk: Desk, handler: Callable[[Desk, Request], Any]) -> Callable[[Req
         except (TooLarge, bounds.TooSlow):
             desk.refuse(request, f"{request.url.path}: the body is too large or too slow")
             raise
+        except bounds.NoRoom:
+            words = "other uploads are under way; try again"
+            return PlainTextResponse(words, status_code=503, headers={"retry-after": "10"})
         except Undecodable as why:
             desk.refuse(request, f"{request.url.path}: {why}")
             return PlainTextResponse(f"not accepted: {why}", status_code=400)
@@ -242,13 +247,14 @@ def _key(text: str) -> SyftVerifyKey:
 
 
 async def _call(desk: Desk, request: Request) -> Response:
-    body = await _body(desk, request)
-    return await run_in_threadpool(_answered, desk, request, body)
+    with ExitStack() as room:
+        body = await _body(desk, request, room)
+        return await run_in_threadpool(_answered, desk, request, body)
 
 
-async def _body(desk: Desk, request: Request) -> bytes:
+async def _body(desk: Desk, request: Request, room: ExitStack) -> bytes:
     """The whole body. One that is longer than a stranger's may be has to name a user's key in its first bytes: nobody
-    else makes this process keep it."""
+    else makes this process keep it, nor takes up ``room``."""
     size, parts, got, known = bounds.announced(request.scope), [], 0, False
     async for part in request.stream():
         parts.append(part)
@@ -256,6 +262,7 @@ async def _body(desk: Desk, request: Request) -> bytes:
         if got > envelope.HEAD and not known:
             await run_in_threadpool(_must_be_users, desk, b"".join(parts)[: envelope.HEAD], size)
             known = True
+            room.enter_context(desk.room.for_body(size))
     return b"".join(parts)
 
 
@@ -264,7 +271,7 @@ def _must_be_users(desk: Desk, head: bytes, size: int) -> None:
         raise Undecodable("a long body has to say how long it is (Content-Length)")
     key = envelope.claimed_key(head, size)
     if key == desk.server.verify_key or desk.role(key) is ServiceRole.GUEST:
-        raise TooLarge
+        raise TooLarge(f"without an account a call is at most {envelope.HEAD} bytes; log in first")
 
 
 def _answered(desk: Desk, request: Request, body: bytes) -> Response:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from datasite_worker.bounds import ANONYMOUS, MOST, OWN, TRUSTED, Bounds, Connections, TooLarge
+from datasite_worker.bounds import ANONYMOUS, MOST, OWN, TRUSTED, Bounds, Connections, NoRoom, Room, TooLarge
 from datasite_worker.contract import Access, StatusDocument, parse_status
 from datasite_worker.pysyft.gate import GUEST_METHODS, QUEUED, job_refusal, refusal
 from datasite_worker.pysyft.sessions import LIFETIME, Sessions
@@ -191,6 +192,19 @@ def test_probes_get_through_when_all_is_taken() -> None:
 
 
 # --- bodies ---
+
+
+def test_bodies_share_their_room() -> None:
+    """One alone may have any size; what ended makes room, also where it failed."""
+    room = Room(100)
+    with room.for_body(500), pytest.raises(NoRoom), room.for_body(1):
+        pass
+    with room.for_body(60), room.for_body(40), pytest.raises(NoRoom), room.for_body(1):
+        pass
+    with suppress(KeyError), room.for_body(100):
+        raise KeyError
+    with room.for_body(100):
+        pass
 
 
 def exchange(size: int, parts: list[bytes], limit: int) -> tuple[int, int]:
