@@ -19,8 +19,8 @@ from syft.client.client import HTTPConnection
 
 from datasite_worker.pysyft import envelope
 from tests.real.attacks import Caller
-from tests.real.harness import Alone, alone, eventually
-from tests.real.test_open_doors import EMAIL, PASSWORD, admin, scientist_of
+from tests.real.harness import Alone, eventually
+from tests.real.test_open_doors import admin, closed_site, scientist_of
 
 GROWTH = 48 * 1024 * 1024
 """Bytes that a datasite may have grown by: what it keeps of its first calls, and of the log of what it refused."""
@@ -28,9 +28,7 @@ GROWTH = 48 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
-    with alone(tmp_path_factory.mktemp("site")) as made:
-        made.start("--dashboard_url", "")
-        admin(made).register(name="S", email=EMAIL, password=PASSWORD, password_verify=PASSWORD)
+    with closed_site(tmp_path_factory.mktemp("site")) as made:
         yield made
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,13 @@ def rival(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
     """A datasite as it comes, with an account for a data scientist."""
-    with alone(tmp_path_factory.mktemp("site")) as made:
+    with closed_site(tmp_path_factory.mktemp("site")) as made:
+        yield made
+
+
+@contextmanager
+def closed_site(folder: Path) -> Iterator[Alone]:
+    with alone(folder) as made:
         made.start("--dashboard_url", "")
         admin(made).register(name="S", email=EMAIL, password=PASSWORD, password_verify=PASSWORD)
         yield made
