@@ -289,6 +289,9 @@ def _answered(desk: Desk, request: Request, body: bytes) -> Response:
         return _packed(desk.server.handle_api_call(api_call=call))
     except SyftException as error:
         return _refused(desk, request, error.public_message)
+    except Exception as error:  # PySyft fails at some calls that no client of its own makes
+        logger.debug("a call failed", exc_info=True)
+        return _refused(desk, request, f"the call failed ({type(error).__name__})")
 
 
 def _opened(sealed: envelope.Envelope, role: ServiceRole) -> Any:
