@@ -94,5 +94,10 @@ def _checked(found: frames.Object) -> dict[str, bytes]:
 
 
 def _under(rules: decoding.Rules, blob: bytes) -> Any:
-    with decoding.under(rules):
-        return decoding.decode(blob)
+    try:
+        with decoding.under(rules):
+            return decoding.decode(blob)
+    except Undecodable:
+        raise
+    except Exception as error:
+        raise Undecodable("the key is none") from error

@@ -326,6 +326,8 @@ def test_an_envelope_holds_nothing_else() -> None:
         {**parts, "cached_deseralized_message": serialize(call, to_bytes=True)},
         {**parts, "credentials": serialize("key", to_bytes=True)},
         {**parts, "signature": serialize(b"short", to_bytes=True)},
+        {**parts, "credentials": filled("SyftVerifyKey", {})},
+        {**parts, "credentials": filled("SyftVerifyKey", {"verify_key": raw("nacl_verify_key", b"short")})},
         {**parts, "serialized_message": serialize([1], to_bytes=True)},
         {"credentials": parts["credentials"]},
     ):
