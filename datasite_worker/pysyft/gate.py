@@ -7,6 +7,7 @@ who may call 63 methods. Its own table of roles stays what decides about a user;
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 from datasite_worker.contract import Access
@@ -79,8 +80,9 @@ def job_refusal(kind: str, method: str, role: str, roles: Mapping[str, Collectio
     return ""
 
 
+@cache
 def pysyft_roles() -> dict[str, frozenset[str]]:
-    """PySyft's own table: by method, the names of the roles that may call it."""
+    """PySyft's own table: by method, the names of the roles that may call it. Imports fill it."""
     from syft.service.service import ServiceConfigRegistry
 
     configs: Mapping[str, Any] = ServiceConfigRegistry.get_registered_configs()

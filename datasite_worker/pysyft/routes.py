@@ -75,7 +75,6 @@ class Desk:
     connections: Connections
     sessions: Sessions
     logins: Logins
-    roles: dict[str, frozenset[str]] = field(default_factory=gate.pysyft_roles)
     room: bounds.Room = field(default_factory=bounds.Room)
 
     def role(self, key: SyftVerifyKey | SyftSigningKey) -> ServiceRole:
@@ -232,7 +231,7 @@ def _listed(desk: Desk, request: Request, key: SyftVerifyKey, version: int | str
     api.endpoints = {
         path: one
         for path, one in api.endpoints.items()
-        if not gate.refusal(one.service_path, role.name, desk.access, desk.roles)
+        if not gate.refusal(one.service_path, role.name, desk.access, gate.pysyft_roles())
     }
     if role is ServiceRole.GUEST:
         api.lib_endpoints = {}
@@ -280,7 +279,7 @@ def _answered(desk: Desk, request: Request, body: bytes) -> Response:
         return _refused(desk, request, _UNSIGNED)
     role = desk.role(sealed.key)
     if role is ServiceRole.GUEST and not desk.access.guests:
-        return _refused(desk, request, gate.refusal("", role.name, desk.access, desk.roles))
+        return _refused(desk, request, gate.refusal("", role.name, desk.access, gate.pysyft_roles()))
     if role is not ServiceRole.GUEST:
         desk.connections.vouch(_client(request))
         desk.sessions.saw(str(sealed.key), _address(request))
