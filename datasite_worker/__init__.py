@@ -1,7 +1,7 @@
 """One PySyft datasite, its whole lifecycle. Knows nothing of the supervisor.
 
 ``FactoryDatasite`` is loaded on first use: importing this package must stay cheap, because the supervisor
-imports ``datasite_worker.contract`` and ``datasite_worker.entry`` and may never pull in syft or torch.
+imports ``fleet_common.contract`` and ``datasite_worker.entry`` and may never pull in syft or torch.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ import signal
 import sys
 from pathlib import Path
 
-from datasite_worker import secrecy
-from datasite_worker.contract import Access, ExitCode
-from datasite_worker.process import keep_descendants, own_folders
+from fleet_common import secrecy
+from fleet_common.contract import Access, ExitCode
+from fleet_common.layout import WorkerFolder
+from fleet_common.process import keep_descendants, own_folders
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
         print(f"{asked.factory_name}: cannot begin: {error}", file=sys.stderr)
         raise SystemExit(ExitCode.CONFIGURATION) from None
     print(f"{datasite.factory_name}: log {datasite.log_dir}/{datasite.factory_name}.log", file=sys.stderr)
-    print(f"{datasite.factory_name}: admin login {datasite.state_dir}/admin.json", file=sys.stderr)
+    print(f"{datasite.factory_name}: admin login {WorkerFolder(datasite.state_dir).admin}", file=sys.stderr)
     signal.signal(signal.SIGHUP, lambda *_: datasite.stop())
     code = run_guarded(datasite)
     if code:
@@ -46,9 +47,9 @@ def settle_in(state_dir: Path) -> None:
     os.umask(0o077)
     secrecy.leave_no_core()
     secrecy.close_to_strangers()
-    own_folders(state_dir, state_dir / "work")
+    own_folders(state_dir, WorkerFolder(state_dir).work)
     keep_descendants(state_dir)
-    os.chdir(state_dir / "work")
+    os.chdir(WorkerFolder(state_dir).work)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from datasite_worker import folders
-from datasite_worker.process import ConfigurationFailure, may_pass
+from fleet_common import folders
+from fleet_common.failures import ConfigurationFailure, may_pass
+from fleet_common.layout import WorkerFolder
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ class AdminLogin:
 
 def identity(folder: Path) -> Identity:
     """The datasite's identity, drawn if there is none. Raises ConfigurationFailure when its file is broken."""
-    return _kept(folder / "identity.json", lambda values: Identity(**values), draw_identity)
+    return _kept(WorkerFolder(folder).identity, lambda values: Identity(**values), draw_identity)
 
 
 def admin_login(folder: Path, email: str, name: str, password: str | None) -> AdminLogin:
@@ -64,24 +65,21 @@ def show(folder: Path, login: AdminLogin) -> None:
         return
     if shown is not None:
         _write(_file_of(folder, shown.email), _text(shown))
-    _write(folder / _ADMIN, _text(login))
-
-
-_ADMIN = "admin.json"
+    _write(WorkerFolder(folder).admin, _text(login))
 
 
 def _shown(folder: Path) -> AdminLogin | None:
-    if not (folder / _ADMIN).exists():
+    if not (WorkerFolder(folder).admin).exists():
         return None
 
     def lost() -> AdminLogin:
-        raise FileNotFoundError(folder / _ADMIN)
+        raise FileNotFoundError(WorkerFolder(folder).admin)
 
-    return _kept(folder / _ADMIN, lambda values: AdminLogin(**values), lost)
+    return _kept(WorkerFolder(folder).admin, lambda values: AdminLogin(**values), lost)
 
 
 def _file_of(folder: Path, email: str) -> Path:
-    return folder / "admins" / f"{hashlib.sha256(email.encode()).hexdigest()[:16]}.json"
+    return WorkerFolder(folder).admins / f"{hashlib.sha256(email.encode()).hexdigest()[:16]}.json"
 
 
 def draw_identity() -> Identity:

@@ -18,12 +18,22 @@ from typing import Any
 import syft as sy
 import torch
 
-from datasite_worker import activity, approvals, datasets, doors, gpu, load, process, pulse, server, strays
-from datasite_worker import threads as computing
+from datasite_worker import strays
 from datasite_worker.bounds import Connections
-from datasite_worker.central_link import CentralLink, Site
-from datasite_worker.contract import (
-    LEASH,
+from datasite_worker.centre.link import CentralLink, Site
+from datasite_worker.credentials import AdminLogin, admin_login, identity, show
+from datasite_worker.data import datasets
+from datasite_worker.jobs.queue import JobQueue
+from datasite_worker.jobs.rules import threads_of
+from datasite_worker.jobs.zygote import Zygote, may_fork
+from datasite_worker.means import gpu, load
+from datasite_worker.means import threads as computing
+from datasite_worker.means.limits import Keeper, threads_within
+from datasite_worker.pysyft import activity, approvals, doors, server
+from datasite_worker.pysyft.jobs.process import Errand
+from datasite_worker.refusals import Refusals
+from fleet_common import listening, logs, process, pulse
+from fleet_common.contract import (
     STATUS_PATH,
     Access,
     DatasetOrder,
@@ -33,15 +43,8 @@ from datasite_worker.contract import (
     Phase,
     StatusDocument,
     parse_settings,
-    settings_file,
 )
-from datasite_worker.credentials import AdminLogin, admin_login, identity, show
-from datasite_worker.jobs.process import Errand
-from datasite_worker.jobs.queue import JobQueue
-from datasite_worker.jobs.rules import threads_of
-from datasite_worker.jobs.zygote import Zygote, may_fork
-from datasite_worker.limits import Keeper, threads_within
-from datasite_worker.refusals import Refusals
+from fleet_common.layout import WorkerFolder
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +115,7 @@ class FactoryDatasite:
         self.verbose = verbose
         self.state_dir = (state_dir or Path(".fleet") / "datasites" / factory_name).absolute()
         self.log_dir = log_dir.absolute()
-        self._advertise = process.reachable_name(advertise or hostname)
+        self._advertise = listening.reachable_name(advertise or hostname)
         self._heartbeat_url = heartbeat_url or dashboard_url
         self._heartbeat_interval = heartbeat_interval
         self._auto_approval = association_request_auto_approval
@@ -193,7 +196,7 @@ class FactoryDatasite:
 
     def setup_logging(self) -> None:
         """Write to ``<log_dir>/<factory_name>.log``, and to the console when verbose."""
-        process.log_to(self.log_dir / f"{self.factory_name}.log", console=self.verbose)
+        logs.log_to(self.log_dir / f"{self.factory_name}.log", console=self.verbose)
 
     def launch_datasite(self) -> Any:
         """Serve PySyft in this process; PySyft's ``ServerHandle`` for it.
@@ -201,13 +204,13 @@ class FactoryDatasite:
         Raises PortTaken and ConfigurationFailure, before anything is touched.
         """
         self._make_zygote()
-        listening = process.bind(self.hostname, self.port)
+        listener = listening.bind(self.hostname, self.port)
         try:
             process.claim(self.state_dir)
             self._remove_state()
             self._make_server()
         except BaseException:
-            listening.close()
+            listener.close()
             raise
         connections = Connections()
         app = server.make_app(
@@ -218,7 +221,7 @@ class FactoryDatasite:
             connections=connections,
         )
         self._keeper.keep(self._server, app)
-        self._serving = server.Serving(app, listening, connections)
+        self._serving = server.Serving(app, listener, connections)
         self._update(status="running", phase=Phase.SERVING)
         logger.info("launched on port %d", self.port)
         return self._handle()
@@ -269,7 +272,7 @@ class FactoryDatasite:
         self._renew(lambda: {"jobs_cut_off": self._status.jobs_cut_off + 1, "last_job_cut_off": f"{job}: {why}"})
 
     def _handle(self) -> Any:
-        host = process.own_address(self.hostname)
+        host = listening.own_address(self.hostname)
         url = f"http://[{host}]" if ":" in host else f"http://{host}"
         handle = sy.orchestra.launch(name=self.factory_name, deploy_to="remote", host=url, port=self.port)
         handle.shutdown = self.shutdown
@@ -286,11 +289,10 @@ class FactoryDatasite:
 
     def _doomed(self) -> list[Path]:
         """All state; but not the folder that this process may stand in, nor the leash that it holds."""
-        work = self.state_dir / "work"
+        folder = WorkerFolder(self.state_dir)
+        work = folder.work
         inside = sorted(work.iterdir()) if work.is_dir() else []
-        return [
-            path for path in sorted(self.state_dir.iterdir()) if path not in (work, self.state_dir / LEASH)
-        ] + inside
+        return [path for path in sorted(self.state_dir.iterdir()) if path not in (work, folder.leash)] + inside
 
     def create_admin_user(self, admin_email: str, admin_name: str, admin_password: str | None) -> AdminLogin:
         """Make sure of a user with role ADMIN. One that exists keeps the password it has; None draws a strong one.
@@ -383,11 +385,11 @@ class FactoryDatasite:
         if time.monotonic() >= self._chores_due:
             self._chores_due = time.monotonic() + strays.ROUND
             self._strays.reap()
-            process.trim_output()
+            logs.trim_output()
 
     def _take_settings(self) -> None:
         """Take on the live settings that were left for this very generation; a broken file changes nothing."""
-        path = settings_file(self.state_dir)
+        path = WorkerFolder(self.state_dir).settings
         try:
             settings = parse_settings(path.read_bytes())
         except FileNotFoundError:
@@ -461,7 +463,7 @@ class FactoryDatasite:
 
     def _answers(self) -> bool:
         """Whether the datasite answers its own HTTP, now."""
-        connection = http.client.HTTPConnection(process.own_address(self.hostname), self.port, timeout=_SELF_CHECK)
+        connection = http.client.HTTPConnection(listening.own_address(self.hostname), self.port, timeout=_SELF_CHECK)
         try:
             connection.request("GET", STATUS_PATH)
             return connection.getresponse().status == 200

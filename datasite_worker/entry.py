@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from datasite_worker import folders
-from datasite_worker.contract import ExitCode, LaunchOrder, Phase, StatusDocument
+from fleet_common import failures, folders
+from fleet_common.contract import ExitCode, LaunchOrder, Phase, StatusDocument
+from fleet_common.layout import WorkerFolder
 
 logger = logging.getLogger(__name__)
 
@@ -32,20 +33,20 @@ def run(order: LaunchOrder) -> None:
 
 
 def _become(order: LaunchOrder) -> None:
-    from datasite_worker import process
+    from fleet_common import process
 
     refused = process.join_cgroup(order.cgroup)
     state = Path(order.state_dir)
     log = Path(order.log_dir) / f"{order.name}.log"
-    process.become(f"fleet: {order.name}", state / "work", log, order.verbose, state_dir=state)
+    process.become(f"fleet: {order.name}", WorkerFolder(state).work, log, order.verbose, state_dir=state)
     if refused:
         logger.warning("%s", refused)
     _set_environment(order)
 
 
 def _made(order: LaunchOrder) -> Any:
-    from datasite_worker import chance, gpu
     from datasite_worker.datasite import FactoryDatasite, limit_threads
+    from datasite_worker.means import chance, gpu
 
     chance.draw_afresh()
     limit_threads(order.threads)
@@ -55,7 +56,7 @@ def _made(order: LaunchOrder) -> Any:
 
 def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
     """The last word of a worker that did not even come to be a datasite: a folder that it may not write, mostly."""
-    from datasite_worker import process, pulse
+    from fleet_common import pulse
 
     why = f"cannot begin: {error}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     last = StatusDocument(
@@ -70,7 +71,7 @@ def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
         failure=why,
     )
     pulse.send(order.pulse_address, last)
-    lasting = isinstance(error, OSError) and not process.may_pass(error)
+    lasting = isinstance(error, OSError) and not failures.may_pass(error)
     return ExitCode.CONFIGURATION if lasting else ExitCode.FAILURE
 
 
@@ -87,7 +88,7 @@ def _set_environment(order: LaunchOrder) -> None:
 
 def run_guarded(datasite: Any) -> int:
     """Run ``datasite`` and turn every fault into an exit code, a line in the log and a last word."""
-    from datasite_worker.process import ConfigurationFailure
+    from fleet_common.failures import ConfigurationFailure
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: datasite.stop())
@@ -107,7 +108,7 @@ def run_guarded(datasite: Any) -> int:
 def leave(code: int) -> NoReturn:
     """End this process now, and all below it: PySyft's threads, and user code in a job, would keep the interpreter from
     ending."""
-    from datasite_worker.process import end_descendants
+    from fleet_common.process import end_descendants
 
     end_descendants()
     logging.shutdown()

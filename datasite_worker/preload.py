@@ -11,13 +11,13 @@ import uvicorn
 from syft.protocol.data_protocol import get_data_protocol
 
 import datasite_worker.datasite
-import datasite_worker.gpu
-import datasite_worker.jobs.process
-import datasite_worker.server
-import datasite_worker.threads
-from datasite_worker.process import OURS
+import datasite_worker.means.gpu
+import datasite_worker.means.threads
+import datasite_worker.pysyft.jobs.process
+import datasite_worker.pysyft.server
 from datasite_worker.pysyft import decoding, logs
-from datasite_worker.rehearsal import rehearse
+from datasite_worker.pysyft.rehearsal import rehearse
+from fleet_common.logs import OURS
 
 __all__ = ["datasite_worker", "requests", "syft", "torch", "uvicorn"]
 
@@ -30,7 +30,7 @@ logs.set_levels()
 get_data_protocol()
 
 # Reads through all that is mapped, to find what stays where it is.
-datasite_worker.threads.openblas()
+datasite_worker.means.threads.openblas()
 
 for _name in OURS:  # see ``process.set_level``
     logging.getLogger(_name).setLevel(logging.INFO)

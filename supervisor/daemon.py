@@ -14,7 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from datasite_worker import folders
+from fleet_common import folders, logs
+from fleet_common.process import become_subreaper
 from supervisor.config import ConfigError, load
 from supervisor.effects import clock, leash, lock, processes
 from supervisor.effects.assigner import Assigner
@@ -28,8 +29,6 @@ from supervisor.effects.surroundings import keep_secrets
 from supervisor.engine import Engine, gpu_found
 from supervisor.facts import OperatorAsked, ProcessAdopted
 from supervisor.history import FLEET, Event, EventKind
-from supervisor.policy import launching
-from supervisor.policy.launching import datasite_dir, worker_dir
 from supervisor.policy.placement import ImpossibleGpus, UnseenGpus
 from supervisor.policy.reconcile import fingerprint
 from supervisor.record import By, OperatorRequest, Wanted, WorkerRecord
@@ -37,9 +36,6 @@ from supervisor.spec import DatasiteSpec, FleetConfig
 
 log = logging.getLogger("fleet")
 
-LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
-_LOG_BYTES = 10 * 1024 * 1024
-_LOG_BACKUPS = 5
 _POLL = 0.02
 
 
@@ -62,7 +58,7 @@ class ResetItem:
 
 def reset_plan(config: FleetConfig) -> tuple[ResetItem, ...]:
     """What a start would remove, for datasites that have state to lose."""
-    asked = [(spec.name, datasite_dir(config, spec.name)) for spec in config.datasites if spec.reset]
+    asked = [(spec.name, config.state.worker(spec.name).root) for spec in config.datasites if spec.reset]
     return tuple(ResetItem(name, path, _size(path)) for name, path in asked if path.is_dir())
 
 
@@ -73,15 +69,15 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
     may have a hand in a folder, and OSError when one cannot be made or written.
     """
     _prepare_folders(config)
-    held = lock.lock(config.state_dir / "supervisor.lock")
+    held = lock.lock(config.state.lock)
     if held is None:
-        raise AlreadyRunning(lock.lock_holder(config.state_dir / "supervisor.lock"))
+        raise AlreadyRunning(lock.lock_holder(config.state.lock))
     _log_to(config.log_dir / "fleet.log", echo=echo)
-    processes.become_subreaper()
+    become_subreaper()
     environ = dict(os.environ)  # a reload reads ${env:…} as this start did
     keep_secrets()
     try:
-        assigner = Assigner(config.state_dir)
+        assigner = Assigner(config.state.gpus)
         assigner.start(config, _gpus_of_survivors(config))
         _run(config, reset, environ, assigner)
     except (ImpossibleGpus, UnseenGpus):
@@ -102,16 +98,16 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
     if not config.state_dir.is_dir():
         return ()
     _check_folders(config)
-    held = lock.lock(config.state_dir / "supervisor.lock")
+    held = lock.lock(config.state.lock)
     if held is None:
-        raise AlreadyRunning(lock.lock_holder(config.state_dir / "supervisor.lock"))
+        raise AlreadyRunning(lock.lock_holder(config.state.lock))
     try:
-        run_files = RunFiles(config.state_dir / "run")
+        run_files = RunFiles(config.state.run)
         stopped = _end(run_files, _survivors(run_files), config.shutdown_grace)
         swept = _sweep(config)
-        for socket in (launching.control_socket(config), launching.pulse_socket(config)):
+        for socket in (config.state.control_socket, config.state.pulse_socket):
             socket.unlink(missing_ok=True)
-        forget(history_dir(config))
+        forget(config.state.history)
         return (*stopped, *swept)
     finally:
         os.close(held)
@@ -119,7 +115,7 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
 
 def _gpus_of_survivors(config: FleetConfig) -> dict[str, tuple[str, ...] | None]:
     """The lines that run, each with the GPUs that its process was launched with."""
-    alive = RunFiles(config.state_dir / "run").read_all()
+    alive = RunFiles(config.state.run).read_all()
     return {run.name: run.gpus for run in alive if processes.is_same(run.pid, run.created)}
 
 
@@ -129,11 +125,11 @@ def _run(
     environ: Mapping[str, str],
     assigner: Assigner,
 ) -> None:
-    run_files = RunFiles(config.state_dir / "run")
-    past = read_ledger(history_dir(config))
+    run_files = RunFiles(config.state.run)
+    past = read_ledger(config.state.history)
     kept = _keep_or_end(config, run_files, reset)
     _wipe(config, reset)
-    recorder = Recorder(history_dir(config))
+    recorder = Recorder(config.state.history)
     recorder.rules({spec.name: config.rules(spec) for spec in config.workers}, clock.monotonic())
     load_again = lambda: _load_again(config.path, environ)  # noqa: E731 - what a reload calls
     notifier = Notifier.from_environ(environ)
@@ -147,10 +143,6 @@ def _run(
     recorder.ledger({}, running=False)
     recorder.close()
     log.info("fleet %s: everything stopped", config.name)
-
-
-def history_dir(config: FleetConfig) -> Path:
-    return config.state_dir / "history"
 
 
 def _load_again(path: Path, environ: Mapping[str, str]) -> FleetConfig:
@@ -189,9 +181,9 @@ def _keep_or_end(config: FleetConfig, run_files: RunFiles, reset: tuple[str, ...
 
 def _sweep(config: FleetConfig, but: Iterable[str] = ()) -> list[str]:
     """End whatever bears a leash of this fleet, run file or not; the names of those that left something."""
-    folders = [folder for folder in (config.state_dir / "datasites").glob("*") if folder.is_dir()]
+    folders = [folder for folder in (config.state.datasites).glob("*") if folder.is_dir()]
     names = {*(folder.name for folder in folders), *(spec.name for spec in config.workers)} - set(but)
-    return [name for name in sorted(names) if leash.sweep(launching.leash(config, name))]
+    return [name for name in sorted(names) if leash.sweep(config.state.worker(name).leash)]
 
 
 def _survivors(run_files: RunFiles) -> list[RunFile]:
@@ -256,17 +248,17 @@ def _prepare_folders(config: FleetConfig) -> None:
     folders.make(config.state_dir.resolve())
     folders.check(config.log_dir, make=True)
     _check_folders(config)
-    for folder in (config.state_dir / "run", history_dir(config), config.state_dir / "datasites"):
+    for folder in (config.state.run, config.state.history.root, config.state.datasites):
         folders.make(folder)
     for spec in config.workers:
-        folders.make(worker_dir(config, spec.name))
+        folders.make(config.state.worker(spec.name).root)
 
 
 def _check_folders(config: FleetConfig) -> None:
     """Raises Unsafe. What lies in a datasite's own folder, it judges itself."""
     folders.check(config.state_dir)
     folders.check_inside(config.state_dir)
-    for folder in (config.state_dir / "run", history_dir(config), config.state_dir / "datasites"):
+    for folder in (config.state.run, config.state.history.root, config.state.datasites):
         if folder.is_dir():
             folders.make(folder)
             folders.check_inside(folder)
@@ -274,7 +266,7 @@ def _check_folders(config: FleetConfig) -> None:
 
 def _wipe(config: FleetConfig, names: tuple[str, ...]) -> None:
     for name in names:
-        folder = datasite_dir(config, name)
+        folder = config.state.worker(name).root
         shutil.rmtree(folder)
         folders.make(folder)
         log.warning("%s: reset: removed %s", name, folder)
@@ -285,12 +277,7 @@ def _size(folder: Path) -> int:
 
 
 def _log_to(path: Path, *, echo: bool) -> None:
-    logging.raiseExceptions = False  # a full log disk must not stop a factory
-    handlers: list[logging.Handler] = [folders.RotatingLog(path, size=_LOG_BYTES, backups=_LOG_BACKUPS)]
-    if echo:
-        handlers.append(logging.StreamHandler(sys.stdout))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    for handler in logs.handlers_for(path, sys.stdout if echo else None):
         log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

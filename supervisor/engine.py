@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from datasite_worker.contract import StatusDocument
+from fleet_common.contract import StatusDocument
 from supervisor.effects.control import FleetAsked, ReloadAsked
 from supervisor.effects.gpu_watch import CardsLost
 from supervisor.effects.inbox import Exited, Signalled

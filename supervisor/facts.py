@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from datasite_worker.contract import StatusDocument
+from fleet_common.contract import StatusDocument
 from supervisor.record import By, ExitCause, OperatorRequest
 from supervisor.spec import Rules
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from datasite_worker.contract import StatusDocument
+from fleet_common.contract import StatusDocument
 from supervisor.spec import Rules
 
 

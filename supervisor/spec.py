@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from fleet_common import layout
+
 
 class RestartMode(StrEnum):
     """When a datasite that ended by itself is started again (the words of systemd and Docker)."""
@@ -197,7 +199,7 @@ class DatasiteSpec:
         return http_url(self.advertise or self.hostname, self.port)
 
 
-DASHBOARD_NAME = "dashboard"
+DASHBOARD_NAME = layout.DASHBOARD
 """The embedded dashboard is supervised under this name; no datasite may bear it."""
 
 
@@ -261,6 +263,11 @@ class FleetConfig:
     startup: StartupPolicy = StartupPolicy()
     host: HostLimits = HostLimits()
     on_event: tuple[Hook, ...] = ()
+
+    @property
+    def state(self) -> layout.StateFolder:
+        """What lies where below ``state_dir``."""
+        return layout.StateFolder(self.state_dir)
 
     @property
     def workers(self) -> tuple[WorkerSpec, ...]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasite_worker.contract import code_hash
+from fleet_common.contract import code_hash
 
 PAIR = (("x", "y"), ("features", "target"), ("X", "y"))
 """Names of two assets that together are data: what is known, and what is to be learned."""

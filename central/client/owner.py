@@ -14,7 +14,7 @@ from syft.types.uid import UID
 
 from central.client.errors import ClientError
 from central.client.link import ADMIN, Link
-from datasite_worker.contract import code_hash
+from fleet_common.contract import code_hash
 
 
 @dataclass(frozen=True, slots=True)

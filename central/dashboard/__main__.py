@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from central.dashboard.liveness import Thresholds
-from datasite_worker.contract import DashboardOrder, ExitCode, Phase
+from fleet_common.contract import DashboardOrder, ExitCode, Phase
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, _leave)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s - %(levelname)s - %(message)s")
     from central.dashboard.store import StoreUnusable
-    from datasite_worker.process import ConfigurationFailure
+    from fleet_common.failures import ConfigurationFailure
 
     try:
         _serve(options)
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
-    """End at once. Raising is not enough: an import that catches everything, or a callback of Python's own, swallows it."""
+    """End at once. Raising SystemExit does not do: an import that catches everything swallows it."""
     os._exit(ExitCode.CLEAN)
 
 
@@ -48,9 +48,9 @@ def _refuse(reason: str) -> int:
 
 def _serve(options: argparse.Namespace) -> None:
     from central.dashboard import app, entry, server
-    from datasite_worker import process
+    from fleet_common import listening
 
-    listener = process.bind(options.host, options.port)
+    listener = listening.bind(options.host, options.port)
     order = _order(options, listener)
     server.serve(
         app.create_app(options.db, thresholds=options.thresholds, new_per_hour=options.new_per_hour),

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from datasite_worker import folders
-from datasite_worker.contract import DashboardOrder, ExitCode, Phase, StatusDocument
+from fleet_common import folders
+from fleet_common.contract import DashboardOrder, ExitCode, Phase, StatusDocument
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +22,9 @@ Tell = Callable[[StatusDocument], None]
 
 def run(order: DashboardOrder) -> None:
     """Serve the dashboard until SIGTERM or SIGINT. Always ends in SystemExit, with an ``ExitCode``."""
-    from datasite_worker.process import become, join_cgroup, set_level
-    from datasite_worker.pulse import send
+    from fleet_common.logs import set_level
+    from fleet_common.process import become, join_cgroup
+    from fleet_common.pulse import send
 
     join_cgroup(order.cgroup)
     try:
@@ -40,7 +41,7 @@ def run(order: DashboardOrder) -> None:
 def _guarded(order: DashboardOrder, tell: Tell) -> ExitCode:
     """Serve, and turn every fault into an exit code, a line in the log and a last pulse."""
     from central.dashboard.store import StoreUnusable
-    from datasite_worker.process import ConfigurationFailure
+    from fleet_common.failures import ConfigurationFailure
 
     try:
         _serve(order, tell)
@@ -58,7 +59,8 @@ def _guarded(order: DashboardOrder, tell: Tell) -> ExitCode:
 def _serve(order: DashboardOrder, tell: Tell) -> None:
     from central.dashboard import app, server
     from central.dashboard.liveness import Thresholds
-    from datasite_worker.process import bind, probe_key
+    from fleet_common.listening import bind
+    from fleet_common.process import probe_key
 
     listener = bind(order.hostname, order.port)
     thresholds = Thresholds(order.late_after, order.offline_after)

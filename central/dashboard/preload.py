@@ -12,8 +12,8 @@ from importlib import import_module
 MODULES = (
     "central.dashboard.app",
     "central.dashboard.server",
-    "datasite_worker.process",
-    "datasite_worker.pulse",
+    "fleet_common.process",
+    "fleet_common.pulse",
     "sqlalchemy.dialects.sqlite.pysqlite",
     # uvicorn imports these by name, when it is already serving
     "uvicorn.lifespan.on",

@@ -20,7 +20,7 @@ from typing import Annotated
 import uvicorn
 from fastapi import FastAPI, Header, Response
 
-from datasite_worker.contract import STATUS_PATH, StatusDocument
+from fleet_common.contract import STATUS_PATH, StatusDocument
 
 GRACE = 1
 

@@ -42,7 +42,7 @@ from central.dashboard import mend
 from central.dashboard.liveness import FactoryStatus
 from central.dashboard.mend import Mended
 from central.dashboard.wire import MOST_MILLISECONDS, MOST_PERCENT
-from datasite_worker.process import ConfigurationFailure
+from fleet_common.failures import ConfigurationFailure
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from central.federated.participants import Parameters
-from datasite_worker import folders
+from fleet_common import folders
 
 NAME = "checkpoint.pt"
 _FORMAT = 1

@@ -12,7 +12,7 @@ from typing import Any
 from central.federated import checkpoint, history, plot
 from central.federated.checkpoint import Checkpoint, Unusable
 from central.federated.participants import Parameters
-from datasite_worker import folders
+from fleet_common import folders
 
 PARAMETERS, METRICS_CSV, METRICS_JSON, PLOT = "parameters.pt", "metrics.csv", "metrics.json", "plot.png"
 

@@ -22,12 +22,12 @@ from syft.service.job.job_stash import JobStatus
 from syft.service.queue.queue_stash import ActionQueueItem, QueueItem, Status
 from syft.types.uid import UID
 
-from datasite_worker.activity import Activity, Completed, shortened
-from datasite_worker.jobs import marks, requests, stores
-from datasite_worker.jobs.inputs import Inputs, Unobtainable
-from datasite_worker.jobs.process import Errand
 from datasite_worker.jobs.rules import how_it_ended
 from datasite_worker.jobs.zygote import Born, Gone, Unborn, Zygote
+from datasite_worker.pysyft.activity import Activity, Completed, shortened
+from datasite_worker.pysyft.jobs import marks, requests, stores
+from datasite_worker.pysyft.jobs.inputs import Inputs, Unobtainable
+from datasite_worker.pysyft.jobs.process import Errand
 
 logger = logging.getLogger(__name__)
 

@@ -31,8 +31,8 @@ from typing import Any, NoReturn
 
 import setproctitle
 
-from datasite_worker.process import become_subreaper
 from datasite_worker.strays import end_all, end_orphans, mark, marked
+from fleet_common.process import become_subreaper
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LARGEST = 64 * 1024
@@ -255,7 +255,7 @@ class _Life:
     def _prepare(self, errand: dict[str, Any]) -> Any:
         """What the jobs share. At the first of them: a line that runs none pays nothing for it."""
         if self._prepared is None:
-            from datasite_worker.jobs import process
+            from datasite_worker.pysyft.jobs import process
 
             self._prepared = process.prepare(errand)
             gc.collect()
@@ -311,7 +311,7 @@ class _Life:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, _END):
                 signal.signal(number, signal.SIG_DFL)
             self._let_go()
-            from datasite_worker.jobs import process
+            from datasite_worker.pysyft.jobs import process
 
             process.run(errand, prepared, lambda: _nudge(self._nudge))
             code = 0
@@ -374,9 +374,7 @@ def _nudge(fd: int) -> None:
 
 def main() -> None:
     control, nudge, worker = (int(word) for word in sys.argv[1:4])
-    import datasite_worker.jobs.process
-    import datasite_worker.preload  # noqa: F401 - both loaded here, once, for all the jobs
-    from datasite_worker import secrecy
+    from fleet_common import secrecy
 
     secrecy.close_to_strangers()
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
-from datasite_worker.contract import Access
+from fleet_common.contract import Access
 
 GUEST, ADMIN = "GUEST", "ADMIN"
 GUEST_METHODS = frozenset(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 
-from datasite_worker.process import set_level
+from fleet_common.logs import set_level
 
 LEVELS = {"syft": logging.ERROR, "uvicorn.error": logging.WARNING}
 MOST_LINES = 20

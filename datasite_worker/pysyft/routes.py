@@ -44,12 +44,12 @@ from syft.types.errors import SyftException
 
 from datasite_worker import bounds
 from datasite_worker.bounds import Bounds, Connections, TooLarge
-from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, Access, StatusDocument
 from datasite_worker.pysyft import catalogue, decoding, envelope, gate
 from datasite_worker.pysyft.frames import Undecodable
 from datasite_worker.pysyft.logins import Busy, Logins
 from datasite_worker.pysyft.sessions import COOKIE, LIFETIME, Sessions
 from datasite_worker.refusals import Refusals
+from fleet_common.contract import PROBE_HEADER, STATUS_PATH, Access, StatusDocument
 
 logger = logging.getLogger(__name__)
 

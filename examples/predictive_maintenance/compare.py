@@ -45,7 +45,7 @@ from central.federated.participants import Parameters
 from central.federated.plan import Address, Plan
 from central.federated.rounds import Rules
 from central.federated.threads import Threads
-from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, probe_key_file
+from fleet_common.contract import PROBE_HEADER, STATUS_PATH, probe_key_file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasite_worker import folders
+from fleet_common import folders
 from supervisor.effects.gpus import LONG_PATIENCE, PATIENCE, Gpus, Inventory
 from supervisor.policy.placement import (
     Card,
@@ -27,16 +27,14 @@ from supervisor.policy.placement import (
 )
 from supervisor.spec import FleetConfig
 
-FILE = "gpus.json"
-
 log = logging.getLogger("fleet")
 
 
 class Assigner:
     """``look`` may take seconds and is for any thread; all else is quick."""
 
-    def __init__(self, state_dir: Path, gpus: Gpus | None = None) -> None:
-        self._path = state_dir / FILE
+    def __init__(self, path: Path, gpus: Gpus | None = None) -> None:
+        self._path = path
         self._gpus = gpus or Gpus()
         self._kept = read_placement(self._path)
         self._cards: tuple[Card, ...] = ()  # those that were seen last

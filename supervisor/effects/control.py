@@ -27,10 +27,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from datasite_worker import folders
+from fleet_common import folders
+from fleet_common.unix_path import short_path
 from supervisor.effects.board import Board, Pinned
 from supervisor.effects.service import ServiceThread
-from supervisor.effects.unix_path import short_path
 from supervisor.facts import OperatorAsked
 from supervisor.policy import reconcile
 from supervisor.policy.placement import Card, ImpossibleGpus, Placement

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasite_worker import folders
-from datasite_worker.contract import StatusDocument, parse_status
-from supervisor.effects.unix_path import short_path
+from fleet_common import folders
+from fleet_common.contract import StatusDocument, parse_status
+from fleet_common.unix_path import short_path
 
 _MAX_PULSE = 64 * 1024
 

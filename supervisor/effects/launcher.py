@@ -18,7 +18,7 @@ from multiprocessing.context import ForkServerProcess
 
 from central.dashboard import entry as dashboard_entry
 from datasite_worker import entry as datasite_entry
-from datasite_worker.contract import DashboardOrder, LaunchOrder
+from fleet_common.contract import DashboardOrder, LaunchOrder
 from supervisor.effects.processes import cause_of_code, reap, start_ticks
 from supervisor.facts import Fact, LaunchFailed, ProcessStarted
 from supervisor.policy.launching import AnyLaunchOrder

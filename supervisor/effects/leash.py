@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from datasite_worker.contract import LEASH_VARIABLE
+from fleet_common.contract import LEASH_VARIABLE
 from supervisor.effects.processes import lives_since
 
 PATIENCE = 2.0

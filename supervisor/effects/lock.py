@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from datasite_worker import folders
+from fleet_common import folders
 
 
 def lock(path: Path) -> int | None:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from datasite_worker import folders
-from datasite_worker.contract import settings_file
+from fleet_common import folders
 from supervisor.effects import clock, evidence, leash
 from supervisor.effects.announcer import Announcer
 from supervisor.effects.assigner import Assigner
@@ -78,19 +77,19 @@ class Machine:
         self._cgroups = cgroups
         self._gauges = Gauges()
         self._board = Board(config)
-        self._inbox = Inbox(launching.pulse_socket(config))
+        self._inbox = Inbox(config.state.pulse_socket)
         self._inbox.catch(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
         self._service = ServiceThread()
         self._hooks = Hooks(config.on_event)
         self._announcer = Announcer(notifier, self._started_at, start_limit(config))
-        self._probe_keys = ProbeKeys(lambda name: launching.worker_dir(self._config, name))
+        self._probe_keys = ProbeKeys(config.state.worker)
         self._prober = Prober(self._service, self._inbox.post, self._probe_keys)
         self._gpu_watch = GpuWatch(assigner, self._inbox.post)
         self._watcher = Watcher(self._board.read, cgroups, self._inbox.post)
         self._hold()
         self._launcher = Launcher(self._inbox.post)
         self._control = ControlServer(self._board, self.picture, self._inbox.post, self._load_asked, self.place)
-        self._control.open(launching.control_socket(config), self._service)
+        self._control.open(config.state.control_socket, self._service)
 
     def close(self) -> None:
         self._gpu_watch.close()
@@ -168,7 +167,7 @@ class Machine:
         """Leave the settings where the worker reads them, and tell it so."""
         if not isinstance(spec, DatasiteSpec):
             return
-        path = settings_file(launching.worker_dir(self._config, spec.name))
+        path = self._config.state.worker(spec.name).settings
         settings = launching.live_settings(self._config, spec, order.generation)
         try:
             folders.write_text(path, settings.to_json().decode(), lasting=False)  # for this very process only
@@ -201,14 +200,14 @@ class Machine:
         """The cause of an end."""
         self._ended[exited.pid] = self._watched.pop(exited.pid, 0)
         limit = self._cgroups.out_of_memory(exited.name)
-        folder = launching.worker_dir(self._config, exited.name)
-        return self._evidence.explain(self._launcher.exit_cause(exited.pid), exited.pid, folder / "work", limit)
+        work = self._config.state.worker(exited.name).work
+        return self._evidence.explain(self._launcher.exit_cause(exited.pid), exited.pid, work, limit)
 
     def clear(self, exited: Exited) -> None:
         """What the dead left behind goes too, with all that it holds; takes as long as processes take to end."""
         sweep_group(exited.pid)
         created = self._ended.pop(exited.pid, 0)
-        leash.sweep(launching.leash(self._config, exited.name), created, but=self._watched)
+        leash.sweep(self._config.state.worker(exited.name).leash, created, but=self._watched)
         self._cgroups.end(exited.name)
         self._run_files.remove(exited.name)
 

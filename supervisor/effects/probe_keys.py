@@ -6,15 +6,14 @@ Read once and kept, so that no probe waits for a disk; read again when a worker 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from datasite_worker.contract import probe_key_file
+from fleet_common.layout import WorkerFolder
 
 
 class ProbeKeys:
     """``folder_of`` gives a worker's state folder."""
 
-    def __init__(self, folder_of: Callable[[str], Path]) -> None:
+    def __init__(self, folder_of: Callable[[str], WorkerFolder]) -> None:
         self._folder_of = folder_of
         self._kept: dict[str, str] = {}
 
@@ -22,7 +21,7 @@ class ProbeKeys:
         """The key of the worker of that name; empty while it has none."""
         if name not in self._kept:
             try:
-                self._kept[name] = probe_key_file(self._folder_of(name)).read_text().strip()
+                self._kept[name] = self._folder_of(name).probe_key.read_text().strip()
             except (OSError, ValueError):
                 return ""
         return self._kept[name]

@@ -14,7 +14,7 @@ from typing import Any
 
 import h11
 
-from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, parse_status
+from fleet_common.contract import PROBE_HEADER, STATUS_PATH, parse_status
 from supervisor.effects.probe_keys import ProbeKeys
 from supervisor.effects.service import ServiceThread
 from supervisor.facts import ProbeAnswered

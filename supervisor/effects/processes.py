@@ -5,7 +5,6 @@ A process is named by pid and start time together; a pid alone is never trusted,
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from pathlib import Path
@@ -13,8 +12,6 @@ from pathlib import Path
 import psutil
 
 from supervisor.record import ExitCause, ExitKind
-
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def start_ticks(pid: int) -> int | None:
@@ -60,11 +57,6 @@ def age(created: int) -> float:
     """Seconds since a process with that start time began."""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     return max(0.0, uptime - created / os.sysconf("SC_CLK_TCK"))
-
-
-def become_subreaper() -> None:
-    """Orphans of our descendants come to us, so that their ends are told and none stays a zombie (prctl(2))."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:

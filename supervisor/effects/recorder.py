@@ -24,17 +24,15 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasite_worker import folders
-from datasite_worker.contract import StatusDocument
+from fleet_common import folders
+from fleet_common.contract import StatusDocument
+from fleet_common.layout import HistoryFolder
 from supervisor.facts import Fact
 from supervisor.history import Event
 from supervisor.policy.lifecycle import Step
 from supervisor.record import ExitCause, ExitKind, Wanted, WorkerRecord
 from supervisor.spec import Rules
 
-EVENTS = "events.jsonl"
-JOURNAL = "journal.jsonl"
-LEDGER = "ledger.json"
 LEDGER_VERSION = 1
 _EVENT_BYTES, _EVENT_BACKUPS = 5 * 1024 * 1024, 4
 _JOURNAL_BYTES, _JOURNAL_BACKUPS = 5 * 1024 * 1024, 1
@@ -43,13 +41,13 @@ _AT_ONCE = 64
 
 
 class Recorder:
-    """``folder`` is made if absent. Every method returns at once; ``close`` waits until all is written."""
+    """The folder is made if absent. Every method returns at once; ``close`` waits until all is written."""
 
-    def __init__(self, folder: Path) -> None:
-        folders.make(folder)
-        self._ledger = folder / LEDGER
-        self._events = _file(folder / EVENTS, _EVENT_BYTES, _EVENT_BACKUPS)
-        self._journal = _file(folder / JOURNAL, _JOURNAL_BYTES, _JOURNAL_BACKUPS)
+    def __init__(self, folder: HistoryFolder) -> None:
+        folders.make(folder.root)
+        self._ledger = folder.ledger
+        self._events = _file(folder.events, _EVENT_BYTES, _EVENT_BACKUPS)
+        self._journal = _file(folder.journal, _JOURNAL_BYTES, _JOURNAL_BACKUPS)
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._kept: dict[str, Any] = {}
         self._routine: list[Callable[[], None]] = []
@@ -228,10 +226,10 @@ def ledger_document(records: Mapping[str, WorkerRecord], *, running: bool) -> di
     return {"version": LEDGER_VERSION, "running": running, "workers": workers}
 
 
-def read_ledger(folder: Path) -> dict[str, Remembered]:
+def read_ledger(folder: HistoryFolder) -> dict[str, Remembered]:
     """What the last supervisor left, by name; empty when it ended in order, or left nothing that can be read."""
     try:
-        document = json.loads(folders.read_text(folder / LEDGER))
+        document = json.loads(folders.read_text(folder.ledger))
         if not document["running"]:
             return {}
         read = {name: _remembered(values) for name, values in document["workers"].items()}
@@ -240,9 +238,9 @@ def read_ledger(folder: Path) -> dict[str, Remembered]:
     return {name: past for name, past in read.items() if past is not None}
 
 
-def forget(folder: Path) -> None:
+def forget(folder: HistoryFolder) -> None:
     """The fleet was taken down without its supervisor: there is nothing for the next one to restore."""
-    (folder / LEDGER).unlink(missing_ok=True)
+    (folder.ledger).unlink(missing_ok=True)
 
 
 def _remembered(values: Any) -> Remembered | None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from datasite_worker import folders
+from fleet_common import folders
 
 
 @dataclass(frozen=True, slots=True)

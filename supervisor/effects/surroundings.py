@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from datasite_worker import secrecy
+from fleet_common import secrecy
 from supervisor.policy.surroundings import passed_on
 
 

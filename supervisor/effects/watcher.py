@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from datasite_worker.contract import Limits
+from fleet_common.contract import Limits
 from supervisor.effects import clock
 from supervisor.effects.board import Pinned
 from supervisor.effects.cgroups import Cgroups, Usage

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from datasite_worker import folders
+from fleet_common import folders
 from supervisor.faces.client import ControlClient, ControlError
 from supervisor.faces.faults import Exit, Fault
 from supervisor.faces.screen import Screen

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fleet_common.layout import StateFolder
 from supervisor.effects.gpus import Inventory
 from supervisor.faces.place import Place
 from supervisor.faces.words import clean, size
@@ -95,11 +96,11 @@ def _health(card: Card) -> str:
 
 def take(place: Place) -> Picture:
     """The picture of this moment. A driver that hangs costs its time limit."""
-    from supervisor.effects.assigner import FILE, read_document
+    from supervisor.effects.assigner import read_document
     from supervisor.effects.gpus import Gpus
 
     seen, pids = Gpus().look(), _pids(place.state_dir)
-    kept = read_document(place.state_dir / FILE)
+    kept = read_document(StateFolder(place.state_dir).gpus)
     known = [name for name in kept if name in place.names or name in pids]
     holders = tuple(Holder(name, tuple(kept[name]["gpus"]), kept[name]["why"], pids.get(name)) for name in known)
     computing = {process.pid for card in seen.cards for process in card.processes}
@@ -107,7 +108,7 @@ def take(place: Place) -> Picture:
 
 
 def _pids(state_dir: Path) -> dict[str, int]:
-    folder = state_dir / "run"
+    folder = StateFolder(state_dir).run
     if not folder.is_dir():
         return {}
     from supervisor.effects.processes import is_same

@@ -8,11 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fleet_common.layout import StateFolder
 from supervisor.faces import logfiles
 from supervisor.faces.words import clean
 
-FOLDER = "history"
-FILE = "events.jsonl"
 _ROTATED = 4
 
 Event = dict[str, Any]
@@ -29,7 +28,7 @@ def last_and_end(state_dir: Path, name: str | None, count: int) -> tuple[list[Ev
     end = 0
     for path in _files(state_dir):
         raw = path.read_bytes()
-        if path.name == FILE:
+        if path == _newest(state_dir):
             end = raw.rfind(b"\n") + 1  # what is behind it is still being written
         found = [event for event in _parsed(_text(raw).split("\n")) if _is_about(event, name)] + found
         if len(found) >= count:
@@ -41,7 +40,7 @@ def follow(
     state_dir: Path, name: str | None, pause: logfiles.Pause = logfiles.rest, begin: int | None = None
 ) -> Iterator[Event]:
     """Events as they happen, from ``begin`` (default: now) on. Endless."""
-    path = state_dir / FOLDER / FILE
+    path = _newest(state_dir)
     rest = ""
     for text in logfiles.follow(path, pause, begin):
         *lines, rest = (rest + text).split("\n")
@@ -61,10 +60,14 @@ def _moment(at: str) -> str:
         return clean(at)[:19]
 
 
+def _newest(state_dir: Path) -> Path:
+    return StateFolder(state_dir).history.events
+
+
 def _files(state_dir: Path) -> Iterator[Path]:
     """The newest first."""
-    newest = state_dir / FOLDER / FILE
-    for path in (newest, *(newest.with_name(f"{FILE}.{number}") for number in range(1, _ROTATED + 1))):
+    newest = _newest(state_dir)
+    for path in (newest, *(newest.with_name(f"{newest.name}.{number}") for number in range(1, _ROTATED + 1))):
         if path.is_file():
             yield path
 

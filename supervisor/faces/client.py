@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from fleet_common.layout import StateFolder
+from fleet_common.unix_path import address_in
 from supervisor.record import OperatorRequest
 from supervisor.snapshot import FleetSnapshot, from_dict
 
-SOCKET = "control.sock"
 CONNECT_TIMEOUT = 2.0
 ANSWER_TIMEOUT = 5.0
 """Seconds within which a living supervisor answers; a long poll may take its own timeout more."""
@@ -62,8 +63,8 @@ class ControlClient:
 
     def __init__(self, state_dir: Path, *, answer_timeout: float = ANSWER_TIMEOUT) -> None:
         self._state_dir = state_dir
+        self._socket = StateFolder(state_dir).control_socket
         self._patience = answer_timeout
-        # A unix socket's address holds 107 bytes; through the folder's descriptor any depth can be reached.
         self._folder = _open_folder(state_dir)
 
     def __enter__(self) -> ControlClient:
@@ -105,7 +106,7 @@ class ControlClient:
     def _call(
         self, method: str, path: str, *, params: dict[str, Any] | None = None, extra: float = 0.0, name: str = ""
     ) -> Any:
-        connection = _Connection(f"/proc/self/fd/{self._folder}/{SOCKET}", self._patience, self._patience + extra)
+        connection = _Connection(address_in(self._folder, self._socket.name), self._patience, self._patience + extra)
         try:
             connection.request(method, f"{path}?{urlencode(params)}" if params else path)
             response = connection.getresponse()
@@ -121,7 +122,7 @@ class ControlClient:
 
     def _explained(self, error: BaseException) -> ControlError:
         if isinstance(error, PermissionError):
-            return Refused(f"{self._state_dir / SOCKET} belongs to another user; run as the user of the fleet")
+            return Refused(f"{self._socket} belongs to another user; run as the user of the fleet")
         return NotRunning(f"no supervisor running (state folder {self._state_dir})")
 
 

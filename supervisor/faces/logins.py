@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet_common.layout import StateFolder
 from supervisor.faces.faults import Exit, Fault
 from supervisor.faces.words import clean
 
@@ -36,7 +37,7 @@ class Credentials:
 
 def read(state_dir: Path, datasite: str) -> Credentials:
     """The stored login. Raises Fault when there is none yet, or it cannot be read."""
-    path = state_dir / "datasites" / datasite / "admin.json"
+    path = StateFolder(state_dir).worker(datasite).admin
     try:
         stored = json.loads(path.read_bytes())
         return Credentials(

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from fleet_common.layout import StateFolder
 from supervisor.faces.client import ControlClient, NotRunning
 from supervisor.faces.context import line_faults
 from supervisor.faces.faults import Exit
@@ -117,7 +118,7 @@ def absent_text(place: Place) -> str:
 
 def survivors(state_dir: Path) -> list[str]:
     """Names of the processes that an earlier supervisor noted and that may still live. Reads only."""
-    folder = state_dir / "run"
+    folder = StateFolder(state_dir).run
     if not folder.is_dir() or not any(folder.glob("*.json")):
         return []
     from supervisor.effects.processes import is_same

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from datasite_worker.contract import StatusDocument
+from fleet_common.contract import StatusDocument
 from supervisor.facts import Fact, LaunchFailed, LoadSeen, ProcessAdopted, ProcessExited
 from supervisor.history import Event, EventKind
 from supervisor.policy import limits

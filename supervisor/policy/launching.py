@@ -7,9 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from datasite_worker.contract import LEASH, Access, DashboardOrder, DatasetOrder, LaunchOrder, Limits, LiveSettings
+from fleet_common.contract import Access, DashboardOrder, DatasetOrder, LaunchOrder, Limits, LiveSettings
 from supervisor.spec import (
-    DASHBOARD_NAME,
     Capabilities,
     Dataset,
     DatasiteSpec,
@@ -22,31 +21,8 @@ from supervisor.spec import (
 AnyLaunchOrder = LaunchOrder | DashboardOrder
 
 
-def datasite_dir(config: FleetConfig, name: str) -> Path:
-    """Where a datasite keeps its identity, database and secrets."""
-    return config.state_dir / "datasites" / name
-
-
-def worker_dir(config: FleetConfig, name: str) -> Path:
-    """Where any worker keeps what is its own."""
-    return config.state_dir / DASHBOARD_NAME if name == DASHBOARD_NAME else datasite_dir(config, name)
-
-
-def leash(config: FleetConfig, name: str) -> Path:
-    """The file that every process of that worker has open, or names in its environment."""
-    return worker_dir(config, name) / LEASH
-
-
 def worker_log(config: FleetConfig, name: str) -> Path:
     return config.log_dir / f"{name}.log"
-
-
-def pulse_socket(config: FleetConfig) -> Path:
-    return config.state_dir / "pulse.sock"
-
-
-def control_socket(config: FleetConfig) -> Path:
-    return config.state_dir / "control.sock"
 
 
 def threads_per_line(config: FleetConfig, spec: DatasiteSpec, cores: int) -> int:
@@ -71,18 +47,18 @@ def launch_order(
     ``auto`` sees what there is."""
     if isinstance(spec, DatasiteSpec):
         return _datasite_order(config, spec, generation, cores, gpus)
-    folder = worker_dir(config, spec.name)
+    folder = config.state.worker(spec.name)
     return DashboardOrder(
         name=spec.name,
         generation=generation,
         hostname=spec.hostname,
         port=spec.port,
-        database=str(folder / "dashboard.db"),
+        database=str(folder.database),
         late_after=spec.late_after,
         offline_after=spec.offline_after,
         log_dir=str(config.log_dir),
         state_dir=str(folder),
-        pulse_address=str(pulse_socket(config)),
+        pulse_address=str(config.state.pulse_socket),
     )
 
 
@@ -98,9 +74,9 @@ def _datasite_order(
         dashboard_url=spec.dashboard_url,
         heartbeat_url=spec.heartbeat_url or spec.dashboard_url,
         heartbeat_interval=spec.heartbeat_interval,
-        state_dir=str(datasite_dir(config, spec.name)),
+        state_dir=str(config.state.worker(spec.name).root),
         log_dir=str(config.log_dir),
-        pulse_address=str(pulse_socket(config)),
+        pulse_address=str(config.state.pulse_socket),
         dev_mode=spec.dev_mode,
         verbose=spec.verbose,
         association_request_auto_approval=spec.association_request_auto_approval,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from datasite_worker.contract import ExitCode, Phase
+from fleet_common.contract import ExitCode, Phase
 from supervisor.facts import (
     DeadlineReached,
     Fact,

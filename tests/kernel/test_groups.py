@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from datasite_worker.process import join_cgroup
+from fleet_common.process import join_cgroup
 from supervisor.effects.cgroups import FREES, LEAF, LINES, Cgroups
 from supervisor.effects.evidence import Evidence
 from supervisor.effects.processes import cause_of_code

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, probe_key_file
+from fleet_common.contract import PROBE_HEADER, STATUS_PATH
+from fleet_common.layout import WorkerFolder
 from tests.ports import free_ports
 
 PATIENCE = float(os.environ.get("FLEET_TEST_PATIENCE", "1"))
@@ -52,7 +53,7 @@ def answers(port: int) -> dict[str, Any] | None:
     """What ``GET /factory.status`` says to who has the datasite's key; None while nobody answers."""
     headers = {}
     with suppress(KeyError, FileNotFoundError):
-        headers = {PROBE_HEADER: probe_key_file(_states[port]).read_text()}
+        headers = {PROBE_HEADER: WorkerFolder(_states[port]).probe_key.read_text()}
     asked = urllib.request.Request(f"http://127.0.0.1:{port}{STATUS_PATH}", headers=headers)
     try:
         with urllib.request.urlopen(asked, timeout=2) as answer:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from datasite_worker.contract import LiveSettings, settings_file
+from fleet_common.contract import LiveSettings
+from fleet_common.layout import WorkerFolder
 from tests.real.harness import Central, Fleet, a_fleet, answers, eventually
 
 
@@ -82,7 +83,7 @@ def test_live_settings_are_taken_on_without_a_restart(fleet: Fleet, central: Cen
     """After SIGHUP: of its own generation only; capabilities are registered anew; the process stays."""
     line = fleet.line("alpha")
     registrations = len(central.bodies("/register_factory"))
-    path = settings_file(fleet.state("alpha"))
+    path = WorkerFolder(fleet.state("alpha")).settings
     other = LiveSettings(line["generation"] + 1, 7.0, {"security_level": "other"})
     path.write_bytes(other.to_json())
     os.kill(line["pid"], signal.SIGHUP)

@@ -182,7 +182,7 @@ def test_no_public_door_leads_to_the_data(plant: DataFleet, who: str) -> None:
     """Neither the object by its id in any form, nor the file that it is kept in, nor a method run on it."""
     from syft.service.action.action_object import ActionObject, TwinMode
 
-    from datasite_worker.doors import REFUSED
+    from datasite_worker.pysyft.doors import REFUSED
 
     client = getattr(plant, who)()
     services = client.api.services

@@ -15,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 
-from datasite_worker.contract import LEASH
 from supervisor.effects.leash import bearers
 from tests.ports import free_ports
 from tests.real.harness import Fleet, a_fleet, answers, eventually, living_in
@@ -143,7 +142,7 @@ def leave_strays() -> int:
 def test_what_user_code_left_dies_with_its_line(fleet: Fleet) -> None:
     """Children in sessions of their own, one forked twice and one executed: gone when the line is, port and all."""
     before = fleet.line("alpha")
-    leash = fleet.state("alpha") / LEASH
+    leash = fleet.state("alpha") / "leash"
     run_inside(fleet, "alpha", fleet.alpha, leave_strays)
     strays = eventually(lambda: len(found := [pid for pid in bearers(leash) if pid != before["pid"]]) >= 2 and found)
     os.kill(before["pid"], signal.SIGKILL)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasite_worker.contract import Phase, StatusDocument
+from fleet_common.contract import Phase, StatusDocument
 from supervisor.effects.control import ReloadAsked
 from supervisor.effects.inbox import Exited
 from supervisor.engine import Engine

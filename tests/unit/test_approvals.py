@@ -25,10 +25,10 @@ from syft.service.policy.policy import (
 )
 from syft.service.user.user_roles import ServiceRole
 
-from datasite_worker import server as hosting
-from datasite_worker.approvals import Approvals
-from datasite_worker.contract import code_hash
 from datasite_worker.credentials import AdminLogin, Identity
+from datasite_worker.pysyft import server as hosting
+from datasite_worker.pysyft.approvals import Approvals
+from fleet_common.contract import code_hash
 
 pytestmark = pytest.mark.process
 
@@ -96,7 +96,7 @@ def test_what_is_listed_runs_at_once(site: Site, caplog: pytest.LogCaptureFixtur
     """Approved while it is asked for, and the log says for whom, what and by which hash."""
     listed = source("listed")
     site.approvals.allow([code_hash(listed)])
-    with caplog.at_level(logging.INFO, "datasite_worker.approvals"):
+    with caplog.at_level(logging.INFO, "datasite_worker.pysyft.approvals"):
         request = site.asks(listed)
     assert "APPROVED" == site.status(request)
     assert {"rows": 6} == site.runs(request)
@@ -107,7 +107,7 @@ def test_one_byte_more_waits(site: Site, caplog: pytest.LogCaptureFixture) -> No
     """A near miss is another code; the log gives the owner its hash."""
     site.approvals.allow([code_hash(source("near"))])
     changed = source("near").replace("len(x)", "len(x) ")
-    with caplog.at_level(logging.INFO, "datasite_worker.approvals"):
+    with caplog.at_level(logging.INFO, "datasite_worker.pysyft.approvals"):
         request = site.asks(changed)
     assert "PENDING" == site.status(request)
     with pytest.raises(Exception, match="waiting for approval"):
@@ -180,7 +180,7 @@ def test_what_comes_beside_the_text_is_not_vouched_for(
 ) -> None:
     """The hash is of the text; whoever submits other names, policies or data with it waits for the owner."""
     site.approvals.allow([code_hash(source(name))])
-    with caplog.at_level(logging.WARNING, "datasite_worker.approvals"):
+    with caplog.at_level(logging.WARNING, "datasite_worker.pysyft.approvals"):
         request = site.asks(source(name), **changes(site))
     assert "PENDING" == site.status(request)
     assert doubt in caplog.text

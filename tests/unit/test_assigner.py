@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from supervisor import daemon
 from supervisor.effects import assigner as rooms
-from supervisor.effects.assigner import FILE, Assigner, read_placement
+from supervisor.effects.assigner import Assigner, read_placement
 from supervisor.effects.board import Board
 from supervisor.effects.control import ControlServer, ReloadAsked
 from supervisor.effects.gpus import PATIENCE, Gpus, Inventory
@@ -34,6 +34,7 @@ from tests.unit.fakes import FakeMachine, fleet, play
 GIB = 1024**3
 ZERO, ONE = (Card(f"GPU-{n}", n, "H100", 80 * GIB, 80 * GIB) for n in (0, 1))
 CARDS = (ZERO, ONE)
+FILE = "gpus.json"
 ALPHA = DatasiteSpec("alpha", 8080)
 BETA = DatasiteSpec("beta", 8081, gpu=GpuRequest("some", exclusive=True))
 NAMED = DatasiteSpec("gamma", 8082, gpu=GpuRequest("some", ("7",), 1))
@@ -41,7 +42,7 @@ HUNG = Inventory(trouble="the GPU driver did not answer within 10 s")
 
 
 def assigner(folder: Path, *cards: Card, trouble: str = "") -> Assigner:
-    return Assigner(folder, Gpus(lambda: Inventory(cards, trouble)))
+    return Assigner(folder / FILE, Gpus(lambda: Inventory(cards, trouble)))
 
 
 def test_an_assignment_outlives_its_supervisor(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ class SlowGpus(Gpus):
 
 def test_a_start_waits_longer_for_who_cannot_do_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Eight GPUs without persistence mode take longer than the usual patience; the log tells for whom it waits."""
-    made = Assigner(tmp_path, gpus := SlowGpus(15.0))
+    made = Assigner(tmp_path / FILE, gpus := SlowGpus(15.0))
     with caplog.at_level("WARNING", "fleet"):
         made.start(fleet(ALPHA, BETA), {"alpha": ("GPU-1",)})
     assert ([("GPU-1",), ("GPU-0",)], [10.0, 60.0]) == ([made.of("alpha"), made.of("beta")], gpus.waited)
@@ -142,14 +143,14 @@ def test_a_start_waits_longer_for_who_cannot_do_without(tmp_path: Path, caplog: 
 def test_a_start_does_not_wait_for_who_has_a_gpu_already(tmp_path: Path) -> None:
     """Its lines are supervised at once."""
     assigner(tmp_path, *CARDS).start(fleet(ALPHA, BETA), {})
-    Assigner(tmp_path, gpus := SlowGpus(15.0)).start(fleet(ALPHA, BETA), {})
+    Assigner(tmp_path / FILE, gpus := SlowGpus(15.0)).start(fleet(ALPHA, BETA), {})
     assert [10.0] == gpus.waited
 
 
 def test_a_start_waits_for_auto_lines_while_nobody_runs(tmp_path: Path) -> None:
     """They would stay on the CPU; lines that run already are not left alone for it."""
     for survivors, expected in (({}, [10.0, 60.0]), ({"late": ()}, [10.0])):
-        made = Assigner(tmp_path / "nothing-kept", gpus := SlowGpus(15.0))
+        made = Assigner(tmp_path / "nothing-kept" / FILE, gpus := SlowGpus(15.0))
         made.start(fleet(ALPHA, DatasiteSpec("late", 1)), survivors)
         assert expected == gpus.waited
 
@@ -198,7 +199,7 @@ def test_an_heir_tells_who_has_a_gpu_from_its_next_start_on(tmp_path: Path) -> N
 def test_a_driver_that_never_answers_is_named_and_not_taken_for_none(tmp_path: Path) -> None:
     """Nothing is changed, so that the next start may do better."""
     with pytest.raises(UnseenGpus, match="the GPU driver did not answer within 60 s") as refused:
-        Assigner(tmp_path, SlowGpus(900.0)).start(fleet(ALPHA, BETA), {"alpha": ()})
+        Assigner(tmp_path / FILE, SlowGpus(900.0)).start(fleet(ALPHA, BETA), {"alpha": ()})
     assert (("beta",), []) == (refused.value.names, list(tmp_path.iterdir()))
 
 
@@ -223,7 +224,7 @@ def test_a_driver_that_answers_again_shows_nobody_what_is_not_his(tmp_path: Path
     there is."""
     for found, expected in ((CARDS, ""), ((), None)):
         answers = [Inventory(found), HUNG, HUNG]
-        made = Assigner(tmp_path, Gpus(answers.pop))
+        made = Assigner(tmp_path / FILE, Gpus(answers.pop))
         made.start(fleet(ALPHA), {})
         made.look(fleet(ALPHA))
         assert expected == told(made, ALPHA)
@@ -251,7 +252,7 @@ def test_a_hung_driver_takes_no_gpu_from_who_runs_on_one(tmp_path: Path) -> None
 def test_where_nobody_wants_a_gpu_nobody_looks(tmp_path: Path) -> None:
     """A driver that hangs is no affair of a fleet that says none."""
     looked: list[int] = []
-    made = Assigner(tmp_path, Gpus(lambda: looked.append(1) or HUNG))  # type: ignore[func-returns-value]
+    made = Assigner(tmp_path / FILE, Gpus(lambda: looked.append(1) or HUNG))  # type: ignore[func-returns-value]
     made.start(fleet(replace(ALPHA, gpu=GpuRequest("none"))), {})
     assert ((), []) == (made.of("alpha"), looked)
 
@@ -291,7 +292,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fleet.yaml whose line asks for GPU 7, on a host with two."""
     monkeypatch.setattr(rooms, "Gpus", lambda: Gpus(lambda: Inventory(CARDS)))
     monkeypatch.setattr(daemon, "_run", lambda *a: pytest.fail("it was started"))
-    monkeypatch.setattr(daemon.processes, "become_subreaper", lambda: None)
+    monkeypatch.setattr(daemon, "become_subreaper", lambda: None)
     monkeypatch.setattr(daemon, "keep_secrets", lambda: None)
     log = daemon.log
     handlers, propagate, level = list(log.handlers), log.propagate, log.level

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasite_worker import chance
+from datasite_worker.means import chance
 
 pytestmark = pytest.mark.process
 

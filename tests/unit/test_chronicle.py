@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from datasite_worker.contract import Phase, StatusDocument
+from fleet_common.contract import Phase, StatusDocument
 from supervisor.facts import (
     DeadlineReached,
     Fact,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from syft.types.uid import UID
 
-from datasite_worker.containment import contained
+from datasite_worker.pysyft.containment import contained
 
 pytestmark = pytest.mark.process
 

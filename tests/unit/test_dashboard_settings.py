@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from datasite_worker.central_link import Site, heartbeat_body, registration_body
-from datasite_worker.contract import DashboardOrder
+from datasite_worker.centre.link import Site, heartbeat_body, registration_body
+from fleet_common.contract import DashboardOrder
 from supervisor.config import ConfigError, load
 from supervisor.policy.launching import launch_order
 from supervisor.spec import FleetConfig

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datasite_worker import data_files, mocks
-from datasite_worker.data_files import Unusable, look, parsed, read
+from datasite_worker.data import files as data_files
+from datasite_worker.data import mocks
+from datasite_worker.data.files import Unusable, look, parsed, read
 
 FRAME = pd.DataFrame(
     {

@@ -15,8 +15,8 @@ from syft.service.action.action_service import ActionService
 from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 
-from datasite_worker import doors
-from datasite_worker.contract import DatasetOrder, LaunchOrder, parse_settings
+from datasite_worker.pysyft import doors
+from fleet_common.contract import DatasetOrder, LaunchOrder, parse_settings
 from supervisor.policy.launching import launch_order, live_settings
 from supervisor.spec import Dataset, DatasiteSpec, Mock
 from tests.unit.fakes import fleet

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datasite_worker.contract import DatasetOrder
-from datasite_worker.data_files import Content
-from datasite_worker.dataset_site import Held, Ids
-from datasite_worker.datasets import OUTDATED, RETRY, SETTLED, Datasets
+from datasite_worker.data.datasets import OUTDATED, RETRY, SETTLED, Datasets
+from datasite_worker.data.files import Content
+from datasite_worker.pysyft.dataset_site import Held, Ids
+from fleet_common.contract import DatasetOrder
 
 NOW = 1_800_000_000.0
 LONG_AGO = NOW - 3600
@@ -165,7 +165,7 @@ def test_a_file_from_the_future_is_taken_once_it_stays_the_same(line: Line) -> N
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read of it is thrown away."""
-    from datasite_worker import data_files
+    from datasite_worker.data import files as data_files
 
     line.write("torque\n1\n")
     read = data_files.read
@@ -213,7 +213,7 @@ def test_what_was_published_stays_when_the_file_breaks_or_goes(line: Line) -> No
 
 def test_a_broken_file_is_not_read_again_and_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only when it changed, or another kind of mock is asked for."""
-    from datasite_worker import data_files
+    from datasite_worker.data import files as data_files
 
     reads: list[Path] = []
     read = data_files.read

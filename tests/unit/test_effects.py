@@ -15,7 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from datasite_worker.contract import StatusDocument
+from fleet_common.contract import StatusDocument
+from fleet_common.layout import WorkerFolder
+from fleet_common.unix_path import short_path
 from supervisor.effects import lock, processes
 from supervisor.effects.board import Board
 from supervisor.effects.control import ControlServer, FleetAsked, ReloadAsked
@@ -25,7 +27,6 @@ from supervisor.effects.probe_keys import ProbeKeys
 from supervisor.effects.prober import Prober, address
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.service import ServiceThread
-from supervisor.effects.unix_path import short_path
 from supervisor.facts import OperatorAsked, ProbeAnswered
 from supervisor.orders import Probe
 from supervisor.record import ExitKind, OperatorRequest, WorkerRecord
@@ -228,7 +229,7 @@ def http_answer(body: bytes, code: str = "200 OK") -> bytes:
     return f"HTTP/1.1 {code}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
-NO_KEYS = ProbeKeys(lambda _name: Path("/nowhere"))
+NO_KEYS = ProbeKeys(lambda _name: WorkerFolder(Path("/nowhere")))
 
 
 def probe_once(service: ServiceThread, port: int, timeout: float = 5.0, keys: ProbeKeys = NO_KEYS) -> ProbeAnswered:
@@ -266,7 +267,8 @@ def test_a_probe_believes_only_the_right_worker(service: ServiceThread, answer: 
 
 def test_a_probe_shows_the_key_that_the_worker_has_kept(service: ServiceThread, tmp_path: Path) -> None:
     """Read once; and once more after a worker did not accept it, which has drawn another."""
-    keys, told = ProbeKeys(lambda _name: tmp_path), StatusDocument("a", "", 1, "", "running", generation=0)
+    keys = ProbeKeys(lambda _name: WorkerFolder(tmp_path))
+    told = StatusDocument("a", "", 1, "", "running", generation=0)
     (tmp_path / "probe.key").write_text("first\n")
     stage = Stage(http_answer(told.to_json()))
     assert ["first", "first"] == [keys.of("a"), keys.of("a")]

@@ -51,7 +51,7 @@ def job() -> Iterator[int]:
 def assigned(plant: Path, **gpus: tuple[str, ...]) -> None:
     """As a supervisor leaves it; line_a runs, and its process is this one."""
     whys = dict.fromkeys(gpus, "auto: least loaded") | {"line_b": "gpu: none"}
-    assigner.Assigner(plant / ".fleet").use(Placement(dict(gpus), {}, whys))
+    assigner.Assigner(plant / ".fleet" / "gpus.json").use(Placement(dict(gpus), {}, whys))
     identity = (1, os.getpid(), start_ticks(os.getpid()) or 0, boot_id(), "f", 8080)
     RunFiles(plant / ".fleet" / "run").write(RunFile("line_a", *identity, gpus["line_a"]))
 

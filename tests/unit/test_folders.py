@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from datasite_worker import folders, process
-from datasite_worker.folders import Unsafe
+from fleet_common import folders, process
+from fleet_common.folders import Unsafe
 from supervisor import daemon
 from supervisor.spec import DashboardSpec, DatasiteSpec, FleetConfig
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from datasite_worker.bounds import ANONYMOUS, MOST, OWN, TRUSTED, Bounds, Connections, NoRoom, Room, TooLarge
-from datasite_worker.contract import Access, StatusDocument, parse_status
 from datasite_worker.pysyft.gate import GUEST_METHODS, QUEUED, job_refusal, refusal
 from datasite_worker.pysyft.sessions import LIFETIME, Sessions
 from datasite_worker.refusals import MOST_LINES, PERIOD, Refusals
+from fleet_common.contract import Access, StatusDocument, parse_status
 
 EVERYBODY = {"GUEST", "DATA_SCIENTIST", "DATA_OWNER", "ADMIN"}
 ROLES = {

@@ -40,7 +40,7 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.seen = Inventory((ZERO, ONE))
         self.looks, self.told = 0, list[CardsLost]()
-        self.assigner = Assigner(folder, Gpus(self.read))
+        self.assigner = Assigner(folder / "gpus.json", Gpus(self.read))
         self.assigner.use(Placement(HAD))
         self.watch = GpuWatch(self.assigner, self.told.append, 3600.0)
 
@@ -104,7 +104,7 @@ def test_a_loss_is_not_told_anew_for_who_waits(host: Host) -> None:
 def test_it_looks_by_itself(tmp_path: Path) -> None:
     """Again and again, until it is closed."""
     told = threading.Event()
-    assigner = Assigner(tmp_path, Gpus(lambda: Inventory((ZERO,))))
+    assigner = Assigner(tmp_path / "gpus.json", Gpus(lambda: Inventory((ZERO,))))
     assigner.use(Placement(HAD))
     watch = GpuWatch(assigner, lambda lost: told.set(), 0.01)
     assert told.wait(20)

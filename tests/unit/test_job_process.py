@@ -16,7 +16,7 @@ from sqlalchemy import create_engine
 from syft.service.job.job_stash import JobStatus
 from syft.service.user.user_roles import ServiceRole
 
-from datasite_worker.jobs import process, stores
+from datasite_worker.pysyft.jobs import process, stores
 
 
 @pytest.fixture
@@ -112,8 +112,8 @@ def test_a_job_asks_for_the_role_again(tmp_path: Path) -> None:
     from syft.types.errors import SyftException
     from syft.types.uid import UID
 
-    from datasite_worker import server as hosting
     from datasite_worker.credentials import Identity
+    from datasite_worker.pysyft import server as hosting
 
     who = Identity(UID().no_dash, "11" * 32, "root@example.com", "a-long-password")
     made = hosting.make_server("site", who, tmp_path, dev_mode=False, auto_approval=True, sessions=1)

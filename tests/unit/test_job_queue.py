@@ -23,14 +23,14 @@ from syft.store.document_store_errors import NotFoundException
 from syft.types.errors import SyftException
 
 from datasite_worker import strays
-from datasite_worker.activity import Activity
-from datasite_worker.jobs import process
 from datasite_worker.jobs import queue as queue_module
 from datasite_worker.jobs import zygote as zygote_module
-from datasite_worker.jobs.inputs import Unobtainable
-from datasite_worker.jobs.process import Errand
 from datasite_worker.jobs.queue import JobQueue
 from datasite_worker.jobs.zygote import Gone, Unborn, Zygote
+from datasite_worker.pysyft.activity import Activity
+from datasite_worker.pysyft.jobs import process
+from datasite_worker.pysyft.jobs.inputs import Unobtainable
+from datasite_worker.pysyft.jobs.process import Errand
 
 
 @dataclass
@@ -544,7 +544,7 @@ def test_a_zygote_that_cannot_be_made_leaves_nothing_open(
 ORPHANS = """
 import json, os, subprocess, sys
 from datasite_worker import strays
-from datasite_worker.process import become_subreaper
+from fleet_common.process import become_subreaper
 become_subreaper()
 score = strays.marked()
 quiet = subprocess.DEVNULL

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from datasite_worker.contract import LEASH_VARIABLE
+from fleet_common.contract import LEASH_VARIABLE
 from supervisor.effects.leash import bearers, sweep
 from supervisor.effects.processes import is_same, start_ticks
 

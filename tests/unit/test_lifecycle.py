@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasite_worker.contract import ExitCode, Phase, StatusDocument
+from fleet_common.contract import ExitCode, Phase, StatusDocument
 from supervisor.facts import (
     DeadlineReached,
     Fact,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from datasite_worker.contract import StatusDocument
+from fleet_common.contract import StatusDocument
 from supervisor.config import ConfigError, load
 from supervisor.effects.control import ReloadAsked
 from supervisor.faces.table import plain

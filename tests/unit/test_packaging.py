@@ -58,7 +58,7 @@ LIGHT = (
     "supervisor.daemon",
     "supervisor.engine",
     "supervisor.faces.cli",
-    "datasite_worker.contract",
+    "fleet_common.contract",
     "datasite_worker.entry",
     "central.dashboard.entry",
 )

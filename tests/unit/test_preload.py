@@ -16,7 +16,7 @@ PRELOADED = """
 import gc, json, logging, os, sys, threading
 import datasite_worker.preload, central.dashboard.preload
 from syft.server.server import AuthServerContextRegistry, Server, ServerRegistry
-from datasite_worker import rehearsal, server
+from datasite_worker.pysyft import rehearsal, server
 """
 
 REHEARSED = """

@@ -11,11 +11,9 @@ from typing import Any
 
 import pytest
 
+from fleet_common.layout import HistoryFolder
 from supervisor.effects import recorder as module
 from supervisor.effects.recorder import (
-    EVENTS,
-    JOURNAL,
-    LEDGER,
     Recorder,
     Remembered,
     read_ledger,
@@ -29,6 +27,7 @@ from supervisor.record import ExitCause, ExitKind, OperatorRequest, Wanted, Work
 from supervisor.spec import Rules
 from tests.unit.fakes import status
 
+EVENTS, JOURNAL, LEDGER = "events.jsonl", "journal.jsonl", "ledger.json"
 AT = "2026-03-01T12:00:00+00:00"
 KILLED = ExitCause(ExitKind.SIGNAL, "SIGKILL", -9, "SIGKILL")
 
@@ -39,7 +38,7 @@ def event(text: str = "ended: SIGKILL", **more: Any) -> Event:
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    made = Recorder(tmp_path / "history")
+    made = Recorder(HistoryFolder(tmp_path / "history"))
     yield made
     made.close()
 
@@ -88,7 +87,7 @@ def test_a_years_probes_are_slim(recorder: Recorder, tmp_path: Path) -> None:
 def test_files_are_rotated_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fleet that runs for months keeps its disk; the newest lines are never those that go."""
     monkeypatch.setattr(module, "_EVENT_BYTES", 2000)
-    recorder = Recorder(tmp_path)
+    recorder = Recorder(HistoryFolder(tmp_path))
     for at in range(100):
         recorder.event(event(f"number {at}"), AT)
     recorder.close()
@@ -105,7 +104,7 @@ def test_torn_lines_are_skipped_and_the_next_supervisor_goes_on(tmp_path: Path) 
     garbage = [whole.encode(), b"\xff\x00garbage", b"[1, 2]", b"7", b"", whole.encode(), whole.encode()[:40]]
     (tmp_path / EVENTS).write_bytes(b"\n".join(garbage))
     assert ["first", "first"] == [line["text"] for line in read_lines(tmp_path / EVENTS)]
-    recorder = Recorder(tmp_path)
+    recorder = Recorder(HistoryFolder(tmp_path))
     recorder.event(event("after the crash"), AT)
     recorder.event(event("second"), AT)
     recorder.close()
@@ -135,7 +134,7 @@ def test_the_next_supervisor_reads_what_the_last_one_left(recorder: Recorder, tm
     """What is wanted, the counts by cause, and how each ended last."""
     recorder.ledger(RECORDS, running=True)
     recorder.close()
-    assert REMEMBERED == read_ledger(tmp_path / "history")
+    assert REMEMBERED == read_ledger(HistoryFolder(tmp_path / "history"))
     assert [LEDGER] == [path.name for path in (tmp_path / "history").glob("ledger*")]
 
 
@@ -144,7 +143,7 @@ def test_a_fleet_that_went_down_in_order_leaves_nothing_to_remember(recorder: Re
     recorder.ledger(RECORDS, running=True)
     recorder.ledger(RECORDS, running=False)
     recorder.close()
-    assert {} == read_ledger(tmp_path / "history")
+    assert {} == read_ledger(HistoryFolder(tmp_path / "history"))
 
 
 def test_the_ledger_is_written_only_when_it_changed(recorder: Recorder, tmp_path: Path) -> None:
@@ -152,25 +151,25 @@ def test_the_ledger_is_written_only_when_it_changed(recorder: Recorder, tmp_path
     recorder.ledger(RECORDS, running=True)
     recorder.close()
     before = (tmp_path / "history" / LEDGER).stat().st_ino
-    again = Recorder(tmp_path / "history")
+    again = Recorder(HistoryFolder(tmp_path / "history"))
     again.ledger(RECORDS, running=True)  # a new recorder does not know what the file holds
     again.ledger(dict(RECORDS), running=True)
     again.close()
     after = (tmp_path / "history" / LEDGER).stat().st_ino
-    changed = Recorder(tmp_path / "history")
+    changed = Recorder(HistoryFolder(tmp_path / "history"))
     changed.close()
     assert (False, after) == (before == after, (tmp_path / "history" / LEDGER).stat().st_ino)
 
 
 def test_a_reader_never_sees_half_a_ledger(tmp_path: Path) -> None:
     """It is replaced whole, hundreds of times, under the eyes of a reader."""
-    recorder = Recorder(tmp_path)
+    recorder = Recorder(HistoryFolder(tmp_path))
     recorder.ledger(RECORDS, running=True)
     for at in range(300):
         recorder.ledger({**RECORDS, "gamma": WorkerRecord("gamma", restarts=at, wanted=Wanted.UP)}, running=True)
     seen = 0
     while seen < 299:
-        read = read_ledger(tmp_path)
+        read = read_ledger(HistoryFolder(tmp_path))
         assert read in ({}, REMEMBERED) or {"alpha", "beta", "gamma"} == set(read)
         seen = read["gamma"].restarts if "gamma" in read else seen
     recorder.close()
@@ -199,15 +198,15 @@ def test_ledgers_of_other_versions_are_read(tmp_path: Path, worker: dict[str, An
     """An upgrade, and going back from one, loses nothing that both know."""
     document = {**LEDGER_NOW, "workers": {"alpha": worker}, "version": 99 if "mood" in worker else 1, "new": [1]}
     (tmp_path / LEDGER).write_text(json.dumps(document))
-    assert {"alpha": expected} == read_ledger(tmp_path)
+    assert {"alpha": expected} == read_ledger(HistoryFolder(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"running": true}', '{"running": true, "workers": 3}'])
 def test_a_ledger_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     """A supervisor starts as if for the first time, and says nothing of it to nobody."""
-    assert {} == read_ledger(tmp_path)
+    assert {} == read_ledger(HistoryFolder(tmp_path))
     (tmp_path / LEDGER).write_text(text)
-    assert {} == read_ledger(tmp_path)
+    assert {} == read_ledger(HistoryFolder(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +215,7 @@ def test_a_ledger_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None
 def test_one_bad_entry_takes_no_other_with_it(tmp_path: Path, worker: Any) -> None:
     """An entry in words of another version, an unknown kind of end say, is passed over; the others are remembered."""
     (tmp_path / LEDGER).write_text(json.dumps({**LEDGER_NOW, "workers": {"alpha": worker, "beta": WORKER}}))
-    assert {"beta": Remembered(Wanted.DOWN, "stopped", 2, {"oom": 2}, None)} == read_ledger(tmp_path)
+    assert {"beta": Remembered(Wanted.DOWN, "stopped", 2, {"oom": 2}, None)} == read_ledger(HistoryFolder(tmp_path))
 
 
 def test_a_restored_record_hides_no_crash() -> None:
@@ -248,7 +247,7 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_loses_lines_and_nothing_else(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No error reaches the fleet, neither while the disk is full nor at the end; with room again, lines are kept."""
     monkeypatch.setattr("logging.raiseExceptions", False)  # as the daemon has it
-    recorder = Recorder(tiny)
+    recorder = Recorder(HistoryFolder(tiny))
     recorder.event(event("before"), AT)
     for at in range(200):
         recorder.event(event(f"{at} " + "x" * 1000), AT)
@@ -260,19 +259,19 @@ def test_a_full_disk_loses_lines_and_nothing_else(tiny: Path, monkeypatch: pytes
     assert "before" == next(read_lines(tiny / EVENTS))["text"]
     (tiny / JOURNAL).unlink(missing_ok=True)
     (tiny / EVENTS).write_bytes((tiny / EVENTS).read_bytes()[:10_000])
-    again = Recorder(tiny)
+    again = Recorder(HistoryFolder(tiny))
     again.event(event("room again"), AT)
     again.ledger(RECORDS, running=True)
     again.close()
     assert "room again" == [line["text"] for line in read_lines(tiny / EVENTS)][-1]
-    assert REMEMBERED == read_ledger(tiny)
+    assert REMEMBERED == read_ledger(HistoryFolder(tiny))
 
 
 def test_lines_come_back_when_there_is_room_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same recorder goes on after the operator has made room."""
     monkeypatch.setattr("logging.raiseExceptions", False)
     ballast = tiny / "ballast"
-    recorder = Recorder(tiny)
+    recorder = Recorder(HistoryFolder(tiny))
     recorder.event(event("before"), AT)
     ballast.write_bytes(b"x" * 50_000)
     for at in range(60):

@@ -51,7 +51,7 @@ def test_what_is_not_known_is_not(name: str) -> None:
 
 PROGRAM = """
 import ctypes, os, subprocess
-from datasite_worker import secrecy
+from fleet_common import secrecy
 secrecy.leave_no_core()
 secrecy.wipe_environment({"PATH", "KEPT"})
 child = subprocess.run(["env"], capture_output=True, text=True).stdout

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasite_worker import threads
+from datasite_worker.means import threads
 
 pytestmark = pytest.mark.process
 

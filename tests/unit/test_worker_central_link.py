@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from datasite_worker import central_link
-from datasite_worker.central_link import CentralLink, Site, in_words, retry_delay, shown
+from datasite_worker.centre import link as central_link
+from datasite_worker.centre.link import CentralLink, Site, in_words, retry_delay, shown
 
 SITE = Site(
     "alpha", "host", 8080, "cpu", "http://central:5000", "http://central:8888", 30.0, {"security_level": "high"}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from datasite_worker import folders
 from datasite_worker.__main__ import parser
 from datasite_worker.credentials import admin_login, identity, show
-from datasite_worker.process import ConfigurationFailure
+from fleet_common import folders
+from fleet_common.failures import ConfigurationFailure
 
 
 def test_an_identity_is_drawn_once(tmp_path: Path) -> None:

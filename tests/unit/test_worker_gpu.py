@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from datasite_worker import entry
-from datasite_worker.contract import LaunchOrder
+from fleet_common.contract import LaunchOrder
 from supervisor.effects.launcher import PRELOAD
 from supervisor.policy.launching import launch_order
 from supervisor.spec import DatasiteSpec, GpuRequest
@@ -85,7 +85,7 @@ def test_a_line_takes_no_more_memory_than_it_asked_for(
     monkeypatch: pytest.MonkeyPatch, asked: int, expected: list[tuple[float, int]]
 ) -> None:
     """A share of each GPU, set when CUDA is first used and not before; never more than all of it."""
-    from datasite_worker import gpu
+    from datasite_worker.means import gpu
 
     cuda = FakeCuda(monkeypatch)
     gpu.limit_memory(asked)
@@ -103,7 +103,7 @@ class PoisonousCuda:
         self.answer = answer
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "is_available", self.is_available)
-        monkeypatch.setattr("datasite_worker.gpu.may_fork", lambda: True)  # other tests may have left threads
+        monkeypatch.setattr("datasite_worker.means.gpu.may_fork", lambda: True)  # other tests may have left threads
 
     def is_available(self) -> bool:
         self.touched = True
@@ -120,7 +120,7 @@ def test_looking_for_a_device_does_not_touch_cuda(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answer: Any, expected: str
 ) -> None:
     """Else no job of the line could use its GPU: each is forked from this process. A driver that fails is no GPU."""
-    from datasite_worker import gpu
+    from datasite_worker.means import gpu
 
     cuda = PoisonousCuda(monkeypatch, answer)
     assert (expected, False) == (gpu.device(), cuda.touched)
@@ -129,16 +129,16 @@ def test_looking_for_a_device_does_not_touch_cuda(
 
 def test_where_jobs_are_not_forked_from_here_cuda_may_be_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     """A notebook has threads, which do not go well with a fork; its jobs come of a fresh interpreter."""
-    from datasite_worker import gpu
+    from datasite_worker.means import gpu
 
     cuda = PoisonousCuda(monkeypatch, True)
-    monkeypatch.setattr("datasite_worker.gpu.may_fork", lambda: False)
+    monkeypatch.setattr("datasite_worker.means.gpu.may_fork", lambda: False)
     assert ("cuda:0", True) == (gpu.device(), cuda.touched)
 
 
 def test_a_torch_without_cuda_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is the ordinary case, and costs nothing."""
-    from datasite_worker import gpu
+    from datasite_worker.means import gpu
 
     cuda = PoisonousCuda(monkeypatch, True)
     monkeypatch.setattr(torch.version, "cuda", None)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from datasite_worker import limits as module
-from datasite_worker import load
-from datasite_worker.contract import Limits, StatusDocument, parse_status
-from datasite_worker.limits import Bucket, Disk, Keeper, Paced, guard
+from datasite_worker.means import limits as module
+from datasite_worker.means import load
+from datasite_worker.means.limits import Bucket, Disk, Keeper, Paced, guard
+from fleet_common.contract import Limits, StatusDocument, parse_status
 
 GB = 10**9
 MB = 10**6
@@ -28,7 +28,7 @@ class Space:
 @pytest.fixture
 def space(monkeypatch: pytest.MonkeyPatch) -> Space:
     made = Space()
-    monkeypatch.setattr("datasite_worker.limits.shutil.disk_usage", lambda _: made)
+    monkeypatch.setattr("datasite_worker.means.limits.shutil.disk_usage", lambda _: made)
     return made
 
 
@@ -192,8 +192,8 @@ class Wire:
         self.sent: list[dict[str, Any]] = []
         self.got = b""
         self.app = Paced(self._echo, Bucket(rate))
-        monkeypatch.setattr("datasite_worker.limits.time.monotonic", lambda: self.now)
-        monkeypatch.setattr("datasite_worker.limits.asyncio.sleep", self._sleep)
+        monkeypatch.setattr("datasite_worker.means.limits.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("datasite_worker.means.limits.asyncio.sleep", self._sleep)
 
     async def _sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -245,7 +245,7 @@ def test_a_probe_is_never_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_bites_is_told_and_taken_back(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Disk and bandwidth, each in words; traffic that has not waited for half a minute is no longer held back."""
     clock = [100.0]
-    monkeypatch.setattr("datasite_worker.limits.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("datasite_worker.means.limits.time.monotonic", lambda: clock[0])
     keeper = Keeper(tmp_path, Limits(disk_free=5 * GB, bandwidth=MB), lambda: None)
     assert {} == keeper.told()
     space.free = GB
@@ -275,7 +275,7 @@ def test_trainings_that_wait_are_told_and_taken_back(tmp_path: Path, monkeypatch
     """While they wait with the figures; half a minute after the last had to, no more. Who waits between two looks only
     is not missed, and one that waits for another's value, with a place free, waits for no limit."""
     clock = [100.0]
-    monkeypatch.setattr("datasite_worker.limits.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("datasite_worker.means.limits.time.monotonic", lambda: clock[0])
     keeper, jobs = Keeper(tmp_path, Limits(sessions=3), lambda: None), Crowd(running=3)
 
     def looked(seconds: float = 5.0, **what: Any) -> str:
@@ -335,7 +335,7 @@ def test_figures_are_told_again_for_some_seconds(monkeypatch: pytest.MonkeyPatch
     spent = [(100.0, 200.0), (130.0, 240.0), (131.0, 280.0)]
     clock = [0.0]
     monkeypatch.setattr(load, "_cpu_seconds", lambda: spent.pop(0))
-    monkeypatch.setattr("datasite_worker.load.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("datasite_worker.means.load.time.monotonic", lambda: clock[0])
     host, told = load.HostLoad(), []
     for at in (1.0, 4.0, 5.9, 6.1):
         clock[0] = at

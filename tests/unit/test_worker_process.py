@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from datasite_worker import process
-from datasite_worker.contract import LEASH, LEASH_VARIABLE
+from fleet_common import failures, listening, logs, process
+from fleet_common.contract import LEASH_VARIABLE
 
 pytestmark = pytest.mark.process
 
@@ -46,7 +46,7 @@ def holds_leash(pid: int | str, leash: Path) -> bool:
 
 
 def _marks(folder: Path) -> dict[str, Any]:
-    leash = folder / LEASH
+    leash = folder / "leash"
     forked = os.fork()
     if forked == 0:
         signal.pause()
@@ -105,7 +105,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 
 def late(folder):
-    from datasite_worker import process
+    from fleet_common import failures, listening, logs, process
     {wait}
     process.become("fleet: late", folder / "work", folder / "late.log", state_dir=folder)
     (folder / "began").write_text("")
@@ -134,7 +134,7 @@ def test_a_worker_whose_supervisor_is_gone_does_not_begin(tmp_path: Path, wait: 
     program.write_text(_LATE.format(wait=wait, end=end))
     done = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True, timeout=60, check=False)
     assert (0, "") == (done.returncode, done.stdout + done.stderr)
-    assert (tmp_path / LEASH).exists()
+    assert (tmp_path / "leash").exists()
     assert begins is (tmp_path / "began").exists()
 
 
@@ -165,33 +165,33 @@ def test_a_worker_joins_its_control_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize("hostname", ["localhost", "127.0.0.1"])
 def test_a_taken_port_is_told(hostname: str) -> None:
     """The holder is named with its pid."""
-    held = process.bind(hostname, 0)
+    held = listening.bind(hostname, 0)
     port = held.getsockname()[1]
-    with held, pytest.raises(process.PortTaken, match=f"port {port} is taken by pid {os.getpid()}"):
-        process.bind(hostname, port)
+    with held, pytest.raises(listening.PortTaken, match=f"port {port} is taken by pid {os.getpid()}"):
+        listening.bind(hostname, port)
 
 
 def test_an_address_that_cannot_be_had_is_told() -> None:
     """As a fault of the configuration, whatever is wrong with it."""
     for hostname, port in (("192.0.2.1", 1), ("localhost", 70000), ("no.such.host.invalid", 1)):
-        with pytest.raises(process.ConfigurationFailure, match=f"cannot listen on {hostname}:{port}: ."):
-            process.bind(hostname, port)
+        with pytest.raises(failures.ConfigurationFailure, match=f"cannot listen on {hostname}:{port}: ."):
+            listening.bind(hostname, port)
 
 
 def _print_much(folder: Path) -> dict[str, Any]:
     raw = folder / "log" / "test.out"
-    os.write(1, b"x" * (process._LOG_BYTES + 5))
-    process.trim_output()
+    os.write(1, b"x" * (logs._BYTES + 5))
+    logs.trim_output()
     os.write(1, b"after")
-    process.trim_output()
-    return {"now": raw.read_bytes(), "aside": raw.with_name("test.out.1").stat().st_size == process._LOG_BYTES}
+    logs.trim_output()
+    return {"now": raw.read_bytes(), "aside": raw.with_name("test.out.1").stat().st_size == logs._BYTES}
 
 
 def _print_much_where_nothing_can_be_moved(folder: Path) -> int:
     raw = folder / "log" / "test.out"
     raw.with_name("test.out.1").mkdir()
-    os.write(1, b"x" * (process._LOG_BYTES + 5))
-    process.trim_output()
+    os.write(1, b"x" * (logs._BYTES + 5))
+    logs.trim_output()
     return raw.stat().st_size
 
 

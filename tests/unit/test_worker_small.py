@@ -13,10 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from datasite_worker.activity import Activity, shortened
-from datasite_worker.contract import LiveSettings, StatusDocument, parse_settings, parse_status, settings_file
-from datasite_worker.process import own_address, reachable_name
+from datasite_worker.pysyft.activity import Activity, shortened
 from datasite_worker.strays import Strays
+from fleet_common.contract import LiveSettings, StatusDocument, parse_settings, parse_status
+from fleet_common.layout import WorkerFolder
+from fleet_common.listening import own_address, reachable_name
 
 pytestmark = pytest.mark.process
 
@@ -95,7 +96,7 @@ def test_a_living_child_is_left_alone() -> None:
 def test_live_settings_cross_as_they_are(tmp_path: Path) -> None:
     """Written by one side, read by the other, in the datasite's own folder; keys of a newer side are passed over."""
     settings = LiveSettings(3, 0.5, {"security_level": "high"})
-    assert tmp_path / "settings.json" == settings_file(tmp_path)
+    assert tmp_path / "settings.json" == WorkerFolder(tmp_path).settings
     assert settings == parse_settings(settings.to_json())
     newer = {**json.loads(settings.to_json()), "colour": "green"}
     assert settings == parse_settings(json.dumps(newer).encode())

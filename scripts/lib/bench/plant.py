@@ -16,7 +16,8 @@ from pathlib import Path
 
 from bench import world
 from bench.world import Unmeasured
-from datasite_worker.contract import PROBE_HEADER, STATUS_PATH, probe_key_file
+from fleet_common.contract import PROBE_HEADER, STATUS_PATH
+from fleet_common.layout import WorkerFolder
 from supervisor.faces.client import ControlClient
 from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
 
@@ -90,7 +91,7 @@ def fleet(folder: Path, lines: int, defaults: str = "") -> Iterator[Fleet]:
 def status_pid(state: Path, port: int) -> int | None:
     """The pid that ``/factory.status`` tells who has the key in the state folder; None while nothing answers."""
     with contextlib.suppress(OSError):
-        body = world.get(port, STATUS_PATH, headers={PROBE_HEADER: probe_key_file(state).read_text()})
+        body = world.get(port, STATUS_PATH, headers={PROBE_HEADER: WorkerFolder(state).probe_key.read_text()})
         return int(json.loads(body)["pid"]) if body else None
     return None
 

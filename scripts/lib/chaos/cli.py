@@ -32,7 +32,7 @@ from chaos.plant import Plant
 from chaos.siege import Lost, Outcome, Siege
 from chaos.verdict import Check
 from chaos.world import Broken
-from supervisor.effects.recorder import JOURNAL
+from fleet_common.layout import StateFolder
 
 _STATE_MB, _LOGS_MB = 512, 64
 _SHOWN = 8
@@ -218,7 +218,7 @@ def _recorded(asked: argparse.Namespace, field: Field, seed: int) -> Path:
     target: Path = asked.record / f"{'-'.join(asked.kinds or ['all'])}-{seed}.jsonl"
     places = {str(field.plant.state): "/srv/state", str(field.plant.logs): "/srv/logs"}
     places[str(field.plant.folder.parent)] = "/srv"
-    journal.keep(field.plant.state / "history" / JOURNAL, target, asked.record_line, places)
+    journal.keep(StateFolder(field.plant.state).history.journal, target, asked.record_line, places)
     return target
 
 

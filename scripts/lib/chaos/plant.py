@@ -19,8 +19,9 @@ import yaml
 
 from chaos import world
 from chaos.world import Broken
+from fleet_common.layout import StateFolder
 from supervisor.effects import leash
-from supervisor.effects.recorder import EVENTS, read_lines
+from supervisor.effects.recorder import read_lines
 from supervisor.faces.client import ControlClient, ControlError
 from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
 
@@ -141,7 +142,7 @@ class Plant:
     # --- its processes ---
 
     def leash(self, name: str) -> Path:
-        return self.state / "datasites" / name / "leash"
+        return StateFolder(self.state).worker(name).leash
 
     def family(self, name: str) -> list[int]:
         """Every living process of that line, the worker included."""
@@ -169,8 +170,8 @@ class Plant:
 
     def events(self) -> list[dict[str, Any]]:
         """Oldest first, over the rotated files."""
-        newest = self.state / "history" / EVENTS
-        files = [newest.with_name(f"{EVENTS}.{number}") for number in range(9, 0, -1)]
+        newest = StateFolder(self.state).history.events
+        files = [newest.with_name(f"{newest.name}.{number}") for number in range(9, 0, -1)]
         return [event for path in (*files, newest) if path.exists() for event in read_lines(path)]
 
 

@@ -254,7 +254,7 @@ def _write(target: Path, text: str, *, force: bool) -> bool:
 
 def _replace(target: Path, text: str) -> None:
     """At once: systemd never reads half a unit."""
-    from datasite_worker import folders
+    from fleet_common import folders
 
     with folders.durable(target) as file:
         file.write(text.encode())

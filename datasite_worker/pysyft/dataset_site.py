@@ -21,7 +21,7 @@ from syft.types.errors import SyftException
 from syft.types.twin_object import TwinObject
 from syft.types.uid import UID
 
-from datasite_worker.data_files import Content
+from datasite_worker.data.files import Content
 
 _OURS = "fleet.yaml"
 """The role of the uploader of what was made here."""

@@ -19,11 +19,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from datasite_worker import data_files, folders, mocks
-from datasite_worker.contract import DatasetOrder
-from datasite_worker.data_files import Blocked, Content, Look, Unusable
-from datasite_worker.dataset_site import DatasetSite, Held, Ids
-from datasite_worker.moments import now_iso
+from datasite_worker.data import files as data_files
+from datasite_worker.data import mocks
+from datasite_worker.data.files import Blocked, Content, Look, Unusable
+from datasite_worker.pysyft.dataset_site import DatasetSite, Held, Ids
+from fleet_common import folders
+from fleet_common.contract import DatasetOrder
+from fleet_common.layout import WorkerFolder
+from fleet_common.moments import now_iso
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +102,7 @@ class Datasets:
     ) -> None:
         self._wanted = wanted
         self._told = told
-        self._path = state_dir / "datasets.json"
+        self._path = WorkerFolder(state_dir).datasets
         self._ledger: Ledger | None = None
         self._problems: dict[str, str] = {}
         self._seen: dict[str, Looks] = {}

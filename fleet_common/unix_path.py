@@ -1,6 +1,4 @@
-"""Unix socket addresses hold 107 bytes; a state folder may lie deeper.
-
-Linux reaches any of them through a folder's fd."""
+"""Unix socket addresses hold 107 bytes. A state folder may lie deeper; Linux reaches it by the folder's descriptor."""
 
 from __future__ import annotations
 
@@ -20,6 +18,11 @@ def short_path(path: Path) -> Iterator[str]:
         return
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
+        yield address_in(folder, path.name)
     finally:
         os.close(folder)
+
+
+def address_in(folder: int, name: str) -> str:
+    """The address of the socket ``name`` in the folder with that descriptor, valid while it is open."""
+    return f"/proc/self/fd/{folder}/{name}"

@@ -19,9 +19,9 @@ from typing import Any
 from starlette.applications import Starlette
 from syft.service.metadata.server_metadata import ServerMetadataJSON
 
-from datasite_worker import server
-from datasite_worker.contract import STATUS_PATH, StatusDocument
 from datasite_worker.credentials import AdminLogin, draw_identity
+from datasite_worker.pysyft import server
+from fleet_common.contract import STATUS_PATH, StatusDocument
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum, StrEnum
-from pathlib import Path
 from typing import Any
 
 STATUS_PATH = "/factory.status"
@@ -24,10 +23,8 @@ PUBLIC_STATUS = (
 )
 """The fields of the status that strangers are told as they are."""
 
-LEASH = "leash"
-"""A file in a worker's state folder that it, and all it forks, keep open for life: so they are known as its own."""
 LEASH_VARIABLE = "FLEET_LEASH"
-"""The leash's absolute path in the environment: it marks what a worker's children exec as well."""
+"""The environment variable with the leash's absolute path: it marks what a worker's children exec as well."""
 
 
 def code_hash(source: str) -> str:
@@ -203,16 +200,6 @@ class LiveSettings:
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
-
-
-def probe_key_file(state_dir: Path) -> Path:
-    """Where a worker keeps the secret whose holder is told its whole status."""
-    return state_dir / "probe.key"
-
-
-def settings_file(state_dir: Path) -> Path:
-    """Where a supervisor leaves ``LiveSettings`` before it sends SIGHUP."""
-    return state_dir / "settings.json"
 
 
 def parse_settings(raw: bytes) -> LiveSettings:

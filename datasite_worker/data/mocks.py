@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from datasite_worker.data_files import Asset, Content, Unusable
+from datasite_worker.data.files import Asset, Content, Unusable
 
 _WORDS = np.array(["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"])
 _TEXT = np.dtype("<U8")  # the width of the data's own texts is that of the longest

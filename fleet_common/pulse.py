@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
-from datasite_worker.contract import StatusDocument
-
-_LONGEST_ADDRESS = 107
+from fleet_common.contract import StatusDocument
+from fleet_common.unix_path import short_path
 
 
 def send(address: str, status: StatusDocument) -> None:
@@ -22,12 +20,5 @@ def send(address: str, status: StatusDocument) -> None:
 
 
 def _send(path: Path, raw: bytes) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
-        if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
-            sender.sendto(raw, str(path))
-            return
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-        try:
-            sender.sendto(raw, f"/proc/self/fd/{folder}/{path.name}")
-        finally:
-            os.close(folder)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender, short_path(path) as address:
+        sender.sendto(raw, address)

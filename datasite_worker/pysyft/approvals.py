@@ -29,7 +29,7 @@ from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
-from datasite_worker.contract import code_hash
+from fleet_common.contract import code_hash
 
 logger = logging.getLogger(__name__)
 

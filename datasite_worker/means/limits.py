@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from starlette.middleware import Middleware
 
 from datasite_worker.bounds import pieces
-from datasite_worker.contract import STATUS_PATH, Limits
+from fleet_common.contract import STATUS_PATH, Limits
 
 logger = logging.getLogger(__name__)
 

@@ -33,14 +33,14 @@ from syft.types.uid import UID
 
 from datasite_worker import bounds
 from datasite_worker.bounds import Connections
-from datasite_worker.contract import Access, StatusDocument
 from datasite_worker.credentials import AdminLogin, Identity
-from datasite_worker.jobs import settling, stores
-from datasite_worker.process import set_level
 from datasite_worker.pysyft import gate, logs, routes
+from datasite_worker.pysyft.jobs import settling, stores
 from datasite_worker.pysyft.logins import Logins
 from datasite_worker.pysyft.sessions import Sessions
 from datasite_worker.refusals import Refusals
+from fleet_common.contract import Access, StatusDocument
+from fleet_common.logs import set_level
 
 _STOP_PATIENCE = 1
 _START_PATIENCE = 10.0

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from datasite_worker.contract import StatusDocument
+from fleet_common.contract import StatusDocument
 
 LASTS = 5.0
 """Seconds for which a measurement is told again."""

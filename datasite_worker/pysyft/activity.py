@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from datasite_worker.containment import contained
-from datasite_worker.moments import now_iso
+from datasite_worker.pysyft.containment import contained
+from fleet_common.moments import now_iso
 
 _MOST_NAMES = 32
 _LONGEST_NAME = 100

@@ -23,8 +23,8 @@ from urllib.parse import SplitResult, urlsplit
 import requests
 import urllib3
 
-from datasite_worker.load import current_load
-from datasite_worker.moments import now_iso
+from datasite_worker.means.load import current_load
+from fleet_common.moments import now_iso
 
 logger = logging.getLogger(__name__)
 

@@ -38,12 +38,13 @@ from syft.types.datetime import DateTime
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
-from datasite_worker import chance, doors, folders, gpu, threads
-from datasite_worker.containment import contained
 from datasite_worker.credentials import identity
-from datasite_worker.jobs import stores
-from datasite_worker.process import LOG_FORMAT
-from datasite_worker.pysyft import gate
+from datasite_worker.means import chance, gpu, threads
+from datasite_worker.pysyft import doors, gate
+from datasite_worker.pysyft.containment import contained
+from datasite_worker.pysyft.jobs import stores
+from fleet_common import folders
+from fleet_common.logs import FORMAT as LOG_FORMAT
 
 logger = logging.getLogger(__name__)
 

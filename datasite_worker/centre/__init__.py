@@ -1,0 +1,1 @@
+"""Registration and heartbeats: what a datasite tells the central dashboard."""
