@@ -57,7 +57,7 @@ def launch_order(
         late_after=spec.late_after,
         offline_after=spec.offline_after,
         log_dir=str(config.log_dir),
-        state_dir=str(folder),
+        state_dir=str(folder.root),
         pulse_address=str(config.state.pulse_socket),
     )
 

@@ -38,6 +38,8 @@ def test_the_embedded_dashboard_is_told_when_a_factory_is_late(
     assert config.dashboard is not None
     order = launch_order(config, config.dashboard, 1, 2)
     assert isinstance(order, DashboardOrder)
+    folder = tmp_path / ".fleet" / "dashboard"
+    assert (str(folder), str(folder / "dashboard.db")) == (order.state_dir, order.database)
     assert thresholds == (order.late_after, order.offline_after)
 
 
