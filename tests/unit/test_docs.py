@@ -17,6 +17,7 @@ HISTORIES = sorted((ROOT / "tests" / "histories").glob("*.jsonl"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
+_PATH = re.compile(r"`((?:supervisor|datasite_worker|central|fleet_common|scripts|tests|docs|examples)/[\w./-]*)[^`]*`")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
 
@@ -49,6 +50,13 @@ def _broken(page: Path) -> Iterator[str]:
 def test_every_link_leads_somewhere(page: Path) -> None:
     """To a file of this repository, and to a heading in it where the link names one."""
     assert [] == list(_broken(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    """A path in code style that begins with one of our folders leads to a file or folder. Who renames one is told here."""
+    named = set(_PATH.findall(page.read_text(encoding="utf-8")))
+    assert set() == {path for path in named if not (ROOT / path).exists()}
 
 
 def test_links_and_anchors_are_those_of_markdown() -> None:
