@@ -14,7 +14,7 @@ from tests import states
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 HISTORIES = sorted((ROOT / "tests" / "histories").glob("*.jsonl"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((*DOCS.rglob("*.md"), *ROOT.glob("examples/*/*.md")))]
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _PATH = re.compile(r"`((?:supervisor|datasite_worker|central|fleet_common|scripts|tests|docs|examples)/[\w./-]*)[^`]*`")
