@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -111,12 +111,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """With ``--durations``: the seconds of each file too."""
     if config.getoption("durations") is None:
         return
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for report in itertools.chain(*terminalreporter.stats.values()):
         if isinstance(report, pytest.TestReport):
             spent[report.location[0]] += report.duration
     terminalreporter.section("seconds by file")
-    for file, seconds in spent.most_common():
+    for file, seconds in sorted(spent.items(), key=lambda one: -one[1]):
         terminalreporter.line(f"{seconds:8.1f}s {file}")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 
 from starlette.responses import Response
@@ -125,7 +125,7 @@ class Feed:
 
     # --- listeners ---
 
-    def listen(self, last_event_id: str = "") -> AsyncIterator[bytes]:
+    def listen(self, last_event_id: str = "") -> AsyncGenerator[bytes, None]:
         """The frames for one listener, from ``last_event_id`` on where that is known; a snapshot comes in pieces.
         Raises TooMany."""
         if self._listeners >= MOST_LISTENERS:
@@ -137,7 +137,7 @@ class Feed:
         known = life == self._life and number.isdecimal() and len(number) < 20 and int(number) <= self._number
         return int(number) if known else None
 
-    async def _stream(self, place: int | None) -> AsyncIterator[bytes]:
+    async def _stream(self, place: int | None) -> AsyncGenerator[bytes, None]:
         if self._listeners == 0:
             self._begin_anew()
         self._listeners += 1

@@ -48,7 +48,7 @@ def limit_memory(limit_bytes: int) -> None:
     """
     if limit_bytes > 0:
         # What torch's own manual_seed waits by; it has no public name.
-        torch.cuda._lazy_call(lambda: _limit_each(limit_bytes))  # type: ignore[no-untyped-call]
+        torch.cuda._lazy_call(lambda: _limit_each(limit_bytes))
 
 
 def _limit_each(limit_bytes: int) -> None:

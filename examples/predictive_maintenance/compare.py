@@ -45,7 +45,8 @@ from central.federated.participants import Parameters
 from central.federated.plan import Address, Plan
 from central.federated.rounds import Rules
 from central.federated.threads import Threads
-from fleet_common.contract import PROBE_HEADER, STATUS_PATH, probe_key_file
+from fleet_common.contract import PROBE_HEADER, STATUS_PATH
+from fleet_common.layout import WorkerFolder
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -169,7 +170,7 @@ def kill_while_training(port: int, state: Path, training: subprocess.Popen[bytes
 def status(port: int, state: Path) -> dict[str, Any] | None:
     """The whole status, which who has the key in the datasite's state folder is told."""
     try:
-        headers = {PROBE_HEADER: probe_key_file(state).read_text()}
+        headers = {PROBE_HEADER: WorkerFolder(state).probe_key.read_text()}
         asked = urllib.request.Request(f"http://127.0.0.1:{port}{STATUS_PATH}", headers=headers)
         with urllib.request.urlopen(asked, timeout=2) as answer:  # noqa: S310 - loopback, by http
             told: dict[str, Any] = json.load(answer)
@@ -224,7 +225,8 @@ def table(scores: Sequence[Score], rows: Mapping[str, int], killed: str) -> str:
 
 def draw(scores: Sequence[Score], path: Path) -> None:
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
-    curves, bars = figure.subplots(1, 2, width_ratios=(3, 2))
+    panels: Any = figure.subplots(1, 2, width_ratios=(3, 2))
+    curves, bars = panels
     for score in scores:
         wide = score.name.startswith("federated")
         curves.plot(range(1, len(score.curve) + 1), score.curve, linewidth=2.4 if wide else 1.2, label=score.name)

@@ -30,7 +30,8 @@ class Model(torch.nn.Module):
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.layers(features)
+        scores: torch.Tensor = self.layers(features)
+        return scores
 
 
 def evaluate(model: torch.nn.Module) -> dict[str, float]:

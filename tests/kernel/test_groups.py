@@ -146,7 +146,8 @@ class _NOTHING:
 def test_the_next_supervisor_can_start_in_a_group_whose_lines_live_on(unit: Path) -> None:
     """With systemd before 254. The kernel refuses it while lines have controllers; what the unit runs after the
     supervisor's end frees the group; the successor's lines are then held again, the living one too."""
-    from tests.unit.test_systemd_unit import directives, plan, script_of, unit_text
+    from supervisor.faces.systemd import unit_text
+    from tests.unit.test_systemd_unit import directives, plan, script_of
 
     def scene() -> Any:
         groups = Cgroups.find({FREES: "1"})

@@ -75,7 +75,7 @@ def naming(function: str, **arguments: Any) -> bytes:
     message.canonicalName, message.version = "_GenericAlias", 1
     told = {"path": function, **arguments}
     chunk_bytes(told, lambda one: serialize(one, to_bytes=True), "nonrecursiveBlob", message)
-    return message.to_bytes()
+    return bytes(message.to_bytes())
 
 
 def makes_a_file(path: Path) -> bytes:

@@ -42,7 +42,8 @@ class Wear(torch.nn.Module):
         self.out = torch.nn.Linear(hidden, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(torch.relu(self.hidden(self.norm(x))))
+        out: torch.Tensor = self.out(torch.relu(self.hidden(self.norm(x))))
+        return out
 
 
 def private() -> tuple[Any, Any]:

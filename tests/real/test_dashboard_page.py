@@ -299,7 +299,7 @@ def _strange() -> Iterator[dict[str, Any]]:
 def test_no_value_breaks_the_page(wall: Open) -> None:
     """Whatever the dashboard told, in any field: every factory with a name has its card, and the page lives on."""
     told = list(_strange())
-    nameless = [None, 5, "x", [], {}, {"factory_name": 5}, {"factory_name": None}]
+    nameless: list[Any] = [None, 5, "x", [], {}, {"factory_name": 5}, {"factory_name": None}]
     body = json.dumps({"now": "2026-01-01T00:00:05.000+00:00", "factories": [*nameless, *told]})
     broken = ["{", "null", "[]", '"x"', '{"now":5}', '{"now":"2026-01-01T00:00:05Z","factories":5}']
     frames = [f"event: {kind}\ndata: {data}\n\n" for data in broken for kind in ("snapshot", "change", "ping")]

@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,15 +193,15 @@ def test_no_public_door_leads_to_the_data(plant: DataFleet, who: str) -> None:
         assert 100 == len(client.datasets["bearings"].assets["bearings"].mock)
         return
     for asset in (client.datasets["bearings"].assets["bearings"], client.datasets["wear"].assets["depth"]):
-        doors = [lambda mode=mode, a=asset: services.action.get(a.action_id, mode) for mode in TwinMode]
+        get: Callable[..., Any] = partial(services.action.get, asset.action_id)
         told = [
-            refusal(door) for door in [*doors, lambda a=asset: services.action.get(a.action_id, resolve_nested=False)]
+            refusal(door) for door in [*(partial(get, mode) for mode in TwinMode), partial(get, resolve_nested=False)]
         ]
         assert ["Item not found."] * 4 == told
         other = ActionObject.from_obj(1, id=asset.action_id)
         other.syft_action_saved_to_blob_store = False
-        assert "" != refusal(lambda o=other: services.action.set(o))
-        assert REFUSED == refusal(lambda a=asset: run_method(client, a.action_id, "to_csv", plant.folder / who))
+        assert "" != refusal(partial(services.action.set, other))
+        assert REFUSED == refusal(partial(run_method, client, asset.action_id, "to_csv", plant.folder / who))
     assert [] == list(plant.folder.glob(f"**/{who}"))
     forbidden = (
         "blob_storage.get_all",

@@ -48,7 +48,7 @@ def submitted(client: Any) -> None:
     """The central's own training function, as such centrals write it."""
     import syft as sy
 
-    @sy.syft_function()  # type: ignore[untyped-decorator]  # PySyft has no types
+    @sy.syft_function()
     def train_round(x_train, y_train, x_val, y_val, x_test, y_test):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - PySyft ships its source
         import torch
 

@@ -77,7 +77,7 @@ def say_what_cuda_reads():  # type: ignore[no-untyped-def]  # noqa: ANN201 - PyS
     getenv.restype = ctypes.c_char_p
     read = [getenv(name).decode() for name in (b"CUDA_DEVICE_ORDER", b"CUDA_VISIBLE_DEVICES")]
     waiting = [call for call, _ in torch.cuda._queued_calls if call.__module__ == "datasite_worker.means.gpu"]
-    return " ".join(read + sorted({f"{call.__closure__[0].cell_contents} bytes" for call in waiting}))
+    return " ".join(read + sorted({f"{(call.__closure__ or ())[0].cell_contents} bytes" for call in waiting}))
 
 
 def twice(uuid: str, memory: str = "") -> tuple[str, str]:

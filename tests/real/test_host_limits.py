@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_the_disk_is_everybodys(fleet: HostFleet) -> None:
     filler.unlink()
     for name, port in fleet.lines.items():
         upload(fleet.login(name, port), "after", 1)
-        eventually(lambda name=name: told(fleet, name, "limit_cleared", "disk"), 30.0)
+        eventually(partial(told, fleet, name, "limit_cleared", "disk"), 30.0)
     assert [1, 1] == [len(told(fleet, name, "limit_reached", "disk")) for name in fleet.lines]
 
 

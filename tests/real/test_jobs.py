@@ -393,7 +393,9 @@ def test_nothing_listens_but_the_datasite_itself(solo: Alone, run: Callable[...,
     job = run(wait_for_file, place=f"{tmp_path}/go")
     eventually(lambda: jobs_of(solo))
     every = [psutil.Process(solo.process.pid), *family(solo)]
-    listening = {one.laddr for process in every for one in process.net_connections("inet") if not one.raddr}
+    listening = {
+        one.laddr for process in every for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN
+    }
     assert {("127.0.0.1", solo.port)} == listening
     (tmp_path / "go").touch()
     assert "seen" == value(job)

@@ -59,7 +59,9 @@ def uses(owner: Any, scientist: Any) -> None:
     owner.upload_dataset(sy.Dataset(name="things", asset_list=assets))
     asset = scientist.datasets["things"].assets["frame"]
 
-    @sy.syft_function(input_policy=sy.ExactMatch(df=asset), output_policy=sy.SingleExecutionExactOutput())
+    policies = {"input_policy": sy.ExactMatch(df=asset), "output_policy": sy.SingleExecutionExactOutput()}
+
+    @sy.syft_function(**policies)  # type: ignore[untyped-decorator]  # PySyft has no types
     def total(df, scale: Optional[float] = 1.0):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, UP045 - PySyft ships its source
         return float(df["a"].sum()) * (scale or 1.0)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from supervisor.effects import cgroups
 
 FOLDER = Path(sys.argv[1])
-cgroups._CONTROLLERS = tuple(sys.argv[2:])  # whatever this machine's cgroup v2 has
+cgroups._CONTROLLERS = tuple(sys.argv[2:])  # type: ignore[assignment]  # whatever this machine's cgroup v2 has
 groups = cgroups.Cgroups.find(os.environ)
 line = FOLDER / "line"
 if not line.exists():

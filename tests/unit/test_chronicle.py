@@ -340,5 +340,5 @@ def test_a_stale_fact_tells_nothing(state: WorkerState, fact: Fact) -> None:
 
 def test_what_changes_no_state_is_no_event() -> None:
     """Probes that succeed, rules that change, a start of what runs, deadlines that only probe."""
-    quiet = [ProbeAnswered("a", 3, said()), RulesChanged("a", Rules(grace=1.0)), OperatorAsked("a", START)]
+    quiet: list[Fact] = [ProbeAnswered("a", 3, said()), RulesChanged("a", Rules(grace=1.0)), OperatorAsked("a", START)]
     assert [] == events(record(status=said()), *quiet, DeadlineReached("a", 3))

@@ -46,7 +46,8 @@ class Net(Base):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.blocks:
             x = F.relu(block(x))
-        return self.dropout(x)
+        out: torch.Tensor = self.dropout(x)
+        return out
 
 
 class NeedsYaml(nn.Module):

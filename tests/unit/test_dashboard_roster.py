@@ -11,7 +11,7 @@ from central.dashboard import roster as roster_module
 from central.dashboard.liveness import FactoryStatus, Now, Thresholds, judge, worsens_after
 from central.dashboard.roster import Full, Recent, Roster
 from central.dashboard.store import Batch, Factory, Load
-from central.dashboard.wire import FactoryView, Heartbeat, Registration
+from central.dashboard.wire import CurrentLoad, FactoryView, Heartbeat, Registration
 
 START = 1_800_000_000.0
 
@@ -26,7 +26,8 @@ def registration(name: str = "alpha", **more: Any) -> Registration:
 
 
 def beat(name: str = "alpha", cpu: float | None = None, **more: Any) -> Heartbeat:
-    return Heartbeat(factory_name=name, current_load=None if cpu is None else {"cpu_usage": cpu}, **more)
+    load = None if cpu is None else CurrentLoad(cpu_usage=cpu)
+    return Heartbeat(factory_name=name, current_load=load, **more)
 
 
 @pytest.fixture

@@ -33,11 +33,16 @@ SECRETS = ("SECRET", "77123", "3133", "1987-0")
 
 
 def csv(frame: pd.DataFrame) -> bytes:
-    return frame.to_csv(index=False).encode()
+    return bytes(frame.to_csv(index=False).encode())
 
 
 def parquet(frame: pd.DataFrame) -> bytes:
     return bytes(frame.to_parquet())
+
+
+def tables(raw: bytes, kind: str, name: str) -> dict[str, Any]:
+    """``parsed``, of a file that holds tables."""
+    return dict(parsed(raw, kind, name))
 
 
 def npz(**arrays: Any) -> bytes:
@@ -49,7 +54,7 @@ def npz(**arrays: Any) -> bytes:
 def test_a_csv_file_is_one_table_under_the_name_of_its_dataset() -> None:
     """Columns and values as pandas reads them, a byte order mark or not."""
     for raw in (b"a,b\n1,x\n2,y\n", "\ufeffa,b\n1,x\n2,y\n".encode()):
-        (name, frame), *more = parsed(raw, ".csv", "bearings").items()
+        (name, frame), *more = tables(raw, ".csv", "bearings").items()
         assert ("bearings", []) == (name, more)
         assert {"a": [1, 2], "b": ["x", "y"]} == frame.to_dict("list")
 
@@ -58,7 +63,7 @@ def test_a_parquet_file_keeps_its_types() -> None:
     """Dates, categories and nullable numbers too; an index becomes a column."""
     frame = parsed(parquet(FRAME), ".parquet", "x")["x"]
     pd.testing.assert_frame_equal(FRAME, frame)
-    indexed = parsed(parquet(FRAME.set_index("at")), ".parquet", "x")["x"]
+    indexed = tables(parquet(FRAME.set_index("at")), ".parquet", "x")["x"]
     assert ["at", "machine"] == list(indexed.columns[:2])
 
 
@@ -108,7 +113,7 @@ def test_a_column_that_pysyft_cannot_carry_is_refused() -> None:
     frame = pd.DataFrame({"a": [1.0, 2.0]})
     raw = parquet(frame)
     frame.columns = pd.Index(["a"])
-    assert ["a"] == list(parsed(raw, ".parquet", "x")["x"].columns)
+    assert ["a"] == list(tables(raw, ".parquet", "x")["x"].columns)
     twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
     with pytest.raises(ValueError, match="Duplicate column names"):
         data_files._fitting(twice)
@@ -195,7 +200,7 @@ def shown(content: data_files.Content) -> str:
 
 def test_a_synthetic_mock_has_the_columns_and_types_and_nothing_of_the_values() -> None:
     """A hundred rows, whatever the data has."""
-    mock = mocks.synthetic({"x": FRAME}, "x", 100)["x"]
+    mock: Any = mocks.synthetic({"x": FRAME}, "x", 100)["x"]
     assert list(FRAME.columns) == list(mock.columns)
     plain = [column for column in FRAME if column != "kind"]
     assert [str(FRAME[column].dtype) for column in plain] == [str(mock[column].dtype) for column in plain]

@@ -85,7 +85,12 @@ def test_an_exit_wakes_the_wait(inbox: Inbox, sleeper: subprocess.Popen[bytes]) 
 
 def test_a_posted_message_wakes_the_wait(inbox: Inbox) -> None:
     """Messages of other threads come in the order in which they were posted."""
-    threading.Timer(0.05, lambda: (inbox.post("first"), inbox.post("second"))).start()
+
+    def post() -> None:
+        inbox.post("first")
+        inbox.post("second")
+
+    threading.Timer(0.05, post).start()
     heard = inbox.wait(10.0)
     while len(heard) < 2:
         heard += inbox.wait(10.0)
@@ -235,7 +240,12 @@ NO_KEYS = ProbeKeys(lambda _name: WorkerFolder(Path("/nowhere")))
 def probe_once(service: ServiceThread, port: int, timeout: float = 5.0, keys: ProbeKeys = NO_KEYS) -> ProbeAnswered:
     answered = threading.Event()
     heard: list[ProbeAnswered] = []
-    prober = Prober(service, lambda answer: (heard.append(answer), answered.set()), keys)  # type: ignore[func-returns-value]
+
+    def hear(answer: ProbeAnswered) -> None:
+        heard.append(answer)
+        answered.set()
+
+    prober = Prober(service, hear, keys)
     prober.probe(Probe("a", 2, timeout), DatasiteSpec("a", port))
     assert answered.wait(20.0)
     return heard[0]

@@ -372,7 +372,7 @@ def test_credentials_are_shown_with_their_origin(fleet_yaml: Path) -> None:
 def test_credentials_as_json(fleet_yaml: Path) -> None:
     """For scripts: every field by name."""
     write_login(fleet_yaml.parent, generated=False)
-    expected = {"datasite": "line_a", "email": "admin@plant.example", "name": "Admin"}
+    expected: dict[str, Any] = {"datasite": "line_a", "email": "admin@plant.example", "name": "Admin"}
     expected |= {"password": "s3cret-drawn", "generated": False}
     assert expected == json.loads(fleet("credentials", "line_a", "--json").output)
 

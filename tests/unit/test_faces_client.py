@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,7 +132,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         assert open_descriptors() <= before + 2  # the server's threads may still hold their ends
 
 
-def asked(request: OperatorRequest, **before: object) -> Asked:
+def asked(request: OperatorRequest, **before: Any) -> Asked:
     was = at_rest(**before) if before.get("state", "ready") in ("down", "backoff", "quarantined") else worker(**before)
     return Asked(request, was.name, was, was.generation)
 

@@ -75,7 +75,8 @@ class Here:
         received = [one.detach().clone() for one in model.parameters()]
         step = torch.optim.SGD(model.parameters(), lr=config["learning_rate"])
         for _ in range(config["epochs"]):
-            for rows in torch.randperm(len(self._x)).split(config["batch_size"]):
+            order = torch.randperm(len(self._x))
+            for rows in torch.split(order, config["batch_size"]):
                 moved = sum(((one - old) ** 2).sum() for one, old in zip(model.parameters(), received, strict=True))
                 loss = torch.nn.functional.mse_loss(model(self._x[rows]), self._y[rows])
                 step.zero_grad()
@@ -438,7 +439,8 @@ def line(site: Any, data: str = "", now: Callable[[], float] = lambda: 0.0) -> D
 def test_a_line_trains_on_its_only_dataset_unless_one_is_named() -> None:
     """--data is needed only where there is a choice."""
     site = Site({"vibration": ("x", "y")})
-    assert "Linear mse" == line(lambda *_, **__: site).train({}, {}, 1.0)
+    told: object = line(lambda *_, **__: site).train({}, {}, 1.0)  # what the site answers is handed on
+    assert "Linear mse" == told
     line(lambda *_, **__: site, "heat").train({}, {}, 1.0)
     assert ["vibration", "heat"] == site.trained
 

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_a_group_of_ones_own_is_nobody_else(tmp_path: Path, monkeypatch: pytest.
         (me.pw_name, me.pw_gid + 1, [], False),
     ):
         group = SimpleNamespace(gr_name=name, gr_gid=first, gr_mem=members)
-        monkeypatch.setattr(folders.grp, "getgrgid", lambda _gid, group=group: group)
+        monkeypatch.setattr("fleet_common.folders.grp.getgrgid", lambda _gid, group=group: group)
         try:
             folders.check(tmp_path / "own")
             refused = False
@@ -228,8 +229,13 @@ def test_what_has_to_last_is_on_the_disk_before_it_is_named(
     """The file before it gets its name, the folder afterwards; for what no reboot outlives the disk is not waited for."""
     done: list[str] = []
     rename = os.rename
+
+    def renamed(*names: Any, **how: Any) -> None:
+        done.append("rename")
+        rename(*names, **how)
+
     monkeypatch.setattr(os, "fsync", lambda fd: done.append("sync"))
-    monkeypatch.setattr(os, "rename", lambda *names, **how: (done.append("rename"), rename(*names, **how)))
+    monkeypatch.setattr(os, "rename", renamed)
     folders.write_text(tmp_path / "kept", "text", lasting=lasting)
     assert (["sync", "rename", "sync"] if synced else ["rename"]) == done
 

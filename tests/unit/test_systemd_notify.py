@@ -23,7 +23,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
 
 def heard(listening: socket.socket) -> list[dict[str, str]]:
     """The assignments of every datagram so far."""
-    found = []
+    found: list[dict[str, str]] = []
     while True:
         try:
             text = listening.recv(8192).decode()

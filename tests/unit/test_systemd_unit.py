@@ -204,7 +204,7 @@ def test_nothing_left_to_stop_is_not_worth_a_word(tmp_path: Path, code: int, sai
         "sh",
         "-c",
         script,
-        tmp_path / "mark",
+        str(tmp_path / "mark"),
         "sh",
         "-c",
         f"test {code} = 0 || echo 'Error: x' >&2; exit {code}",
@@ -260,7 +260,7 @@ def test_systemd_finds_no_fault_in_the_user_unit(tmp_path: Path) -> None:
     path = tmp_path / "fleet-detroit.service"
     path.write_text(unit_text(plan(command=("/bin/true",), user=None, systemd=installing._systemd_version())))
     environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-    verify = ["systemd-analyze", "verify", "--user", path]
+    verify = ["systemd-analyze", "verify", "--user", str(path)]
     done = subprocess.run(verify, env=environ, capture_output=True, text=True, check=False)
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
 
@@ -271,7 +271,7 @@ def test_the_hardening_keeps_its_score(tmp_path: Path) -> None:
     """`systemd-analyze security` rates the exposure no higher than recorded."""
     path = tmp_path / "fleet-detroit.service"
     path.write_text(unit_text(plan(systemd=installing._systemd_version())))
-    security = ["systemd-analyze", "security", "--offline=true", "--no-pager", path]
+    security = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)]
     said = subprocess.run(security, capture_output=True, text=True, check=True).stdout
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
     assert found is not None

@@ -220,7 +220,7 @@ def test_what_all_lines_compute_is_told(start: Start) -> None:
     """After three looks at the host's limit, whoever computes; and taken back after as many below it."""
     pids = {"alpha": start(BUSY), "beta": start(GREEDY.format(megabytes=1))}
     watch = Watch(fleet(line(), line("beta"), host=HostLimits(max_cpu_usage_percent=1.0)), pids)
-    told = []
+    told: list[list[tuple[str, EventKind, str]]] = []
     for _ in range(limits.LOOKS + 1):
         spent = sum(psutil.Process(pids["alpha"]).cpu_times()[:2])
         while sum(psutil.Process(pids["alpha"]).cpu_times()[:2]) < spent + 0.15:
@@ -229,12 +229,12 @@ def test_what_all_lines_compute_is_told(start: Start) -> None:
         told.append(watch.events())
     assert [[]] * limits.LOOKS + [[("fleet", EventKind.LIMIT_REACHED, "host_cpu")]] == told
     psutil.Process(pids["alpha"]).suspend()
-    told = []
+    then: list[tuple[str, EventKind, str]] = []
     for _ in range(limits.LOOKS + 1):  # the first has what was computed before it
         watch.look()
-        told += watch.events()
+        then += watch.events()
     psutil.Process(pids["alpha"]).resume()
-    assert [("fleet", EventKind.LIMIT_CLEARED, "host_cpu")] == told
+    assert [("fleet", EventKind.LIMIT_CLEARED, "host_cpu")] == then
 
 
 class Kernel(Cgroups):
@@ -283,7 +283,7 @@ def test_the_kernels_figures_of_all_lines_are_told(start: Start) -> None:
     kernel = Kernel()
     host = HostLimits(max_memory_usage_gb=1.0, max_cpu_usage_percent=50.0)
     watch = Watch(fleet(line(), host=host), {"alpha": start(GREEDY.format(megabytes=1))}, kernel)
-    told = []
+    told: list[tuple[str, EventKind, str]] = []
     for look in range(limits.LOOKS + 2):
         kernel.says_of_all = Usage(950 * MB + look * 20 * MB, 2.0 * look, 1.0 * look)
         assert [] == watch.look()

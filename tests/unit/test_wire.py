@@ -45,7 +45,7 @@ def raw(name: str, blob: bytes, version: int = 1) -> bytes:
     message = recursive_scheme.new_message()
     message.canonicalName, message.version = name, version
     chunk_bytes(blob, lambda one: one, "nonrecursiveBlob", message)
-    return message.to_bytes()
+    return bytes(message.to_bytes())
 
 
 def filled(name: str, fields: dict[str, bytes], version: int = 1) -> bytes:
@@ -57,7 +57,7 @@ def filled(name: str, fields: dict[str, bytes], version: int = 1) -> bytes:
     for at, (field, blob) in enumerate(fields.items()):
         message.fieldsName[at] = field
         chunk_bytes(blob, lambda one: one, at, message.fieldsData)
-    return message.to_bytes()
+    return bytes(message.to_bytes())
 
 
 FRAME = pd.DataFrame(
@@ -299,7 +299,7 @@ def test_a_time_is_one(text: str) -> None:
 
 def sealed(key: SyftSigningKey, **arguments: Any) -> bytes:
     call = SyftAPICall(server_uid=sy.UID(), path="a.b", args=[], kwargs=arguments)
-    return serialize(call.sign(key), to_bytes=True)
+    return bytes(serialize(call.sign(key), to_bytes=True))
 
 
 def test_an_envelope_says_who_sent_it_before_it_is_opened() -> None:

@@ -73,10 +73,10 @@ class Books:
         return int(self.visible()[index][1]) // 100 * 99
 
 
-def dress(torch: ModuleType) -> None:
+def dress(torch: Any) -> None:
     """Put the books in the place of CUDA."""
     books, cuda = Books(Path(os.environ["CUDA_STAND_IN_CARDS"])), torch.cuda
-    touch = lambda *_: books.touch(cuda._queued_calls)  # noqa: E731 - the same for many names
+    touch: Any = lambda *_: books.touch(cuda._queued_calls)  # noqa: E731 - the same for many names
 
     def properties(index: int) -> Any:
         touch()
