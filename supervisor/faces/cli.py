@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from supervisor.faces.commands import asking, centre, files, installing, looking, running, training
+from supervisor.faces.commands import (
+    credentials,
+    dashboard,
+    down,
+    events,
+    fleet_file,
+    gpus,
+    install,
+    logs,
+    reload,
+    start_stop,
+    status,
+    train,
+    up,
+)
 from supervisor.faces.commands.arguments import FleetFile, NoColor
 from supervisor.faces.context import Options
 from supervisor.faces.faults import EXIT_CODES, Exit
@@ -31,7 +45,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        files.version()
+        fleet_file.version()
         raise typer.Exit
 
 
@@ -60,27 +74,27 @@ def fleet(
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    running.up,
-    running.down,
-    running.reload,
-    looking.status,
-    asking.start,
-    asking.stop,
-    asking.restart,
-    looking.logs,
-    looking.events,
-    looking.credentials,
-    looking.gpus,
-    training.train,
-    centre.dashboard,
-    files.validate,
-    files.init,
-    files.schema,
-    files.version,
+    up.up,
+    down.down,
+    reload.reload,
+    status.status,
+    start_stop.start,
+    start_stop.stop,
+    start_stop.restart,
+    logs.logs,
+    events.events,
+    credentials.credentials,
+    gpus.gpus,
+    train.train,
+    dashboard.dashboard,
+    fleet_file.validate,
+    fleet_file.init,
+    fleet_file.schema,
+    fleet_file.version,
 )
 for _command in _COMMANDS:
     app.command()(_command)
-app.add_typer(installing.install, name="install")
+app.add_typer(install.install, name="install")
 
 
 def run() -> None:

@@ -13,12 +13,12 @@ import click
 import typer
 
 from supervisor.faces.faults import Exit, Fault, unknown_name
+from supervisor.faces.formatting import clean
 from supervisor.faces.screen import Screen
-from supervisor.faces.words import clean
 
 if TYPE_CHECKING:
     from supervisor.faces.client import ControlClient
-    from supervisor.faces.place import Place
+    from supervisor.faces.location import Place
     from supervisor.spec import FleetConfig
 
 
@@ -67,7 +67,7 @@ def load_config(path: Path) -> FleetConfig:
 
 def place_of(context: typer.Context, *given: Path | None) -> Place:
     """Where the fleet lives, valid or not. Raises Fault."""
-    from supervisor.faces.place import locate
+    from supervisor.faces.location import locate
 
     path = fleet_file(context, *given)
     with _config_faults():

@@ -8,7 +8,8 @@ from typing import IO, Any
 
 import click
 
-from supervisor.faces.words import clean, clean_log, near
+from fleet_common import folders
+from supervisor.faces.formatting import clean, clean_log, near
 
 
 class Exit(IntEnum):
@@ -57,3 +58,11 @@ def unknown_name(name: str, names: Iterable[str], suggestions: Iterable[str] = (
         lines.append(f"  did you mean: {', '.join(map(clean, meant))}?")
     lines.append(f"  names: {', '.join(map(clean, known)) or 'none'}")
     return Fault("\n".join(lines), Exit.UNKNOWN_NAME)
+
+
+def unsafe(error: folders.Unsafe) -> Fault:
+    return Fault(
+        f"somebody else may have a hand in the fleet's files, and nothing was started or ended: {error.reason}",
+        Exit.WRONG_USE,
+        next_step=error.next_step,
+    )

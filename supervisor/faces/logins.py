@@ -9,7 +9,7 @@ from typing import Any
 
 from fleet_common.layout import StateFolder
 from supervisor.faces.faults import Exit, Fault
-from supervisor.faces.words import clean
+from supervisor.faces.formatting import clean
 
 
 @dataclass(frozen=True, slots=True)

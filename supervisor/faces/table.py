@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from supervisor.faces.words import age, clean, duration
+from supervisor.faces.formatting import age, clean, duration
 from supervisor.record import Wanted, WorkerState
 from supervisor.snapshot import FleetSnapshot, HostSnapshot, WorkerSnapshot
 

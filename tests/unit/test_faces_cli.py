@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from supervisor import config as fleet_config
 from supervisor.faces.cli import app
-from supervisor.faces.place import locate
-from supervisor.faces.showing import absent
+from supervisor.faces.location import locate
+from supervisor.faces.status import absent
 from supervisor.snapshot import WorkerSnapshot
 from tests.unit.fake_supervisor import FakeSupervisor, at_rest, listening, worker
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.faces.asking import Asked, Verdict, judge
 from supervisor.faces.client import ControlClient, NoAnswer, NotRunning, Refused, UnknownWorker
+from supervisor.faces.follow import Asked, Verdict, judge
 from supervisor.record import OperatorRequest
 from tests.unit.fake_supervisor import at_rest, listening, worker
 

@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from supervisor.faces import chronicle
+from supervisor.faces import events as history_of
 from supervisor.faces.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,7 +138,7 @@ def followed(path: Path, *deeds: Any, begin: int | None = None) -> Iterator[dict
             raise Over
         left.pop(0)()
 
-    return chronicle.follow(path.parents[1], None, pause, begin)
+    return history_of.follow(path.parents[1], None, pause, begin)
 
 
 def collected(events: Iterator[dict[str, Any]]) -> list[str]:
@@ -210,7 +210,7 @@ def test_nothing_is_lost_between_the_last_events_and_the_new_ones(history: Path)
     history.write_text(lines(event(1), event(2)))
     whole = lines(event(3))
     appended(history, whole[:20])()
-    shown, end = chronicle.last_and_end(history.parents[1], None, 20)
+    shown, end = history_of.last_and_end(history.parents[1], None, 20)
     appended(history, whole[20:] + lines(event(4)))()
     assert ["1", "2"] == [one["text"].split()[-1] for one in shown]
     assert ["3", "4"] == collected(followed(history, begin=end))

@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from supervisor.faces import reloading
+from supervisor.faces import reload
 from supervisor.faces.cli import app
 from supervisor.policy import reconcile
 from supervisor.spec import DatasiteSpec
@@ -52,7 +52,7 @@ def run(*arguments: str) -> Result:
 
 def test_the_plan_in_words() -> None:
     """A line for each worker that something happens to, with the keys that are to blame and no value."""
-    assert WORDS == reloading.in_words(PLAN)
+    assert WORDS == reload.in_words(PLAN)
 
 
 def test_the_words_fit_the_supervisors_own_plan() -> None:
@@ -60,8 +60,8 @@ def test_the_words_fit_the_supervisors_own_plan() -> None:
     alpha = DatasiteSpec("alpha", 8080)
     made = reconcile.plan(fakes.fleet(alpha), fakes.fleet(DatasiteSpec("alpha", 8081), DatasiteSpec("beta", 8082)))
     document = json.loads(json.dumps(made.to_dict()))
-    assert "  add      beta\n  restart  alpha: port changed" == reloading.in_words(document)
-    assert (False, PLAN.keys()) == (reloading.is_empty(document), document.keys())
+    assert "  add      beta\n  restart  alpha: port changed" == reload.in_words(document)
+    assert (False, PLAN.keys()) == (reload.is_empty(document), document.keys())
 
 
 def test_a_dry_run_shows_and_changes_nothing(plant: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from supervisor.faces.asking import by_name
 from supervisor.faces.cli import app
 from supervisor.faces.client import ControlClient
-from supervisor.faces.rolling import Choice, Limits, Progress, choose, chosen, roll
+from supervisor.faces.follow import by_name
+from supervisor.faces.rolling_restart import Choice, Limits, Progress, choose, chosen, roll
 from supervisor.snapshot import WorkerSnapshot
 from tests.unit.fake_supervisor import FakeSupervisor, at_rest, fleet, listening, worker
 

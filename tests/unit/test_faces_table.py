@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.console import Console, RenderableType
 
+from supervisor.faces.formatting import age, clean, duration, near, plural, size
 from supervisor.faces.table import fleet_view, plain, text_of, why
-from supervisor.faces.words import age, clean, duration, near, plural, size
 from supervisor.snapshot import FleetSnapshot
 from tests.unit.fake_supervisor import at_rest, fleet, worker
 

@@ -15,7 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from supervisor.faces.cli import app
-from supervisor.faces.commands import training
+from supervisor.faces.commands import train as command
 from tests.ports import free_ports
 
 pytestmark = pytest.mark.process
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.process
 def handed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The plans for which this process would have become the training."""
     plans: list[dict[str, Any]] = []
-    monkeypatch.setattr(training, "_become", lambda plan: plans.append(json.loads(plan)))
+    monkeypatch.setattr(command, "_become", lambda plan: plans.append(json.loads(plan)))
     return plans
 
 
@@ -51,7 +51,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def up(plant: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, with lines that listen."""
-    monkeypatch.setattr(training, "_listens", lambda _: True)
+    monkeypatch.setattr(command, "_listens", lambda _: True)
     return plant
 
 
@@ -143,9 +143,9 @@ def test_a_line_without_a_login_was_never_started(up: Path, handed: list[dict[st
 def test_the_plan_reaches_the_program_on_standard_input_alone(tmp_path: Path) -> None:
     """Nothing of it in arguments or environment; the process id stays, so signals and the exit code need no go-between."""
     program = (
-        "from supervisor.faces.commands import training\n"
-        "training._PROGRAM = ('-c', 'import os, sys; sys.stdout.write(f\"{os.getpid()} {sys.argv} {sys.stdin.read()}\"); sys.exit(7)')\n"
-        "training._become(b'x' * 300000)\n"
+        "from supervisor.faces.commands import train\n"
+        "train._PROGRAM = ('-c', 'import os, sys; sys.stdout.write(f\"{os.getpid()} {sys.argv} {sys.stdin.read()}\"); sys.exit(7)')\n"
+        "train._become(b'x' * 300000)\n"
     )
     started = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
@@ -157,6 +157,6 @@ def test_the_plan_reaches_the_program_on_standard_input_alone(tmp_path: Path) ->
 
 def test_the_command_line_loads_neither_torch_nor_pysyft() -> None:
     """`fleet status` pays nothing for `fleet train`."""
-    program = "import sys, supervisor.faces.commands.training; print({'torch', 'syft', 'central'} & sys.modules.keys())"
+    program = "import sys, supervisor.faces.commands.train; print({'torch', 'syft', 'central'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
     assert "set()" == done.stdout.strip()

@@ -20,7 +20,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from supervisor.faces import bringing
+from supervisor.faces import up
 from supervisor.faces.cli import app
 from supervisor.spec import FleetConfig
 from tests.unit.fake_supervisor import listening, worker
@@ -177,7 +177,7 @@ def detached(plant: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
     """Puts a program in the place of the supervisor that --detach starts."""
 
     def put(program: str) -> None:
-        monkeypatch.setattr(bringing, "_command", lambda path: [sys.executable, "-c", program])
+        monkeypatch.setattr(up, "_command", lambda path: [sys.executable, "-c", program])
 
     return put
 
@@ -189,7 +189,7 @@ def stand_in(plant: Path, workers: str) -> str:
 def test_the_command_that_is_run_in_the_background() -> None:
     """The same `fleet up`, told that all was agreed to."""
     expected = [sys.executable, "-m", "supervisor", "up", "/p/fleet.yaml", "--yes", "--quiet"]
-    assert expected == bringing._command(Path("/p/fleet.yaml"))
+    assert expected == up._command(Path("/p/fleet.yaml"))
 
 
 @pytest.mark.process

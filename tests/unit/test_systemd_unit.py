@@ -17,7 +17,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from supervisor.faces.cli import app
-from supervisor.faces.commands import installing
+from supervisor.faces.commands import install as command
 from supervisor.faces.faults import Exit
 from supervisor.faces.systemd import UnitPlan, quoted, slug, unit_name, unit_text
 from supervisor.spec import DatasiteSpec, FleetConfig, GpuRequest
@@ -248,7 +248,7 @@ def test_nothing_but_a_units_own_group_is_freed() -> None:
 def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path, folder: str) -> None:
     """`systemd-analyze verify` has nothing to say, also of awkward paths."""
     path = tmp_path / "fleet-detroit.service"
-    path.write_text(unit_text(plan(folder=folder, command=("/bin/true",), systemd=installing._systemd_version())))
+    path.write_text(unit_text(plan(folder=folder, command=("/bin/true",), systemd=command._systemd_version())))
     done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
 
@@ -258,7 +258,7 @@ def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path, folder: str) -> None
 def test_systemd_finds_no_fault_in_the_user_unit(tmp_path: Path) -> None:
     """The same for a unit of a user's own manager."""
     path = tmp_path / "fleet-detroit.service"
-    path.write_text(unit_text(plan(command=("/bin/true",), user=None, systemd=installing._systemd_version())))
+    path.write_text(unit_text(plan(command=("/bin/true",), user=None, systemd=command._systemd_version())))
     environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     verify = ["systemd-analyze", "verify", "--user", str(path)]
     done = subprocess.run(verify, env=environ, capture_output=True, text=True, check=False)
@@ -270,7 +270,7 @@ def test_systemd_finds_no_fault_in_the_user_unit(tmp_path: Path) -> None:
 def test_the_hardening_keeps_its_score(tmp_path: Path) -> None:
     """`systemd-analyze security` rates the exposure no higher than recorded."""
     path = tmp_path / "fleet-detroit.service"
-    path.write_text(unit_text(plan(systemd=installing._systemd_version())))
+    path.write_text(unit_text(plan(systemd=command._systemd_version())))
     security = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)]
     said = subprocess.run(security, capture_output=True, text=True, check=True).stdout
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
@@ -293,7 +293,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     (tmp_path / "fleet.yaml").write_text(FLEET_YAML)
-    monkeypatch.setattr(installing, "_SYSTEM_UNITS", tmp_path / "units")
+    monkeypatch.setattr(command, "_SYSTEM_UNITS", tmp_path / "units")
 
     def run(*words: object) -> Result:
         return CliRunner(mix_stderr=False).invoke(app, ["install", "systemd", *map(str, words)], catch_exceptions=False)
@@ -381,7 +381,7 @@ def test_a_folder_that_cannot_be_written_says_sudo(
     def denied(*about: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(installing, "_replace", denied)
+    monkeypatch.setattr(command, "_replace", denied)
     result = install()
     assert 1 == result.exit_code
     assert "sudo fleet install systemd, or --user" in told(result)
@@ -394,7 +394,7 @@ def test_the_file_is_checked_as_the_service_will_see_it(
     """A variable of this shell is not one of the service; its own file of variables and its credentials are."""
     monkeypatch.setenv("PLANT_PASSWORD", "only-in-this-shell")
     variables, secret = tmp_path / "config.env", tmp_path / "secret"
-    monkeypatch.setattr(installing, "_variables_file", lambda name, *, user: variables)
+    monkeypatch.setattr(command, "_variables_file", lambda name, *, user: variables)
     secret.write_text("correct-horse-battery\n")
     admin = "admin: {email: '${credential:mail}', password: '${env:PLANT_PASSWORD}'}"
     (tmp_path / "fleet.yaml").write_text(f"{FLEET_YAML}defaults: {{{admin}}}\n")

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+SUPERVISOR_LOG = "fleet"
+"""The name that stands for the supervisor, beside those of the workers."""
+
 FleetFile = Annotated[
     Path | None,
     typer.Option("--file", "-f", help="The fleet.yaml (default: ./fleet.yaml, then $FLEET_FILE).", metavar="FILE"),
@@ -24,4 +27,11 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Ask, and return without
 Timeout = Annotated[
     float,
     typer.Option("--timeout", min=0.0, metavar="SECONDS", help="Longest time to wait.", show_default=False),
+]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is appended, also after rotation.")]
+Lines = Annotated[
+    int, typer.Option("--lines", "-n", min=0, metavar="N", help="How many last lines (20).", show_default=False)
+]
+LongFleetFile = Annotated[
+    Path | None, typer.Option("--file", metavar="FILE", help="The fleet.yaml; here -f is --follow.")
 ]

@@ -12,7 +12,7 @@ from enum import Enum
 
 from supervisor.faces.client import ControlClient
 from supervisor.faces.faults import unknown_name
-from supervisor.faces.words import clean
+from supervisor.faces.formatting import clean
 from supervisor.record import OperatorRequest, Wanted, WorkerState
 from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
 

@@ -13,9 +13,9 @@ from fleet_common.layout import StateFolder
 from supervisor.faces.client import ControlClient, NotRunning
 from supervisor.faces.context import line_faults
 from supervisor.faces.faults import Exit
-from supervisor.faces.place import Place
+from supervisor.faces.formatting import clean, plural
+from supervisor.faces.location import Place
 from supervisor.faces.screen import Screen
-from supervisor.faces.words import clean, plural
 from supervisor.record import Wanted
 from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
 from supervisor.spec import DASHBOARD_NAME
@@ -24,7 +24,7 @@ UNKNOWN = "unknown"
 """The state of a datasite of which no supervisor tells; it may well be serving."""
 
 
-def status(place: Place, screen: Screen, *, as_json: bool) -> Exit:
+def show(place: Place, screen: Screen, *, as_json: bool) -> Exit:
     """Show one snapshot, or what is known without a supervisor. Raises Fault when the supervisor hangs."""
     try:
         with line_faults(place, but=NotRunning), ControlClient(place.state_dir) as client:
@@ -32,11 +32,11 @@ def status(place: Place, screen: Screen, *, as_json: bool) -> Exit:
     except NotRunning:
         click.echo(json.dumps(absent(place), indent=2) if as_json else absent_text(place))
         return Exit.NOT_RUNNING
-    _show(snapshot, screen, as_json=as_json)
+    _show_snapshot(snapshot, screen, as_json=as_json)
     return Exit.OK if all_wanted_ready(snapshot) else Exit.NOT_DONE
 
 
-def _show(snapshot: FleetSnapshot, screen: Screen, *, as_json: bool) -> None:
+def _show_snapshot(snapshot: FleetSnapshot, screen: Screen, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(snapshot.to_dict(), indent=2))
         return
@@ -56,7 +56,7 @@ def all_wanted_ready(snapshot: FleetSnapshot) -> bool:
 # --- again and again ---
 
 
-def watch(place: Place, screen: Screen, *, as_json: bool) -> None:
+def show_changes(place: Place, screen: Screen, *, as_json: bool) -> None:
     """Show every change until interrupted: redrawn on a terminal, one after the other elsewhere."""
     from supervisor.faces import live
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from fleet_common.layout import StateFolder
 from supervisor.effects.gpus import Inventory
-from supervisor.faces.place import Place
-from supervisor.faces.words import clean, size
+from supervisor.faces.formatting import clean, size
+from supervisor.faces.location import Place
 from supervisor.policy.placement import Card
 
 NO_GPU = "no NVIDIA GPU on this host; every line computes on the CPU"

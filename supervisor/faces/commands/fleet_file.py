@@ -15,7 +15,7 @@ import typer
 from supervisor.faces.commands.arguments import FleetFile, FleetFileArgument, Json
 from supervisor.faces.context import fleet_file, load_config, options
 from supervisor.faces.faults import Exit, Fault
-from supervisor.faces.words import clean, plural
+from supervisor.faces.formatting import clean, plural
 
 if TYPE_CHECKING:
     from supervisor.config import Problem

@@ -20,7 +20,7 @@ import typer
 from supervisor.faces.commands.arguments import FleetFile, Json, NoColor
 from supervisor.faces.context import fleet_file, load_config, options
 from supervisor.faces.faults import Exit, Fault, unknown_name
-from supervisor.faces.words import clean
+from supervisor.faces.formatting import clean
 
 if TYPE_CHECKING:
     from supervisor.spec import DatasiteSpec, FleetConfig

@@ -1,10 +1,8 @@
-"""``fleet up`` and ``fleet down``: what is asked and said around ``daemon.serve``. The daemon does the work."""
+"""``fleet up``: what is asked and said around ``daemon.serve``. The daemon does the work."""
 
 from __future__ import annotations
 
 import logging
-import os
-import select
 import subprocess
 import sys
 import time
@@ -17,9 +15,9 @@ import click
 
 from fleet_common import folders
 from supervisor.faces.client import ControlClient, ControlError
-from supervisor.faces.faults import Exit, Fault
+from supervisor.faces.faults import Exit, Fault, unsafe
+from supervisor.faces.formatting import clean, size
 from supervisor.faces.screen import Screen
-from supervisor.faces.words import clean, size
 from supervisor.policy.placement import ImpossibleGpus, UnseenGpus
 from supervisor.record import Wanted, WorkerState
 from supervisor.spec import FleetConfig
@@ -71,14 +69,6 @@ def unseen_gpus(error: UnseenGpus) -> Fault:
         f"{error}: nothing was started or ended",
         Exit.NOT_DONE,
         next_step="nvidia-smi shows whether it answers; once it does, fleet up again (systemd does that by itself)",
-    )
-
-
-def unsafe(error: folders.Unsafe) -> Fault:
-    return Fault(
-        f"somebody else may have a hand in the fleet's files, and nothing was started or ended: {error.reason}",
-        Exit.WRONG_USE,
-        next_step=error.next_step,
     )
 
 
@@ -269,63 +259,3 @@ def _report(config: FleetConfig, screen: Screen, took: float) -> None:
             next_step="fleet status, or fleet down",
         )
     screen.say(f"fleet {clean(snapshot.fleet)} is up in {took:.1f} s (supervisor pid {snapshot.supervisor_pid})")
-
-
-# --- down ---
-
-
-def bring_down(client: ControlClient, timeout: float | None, screen: Screen) -> None:
-    """Ask the fleet down and wait until its supervisor has gone; None: do not wait.
-
-    Raises Fault after ``timeout`` seconds.
-    """
-    snapshot, start = client.status(), time.monotonic()
-    if timeout is None:
-        client.down()
-        screen.say(f"fleet {clean(snapshot.fleet)} was asked down")
-        return
-    supervisor = _pidfd(snapshot.supervisor_pid)
-    try:
-        client.down()
-        with screen.progress(f"stopping fleet {clean(snapshot.fleet)}"):
-            gone = supervisor is None or _ends(supervisor, timeout)
-    finally:
-        if supervisor is not None:
-            os.close(supervisor)
-    if not gone:
-        raise Fault(f"fleet {clean(snapshot.fleet)} is still stopping after {timeout:g} s", next_step="fleet status")
-    screen.say(f"fleet {clean(snapshot.fleet)} is down ({time.monotonic() - start:.1f} s)")
-
-
-def _pidfd(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return None
-
-
-def _ends(pidfd: int, timeout: float) -> bool:
-    """Whether the process ends within ``timeout`` seconds; the kernel tells."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))
-
-
-def stop_leftovers(config: FleetConfig, screen: Screen) -> bool:
-    """Stop datasites whose supervisor is gone; whether there were any. Raises Fault when one holds the lock."""
-    if not config.state_dir.is_dir():
-        return False
-    from supervisor.daemon import AlreadyRunning, stop_orphans
-
-    try:
-        stopped = stop_orphans(config)
-    except AlreadyRunning as error:
-        raise Fault(
-            f"a supervisor (pid {error.pid}) has the state folder and does not listen yet, or no longer",
-            next_step=f"wait a moment and try again; if it hangs: kill {error.pid}",
-        ) from error
-    except folders.Unsafe as error:
-        raise unsafe(error) from error
-    for name in stopped:
-        screen.say(f"{clean(name)} stopped; its supervisor was gone")
-    return bool(stopped)

@@ -10,9 +10,9 @@ import typer
 from supervisor.faces.commands.arguments import FleetFile, Names, NoWait, Timeout
 from supervisor.faces.context import place_of, screen_of, talking_to
 from supervisor.faces.faults import Exit, Fault
-from supervisor.faces.place import Place
+from supervisor.faces.formatting import clean
+from supervisor.faces.location import Place
 from supervisor.faces.screen import Screen
-from supervisor.faces.words import clean
 from supervisor.record import OperatorRequest
 
 _DOING = {
@@ -115,16 +115,16 @@ def restart(
 def _roll(
     context: typer.Context, place: Place, names: list[str] | None, *, every: bool, limits: tuple[int, float, float]
 ) -> None:
-    from supervisor.faces import rolling
+    from supervisor.faces import rolling_restart
 
     if not names and not every:
         raise _which(OperatorRequest.RESTART, place)
     screen = screen_of(context)
     with talking_to(place) as client:
-        chosen = rolling.chosen(client, names)
+        chosen = rolling_restart.chosen(client, names)
         with screen.bar("rolling restart", len(chosen)) as advance:
-            progress = rolling.Progress(screen.say, lambda line: click.echo(line, err=True), advance)
-            done = rolling.roll(client, chosen, rolling.Limits(*limits), progress)
+            progress = rolling_restart.Progress(screen.say, lambda line: click.echo(line, err=True), advance)
+            done = rolling_restart.roll(client, chosen, rolling_restart.Limits(*limits), progress)
     if not done:
         raise typer.Exit(Exit.NOT_DONE)
 
@@ -152,14 +152,14 @@ def _ask_and_follow(
     place: Place, request: OperatorRequest, names: list[str] | None, timeout: float | None, screen: Screen
 ) -> bool:
     """Whether it came about. ``names`` None: every datasite; ``timeout`` None: do not wait."""
-    from supervisor.faces import asking
+    from supervisor.faces.follow import Telling, ask, follow
 
     with talking_to(place) as client:
-        asked = asking.ask(client, names, request)
+        asked = ask(client, names, request)
         if timeout is None:
             for one in asked:
                 screen.say(f"{clean(one.name)}: {request} asked for")
             return True
         with screen.progress(_DOING[request]) as progress:
-            telling = asking.Telling(screen.say, lambda line: click.echo(line, err=True), progress)
-            return asking.follow(client, asked, timeout, telling)
+            telling = Telling(screen.say, lambda line: click.echo(line, err=True), progress)
+            return follow(client, asked, timeout, telling)

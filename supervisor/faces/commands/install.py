@@ -20,7 +20,7 @@ import typer
 from supervisor.faces.commands.arguments import FleetFile, FleetFileArgument
 from supervisor.faces.context import fleet_file, place_of
 from supervisor.faces.faults import Exit, Fault
-from supervisor.faces.words import clean
+from supervisor.faces.formatting import clean
 
 if TYPE_CHECKING:
     from supervisor.faces.systemd import UnitPlan

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from supervisor.faces.asking import Asked, Verdict, bad_news, by_name, good_news, judge
-from supervisor.faces.asking import choose as named
 from supervisor.faces.client import ControlClient
-from supervisor.faces.words import clean, duration
+from supervisor.faces.follow import Asked, Verdict, bad_news, by_name, good_news, judge
+from supervisor.faces.follow import choose as named
+from supervisor.faces.formatting import clean, duration
 from supervisor.record import OperatorRequest, Wanted
 from supervisor.snapshot import WorkerSnapshot
 

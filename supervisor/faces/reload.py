@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.faces.asking import Asked, by_name
 from supervisor.faces.client import ControlClient
-from supervisor.faces.words import clean
+from supervisor.faces.follow import Asked, by_name
+from supervisor.faces.formatting import clean
 from supervisor.record import OperatorRequest, Wanted
 from supervisor.snapshot import FleetSnapshot
 
@@ -30,7 +30,7 @@ def is_empty(plan: Plan) -> bool:
     return not any(plan[key] for key in ("add", "remove", "restart", "live", "fleet"))
 
 
-def reload(client: ControlClient) -> tuple[Plan, list[Asked]]:
+def take_up(client: ControlClient) -> tuple[Plan, list[Asked]]:
     """Take the file up; the plan, and what is to be waited for."""
     before = client.status()
     plan = client.reload(dry_run=False)

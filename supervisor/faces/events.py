@@ -10,7 +10,7 @@ from typing import Any
 
 from fleet_common.layout import StateFolder
 from supervisor.faces import logfiles
-from supervisor.faces.words import clean
+from supervisor.faces.formatting import clean
 
 _ROTATED = 4
 

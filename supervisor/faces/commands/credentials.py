@@ -1,0 +1,35 @@
+"""``fleet credentials``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import click
+import typer
+
+from supervisor.faces.commands.arguments import FleetFile, Json
+from supervisor.faces.context import place_of
+from supervisor.faces.faults import Exit, Fault, unknown_name
+
+Name = Annotated[str | None, typer.Argument(metavar="NAME", help="A datasite.", show_default=False)]
+
+
+def credentials(context: typer.Context, name: Name = None, file: FleetFile = None, as_json: Json = False) -> None:
+    """Show the ADMIN login of a datasite, running or not.
+
+    \b
+    Examples:
+      fleet credentials detroit_line_alpha
+      fleet credentials detroit_line_alpha --json | jq -r .password
+    """
+    from supervisor.faces import logins
+
+    place = place_of(context, file)
+    names = list(place.ports)
+    if name is None:
+        raise Fault(f"whose credentials? There are: {', '.join(names)}", Exit.WRONG_USE)
+    if name not in names:
+        raise unknown_name(name, names)
+    found = logins.read(place.state_dir, name)
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text(place.path))

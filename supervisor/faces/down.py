@@ -1,0 +1,71 @@
+"""``fleet down``: asks the supervisor to stop everything, or stops what one that was killed left behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from fleet_common import folders
+from supervisor.faces.client import ControlClient
+from supervisor.faces.faults import Fault, unsafe
+from supervisor.faces.formatting import clean
+from supervisor.faces.screen import Screen
+from supervisor.spec import FleetConfig
+
+
+def bring_down(client: ControlClient, timeout: float | None, screen: Screen) -> None:
+    """Ask the fleet down and wait until its supervisor has gone; None: do not wait.
+
+    Raises Fault after ``timeout`` seconds.
+    """
+    snapshot, start = client.status(), time.monotonic()
+    if timeout is None:
+        client.down()
+        screen.say(f"fleet {clean(snapshot.fleet)} was asked down")
+        return
+    supervisor = _pidfd(snapshot.supervisor_pid)
+    try:
+        client.down()
+        with screen.progress(f"stopping fleet {clean(snapshot.fleet)}"):
+            gone = supervisor is None or _ends(supervisor, timeout)
+    finally:
+        if supervisor is not None:
+            os.close(supervisor)
+    if not gone:
+        raise Fault(f"fleet {clean(snapshot.fleet)} is still stopping after {timeout:g} s", next_step="fleet status")
+    screen.say(f"fleet {clean(snapshot.fleet)} is down ({time.monotonic() - start:.1f} s)")
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _ends(pidfd: int, timeout: float) -> bool:
+    """Whether the process ends within ``timeout`` seconds; the kernel tells."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
+def stop_leftovers(config: FleetConfig, screen: Screen) -> bool:
+    """Stop datasites whose supervisor is gone; whether there were any. Raises Fault when one holds the lock."""
+    if not config.state_dir.is_dir():
+        return False
+    from supervisor.daemon import AlreadyRunning, stop_orphans
+
+    try:
+        stopped = stop_orphans(config)
+    except AlreadyRunning as error:
+        raise Fault(
+            f"a supervisor (pid {error.pid}) has the state folder and does not listen yet, or no longer",
+            next_step=f"wait a moment and try again; if it hangs: kill {error.pid}",
+        ) from error
+    except folders.Unsafe as error:
+        raise unsafe(error) from error
+    for name in stopped:
+        screen.say(f"{clean(name)} stopped; its supervisor was gone")
+    return bool(stopped)
