@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from fleet_common import folders, logs
 from fleet_common.process import become_subreaper
@@ -26,9 +25,11 @@ from supervisor.effects.recorder import Recorder, Remembered, forget, read_ledge
 from supervisor.effects.run_files import RunFile, RunFiles
 from supervisor.effects.sdnotify import Notifier
 from supervisor.effects.surroundings import keep_secrets
-from supervisor.engine import Engine, gpu_found
+from supervisor.engine import Engine
 from supervisor.facts import OperatorAsked, ProcessAdopted
 from supervisor.history import FLEET, Event, EventKind
+from supervisor.messages import Message
+from supervisor.policy.fleet import gpu_found
 from supervisor.policy.placement import ImpossibleGpus, UnseenGpus
 from supervisor.policy.reconcile import fingerprint
 from supervisor.record import By, OperatorRequest, Wanted, WorkerRecord
@@ -220,7 +221,7 @@ def _first_messages(
     kept: list[RunFile],
     past: Mapping[str, Remembered],
     assigner: Assigner,
-) -> Iterable[Any]:
+) -> Iterable[Message]:
     by_name = {run.name: run for run in kept}
     for spec in config.workers:
         run = by_name.get(spec.name)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fleet_common import folders
+from supervisor.cards import Card
 from supervisor.effects.gpus import LONG_PATIENCE, PATIENCE, Gpus, Inventory
 from supervisor.policy.placement import (
-    Card,
     ImpossibleGpus,
     Placement,
     UnseenGpus,

@@ -16,7 +16,6 @@ import os
 import socket
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,54 +31,42 @@ from fleet_common.unix_path import short_path
 from supervisor.effects.board import Board, Pinned
 from supervisor.effects.service import ServiceThread
 from supervisor.facts import OperatorAsked
+from supervisor.messages import DownAsked, Message, ReloadAsked
 from supervisor.policy import reconcile
-from supervisor.policy.placement import Card, ImpossibleGpus, Placement
+from supervisor.policy.placement import ImpossibleGpus, Placement
 from supervisor.record import OperatorRequest, running
 from supervisor.snapshot import FleetSnapshot
-from supervisor.spec import FleetConfig
 
 _LONGEST_POLL = 30.0
 _CLOSING = 1.0
-
-
-class FleetAsked:
-    """The operator wants the whole fleet down."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadAsked:
-    """A valid fleet.yaml is to be taken up, on a host with these GPUs."""
-
-    config: FleetConfig
-    cards: tuple[Card, ...] = ()
 
 
 class ReloadFailed(Exception):
     """The fleet.yaml cannot be used; the message says where and why."""
 
 
-Load = Callable[[], ReloadAsked]
+ReadAgain = Callable[[], ReloadAsked]
 """Reads the fleet.yaml anew, and looks at the GPUs. Raises ReloadFailed."""
-Place = Callable[[ReloadAsked, Collection[str]], Placement]
+PlaceLines = Callable[[ReloadAsked, Collection[str]], Placement]
 """Where its lines would go, while those that are named run."""
 
 
 class ControlServer:
-    """``picture`` makes a snapshot of what is pinned; ``post`` hands a request to the engine; ``load`` reads anew, and
-    ``place`` tells where the lines would go then."""
+    """``picture`` makes a snapshot of what is pinned; ``post`` hands a request to the engine; ``read_again`` reads the
+    fleet.yaml anew, and ``place`` tells where the lines would go then."""
 
     def __init__(
         self,
         board: Board,
         picture: Callable[[Pinned], FleetSnapshot],
-        post: Callable[[Any], None],
-        load: Load,
-        place: Place = lambda _asked, _running: Placement(),
+        post: Callable[[Message], None],
+        read_again: ReadAgain,
+        place: PlaceLines = lambda _asked, _running: Placement(),
     ) -> None:
         self._board = board
         self._picture = picture
         self._post = post
-        self._load = load
+        self._read_again = read_again
         self._place = place
         self._server: _Quiet | None = None
         self._service: ServiceThread | None = None
@@ -140,7 +127,7 @@ class ControlServer:
         return JSONResponse({"name": name, "request": word, "generation": generation}, status_code=202)
 
     async def _down(self, _request: Request) -> JSONResponse:
-        self._post(FleetAsked())
+        self._post(DownAsked())
         return JSONResponse({"request": "down"}, status_code=202)
 
     async def _reload(self, request: Request) -> JSONResponse:
@@ -148,7 +135,7 @@ class ControlServer:
         if pinned.stopping:
             return _refusal(409, "the fleet is going down")
         try:
-            asked = await anyio.to_thread.run_sync(self._load)
+            asked = await anyio.to_thread.run_sync(self._read_again)
         except ReloadFailed as error:
             return _refusal(422, str(error))
         placement = self._place(asked, running(pinned.records.values()))

@@ -7,25 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
+from supervisor.cards import Card
 from supervisor.effects.assigner import Assigner
-from supervisor.policy.placement import Card
+from supervisor.messages import CardsLost
 
 PERIOD = 60.0
 """Seconds. A look opens the driver, which wakes a GPU that nobody uses."""
 _CLOSING = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class CardsLost:
-    """``lost``: by line, what became of its GPUs; ``had``: what every line has; ``cards``: what there is now.
-    ``waiting``: who is on the CPU only because they could not be seen."""
-
-    lost: dict[str, str]
-    had: dict[str, tuple[str, ...]]
-    cards: tuple[Card, ...]
-    waiting: tuple[str, ...] = ()
 
 
 def whats_lost(uuids: Collection[str], cards: Sequence[Card]) -> dict[str, str]:

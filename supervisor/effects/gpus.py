@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from supervisor.policy.placement import Card, Process
+from supervisor.cards import Card, Process
 
 PATIENCE = 10.0
 """Seconds to wait for the driver; without persistence mode it takes one or two for every card."""

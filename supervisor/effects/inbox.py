@@ -13,29 +13,16 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fleet_common import folders
-from fleet_common.contract import StatusDocument, parse_status
+from fleet_common.contract import parse_status
 from fleet_common.unix_path import short_path
+from supervisor.messages import Exited, Message, Signalled
 
 _MAX_PULSE = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The kernel says that this process is gone; its status has still to be collected."""
-
-    name: str
-    generation: int
-    pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class Signalled:
-    number: signal.Signals
+_Reader = Callable[[], list[Message]]
 
 
 class Inbox:
@@ -43,7 +30,7 @@ class Inbox:
 
     def __init__(self, pulse_path: Path) -> None:
         self._selector = selectors.EpollSelector()
-        self._posted: deque[Any] = deque()
+        self._posted: deque[Message] = deque()
         self._ringing = threading.Lock()  # held by who uses the bell from another thread, and by who closes it
         self._closed = False
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -56,7 +43,7 @@ class Inbox:
         self._selector.register(self._pulses, selectors.EVENT_READ, self._read_pulses)
         self._selector.register(self._signal_read, selectors.EVENT_READ, self._read_signals)
 
-    def post(self, message: Any) -> None:
+    def post(self, message: Message) -> None:
         """Has no effect once this is closed: a thread may outlive that by a moment."""
         self._posted.append(message)
         with self._ringing:
@@ -73,32 +60,32 @@ class Inbox:
     def watch(self, name: str, generation: int, pid: int, pidfd: int) -> None:
         """Tell of the end of the process behind ``pidfd`` (the inbox closes it then)."""
 
-        def gone() -> list[Any]:
+        def gone() -> list[Message]:
             self._selector.unregister(pidfd)
             os.close(pidfd)
             return [Exited(name, generation, pid)]
 
         self._selector.register(pidfd, selectors.EVENT_READ, gone)
 
-    def wait(self, timeout: float | None) -> list[Any]:
+    def wait(self, timeout: float | None) -> list[Message]:
         """Sleep until something happens or ``timeout`` seconds have passed; what happened, oldest kind first."""
-        ready: list[Callable[[], list[Any]]] = [key.data for key, _ in self._selector.select(timeout)]
+        ready: list[_Reader] = [key.data for key, _ in self._selector.select(timeout)]
         ready.sort(key=self._rank)
         return [message for read in ready for message in read()]
 
-    def _rank(self, read: Callable[[], list[Any]]) -> int:
-        order = [self._read_bell, self._read_signals, self._read_pulses]
+    def _rank(self, read: _Reader) -> int:
+        order: list[_Reader] = [self._read_bell, self._read_signals, self._read_pulses]
         return order.index(read) if read in order else len(order)
 
-    def _read_bell(self) -> list[Any]:
+    def _read_bell(self) -> list[Message]:
         os.eventfd_read(self._bell)
         return [self._posted.popleft() for _ in range(len(self._posted))]
 
-    def _read_signals(self) -> list[Any]:
-        return [Signalled(signal.Signals(number)) for number in self._signal_read.recv(4096)]
+    def _read_signals(self) -> list[Message]:
+        return [Signalled(signal.Signals(number).name) for number in self._signal_read.recv(4096)]
 
-    def _read_pulses(self) -> list[StatusDocument]:
-        heard = []
+    def _read_pulses(self) -> list[Message]:
+        heard: list[Message] = []
         while raw := _receive(self._pulses):
             try:
                 heard.append(parse_status(raw))

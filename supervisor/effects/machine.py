@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from fleet_common import folders
 from supervisor.effects import clock, evidence, leash
@@ -15,26 +14,27 @@ from supervisor.effects.announcer import Announcer
 from supervisor.effects.assigner import Assigner
 from supervisor.effects.board import Board, Pinned
 from supervisor.effects.cgroups import Cgroups
-from supervisor.effects.control import ControlServer, ReloadAsked, ReloadFailed
+from supervisor.effects.control import ControlServer, ReloadFailed
 from supervisor.effects.gauges import Gauges
 from supervisor.effects.gpu_watch import GpuWatch
 from supervisor.effects.hooks import Hooks
-from supervisor.effects.inbox import Exited, Inbox, Signalled
+from supervisor.effects.inbox import Inbox
 from supervisor.effects.launcher import Launcher
 from supervisor.effects.probe_keys import ProbeKeys
 from supervisor.effects.prober import Prober
 from supervisor.effects.processes import is_same, reap_strays, signal_group, sweep_group
-from supervisor.effects.recorder import Recorder
+from supervisor.effects.recorder import Kept, Recorder
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.sdnotify import Notifier
 from supervisor.effects.service import ServiceThread
 from supervisor.effects.watcher import Watcher
-from supervisor.facts import Fact, ProcessAdopted, ProcessStarted
+from supervisor.facts import ProcessAdopted, ProcessStarted
 from supervisor.history import FLEET, Event, EventKind
+from supervisor.messages import Exited, Message, ReloadAsked, Signalled
 from supervisor.orders import Configure, Probe
 from supervisor.policy import launching
+from supervisor.policy.fleet import FleetMessage, Outcome
 from supervisor.policy.health import is_routine
-from supervisor.policy.lifecycle import Step
 from supervisor.policy.placement import Placement
 from supervisor.policy.readiness import start_limit
 from supervisor.policy.reconcile import fingerprint
@@ -111,16 +111,16 @@ class Machine:
     def now(self) -> float:
         return clock.monotonic()
 
-    def wait(self, timeout: float | None) -> list[Any]:
+    def wait(self, timeout: float | None) -> list[Message]:
         self._announcer.feed(self.now())
         messages = self._inbox.wait(self._announcer.patience(timeout, self.now()))
         self._announcer.look(self._board.read().records, self.now())
         self._run_files.retry()
-        signals = {message.number for message in messages if isinstance(message, Signalled)}
-        if signal.SIGCHLD in signals:
+        signals = {message.name for message in messages if isinstance(message, Signalled)}
+        if signal.SIGCHLD.name in signals:
             self._reap_strays()
             self._launcher.warm()  # if it was the forkserver that died; otherwise nothing happens
-        if signal.SIGHUP in signals:
+        if signal.SIGHUP.name in signals:
             self._announcer.reloading(self.now())
             self._service.call(self._reload)
         return messages
@@ -216,15 +216,15 @@ class Machine:
 
     def use(self, config: FleetConfig, placement: Placement) -> None:
         self._assigner.use(placement)
-        known = {spec.name for spec in self._config.workers}
-        added = {spec.name: config.rules(spec) for spec in config.workers if spec.name not in known}
-        self._recorder.added(added, self.now())
         self._config = config
         self._hold()
         self._hooks.use(config.on_event)
 
-    def note(self, fact: Fact, made: Step, now: float) -> None:
-        self._recorder.fact(fact, made, now, routine=is_routine(fact, made.record))
+    def note(self, message: FleetMessage, made: Outcome, now: float) -> None:
+        if isinstance(message, Kept):
+            self._recorder.message(message, now)
+        for fact, step in made.steps:
+            self._recorder.fact(fact, step, now, routine=is_routine(fact, step.record))
 
     def tell(self, events: Iterable[Event]) -> None:
         at = clock.wall()

@@ -4,8 +4,9 @@ Facts that brought nothing new, nearly all in a healthy fleet, are written some 
 would be most of what an idle supervisor does. Only a supervisor that is killed loses those of its last minute.
 
 events.jsonl    what people and hooks are told, one JSON object a line; ``fleet events`` reads it
-journal.jsonl   every fact with what ``step`` made of it: a recorded history that a test can replay, with exact times,
-                as a deadline that has just passed must have passed in the replay too
+journal.jsonl   every fact with what ``step`` made of it, and every reload before the facts that came of it: a recorded
+                history that a test can replay, with exact times, as a deadline that has just passed must have passed
+                in the replay too
 ledger.json     what the next supervisor has to know should this one die: what is wanted, and the counts
 
 The first two are rotated by size. A line that a crash or a full disk has torn is skipped by every reader.
@@ -29,6 +30,8 @@ from fleet_common.contract import StatusDocument
 from fleet_common.layout import HistoryFolder
 from supervisor.facts import Fact
 from supervisor.history import Event
+from supervisor.messages import DownAsked
+from supervisor.policy.fleet import GpuLoss, Reload
 from supervisor.policy.lifecycle import Step
 from supervisor.record import ExitCause, ExitKind, Wanted, WorkerRecord
 from supervisor.spec import Rules
@@ -64,12 +67,11 @@ class Recorder:
 
     def rules(self, rules: Mapping[str, Rules], now: float) -> None:
         """A new chapter of the journal: from here on these workers, with these rules, and nothing known of them."""
-        self._put(lambda: _append(self._journal, rules_line("rules", rules, now)))
+        self._put(lambda: _append(self._journal, rules_line(rules, now)))
 
-    def added(self, rules: Mapping[str, Rules], now: float) -> None:
-        """These workers joined the chapter: a reload brought them."""
-        if rules:
-            self._put(lambda: _append(self._journal, rules_line("added", rules, now)))
+    def message(self, message: Kept, now: float) -> None:
+        """What the facts after it came of."""
+        self._put(lambda: _append(self._journal, message_line(message, now)))
 
     def ledger(self, records: Mapping[str, WorkerRecord], *, running: bool) -> None:
         """Keep what the next supervisor has to know; written only when it changed."""
@@ -166,8 +168,16 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 # --- the journal's lines ---
 
 
-def rules_line(kind: str, rules: Mapping[str, Rules], now: float) -> dict[str, Any]:
-    return {"t": now, kind: {name: asdict(one) for name, one in rules.items()}}
+Kept = Reload | GpuLoss | DownAsked
+"""The messages about the fleet as a whole that are kept, as facts about its workers come of them."""
+
+
+def rules_line(rules: Mapping[str, Rules], now: float) -> dict[str, Any]:
+    return {"t": now, "rules": {name: asdict(one) for name, one in rules.items()}}
+
+
+def message_line(message: Kept, now: float) -> dict[str, Any]:
+    return {"t": now, "message": type(message).__name__, **asdict(message)}
 
 
 def fact_line(fact: Fact, made: Step, now: float) -> dict[str, Any]:

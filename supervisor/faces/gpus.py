@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fleet_common.layout import StateFolder
+from supervisor.cards import Card
 from supervisor.effects.gpus import Inventory
 from supervisor.faces.formatting import clean, size
 from supervisor.faces.location import Place
-from supervisor.policy.placement import Card
 
 NO_GPU = "no NVIDIA GPU on this host; every line computes on the CPU"
 

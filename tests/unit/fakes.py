@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fleet_common.contract import Phase, StatusDocument
-from supervisor.effects.control import ReloadAsked
-from supervisor.effects.inbox import Exited
+from supervisor.effects.recorder import Kept, fact_line, message_line
 from supervisor.engine import Engine
 from supervisor.facts import Fact, OperatorAsked, ProbeAnswered, ProcessAdopted, ProcessExited, ProcessStarted
 from supervisor.history import Event
+from supervisor.messages import Exited, ReloadAsked
 from supervisor.orders import Configure, Probe
+from supervisor.policy.fleet import FleetMessage, Outcome
 from supervisor.policy.lifecycle import Step
 from supervisor.policy.placement import Placement, place, requests_of
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerRecord, WorkerState
@@ -46,6 +47,7 @@ class FakeMachine:
         self.done: list[tuple[Any, ...]] = []
         self.events: list[Event] = []
         self.noted: list[tuple[Fact, Step, float]] = []
+        self.journal: list[dict[str, Any]] = []
         self.cores = 2
         self.placement = Placement()
         self.pinned: dict[str, WorkerRecord] = {}
@@ -124,8 +126,12 @@ class FakeMachine:
         self.config = config
         self.placement = placement
 
-    def note(self, fact: Fact, made: Step, now: float) -> None:
-        self.noted.append((fact, made, now))
+    def note(self, message: FleetMessage, made: Outcome, now: float) -> None:
+        if isinstance(message, Kept):
+            self.journal.append(message_line(message, now))
+        for fact, step in made.steps:
+            self.noted.append((fact, step, now))
+            self.journal.append(fact_line(fact, step, now))
 
     def tell(self, events: Iterable[Event]) -> None:
         self.events += events

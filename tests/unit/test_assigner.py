@@ -14,17 +14,19 @@ import pytest
 from typer.testing import CliRunner
 
 from supervisor import daemon
+from supervisor.cards import Card
 from supervisor.effects import assigner as rooms
 from supervisor.effects.assigner import Assigner, read_placement
 from supervisor.effects.board import Board
-from supervisor.effects.control import ControlServer, ReloadAsked
+from supervisor.effects.control import ControlServer
 from supervisor.effects.gpus import PATIENCE, Gpus, Inventory
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.service import ServiceThread
-from supervisor.engine import gpu_found
 from supervisor.faces.cli import app
+from supervisor.messages import ReloadAsked
 from supervisor.policy import launching
-from supervisor.policy.placement import Card, ImpossibleGpus, Placement, UnseenGpus
+from supervisor.policy.fleet import gpu_found
+from supervisor.policy.placement import ImpossibleGpus, Placement, UnseenGpus
 from supervisor.policy.reconcile import fingerprint
 from supervisor.record import WorkerRecord, WorkerState
 from supervisor.snapshot import SupervisorFacts, take

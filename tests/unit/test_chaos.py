@@ -181,6 +181,28 @@ def test_a_journal_is_trimmed_to_one_line_and_names_no_folder(tmp_path: Path) ->
     assert ({"a": {}}, "/srv/state is full") == (kept[0]["rules"], kept[1]["reason"])
 
 
+def test_a_reload_is_trimmed_to_one_line_too(tmp_path: Path) -> None:
+    """It can be replayed with that line alone; what concerns the fleet as a whole stays."""
+    source, target = tmp_path / "journal.jsonl", tmp_path / "kept.jsonl"
+    plan = {
+        "add": ["a", "b"],
+        "remove": [],
+        "restart": {"b": ["port"]},
+        "live": {},
+        "fleet": ["host"],
+        "refused": ["x"],
+    }
+    reload = {"t": 2, "message": "Reload", "members": {"a": {"port": 1}, "b": {"port": 2}}, "plan": plan, "told": ["b"]}
+    lost = {"lost": {"b": "gone"}, "had": {"a": ["GPU-0"], "b": ["GPU-1"]}, "cards": [{"uuid": "GPU-0"}]}
+    loss = {"t": 3, "message": "GpuLoss", "losses": lost, "placement": {"moved": ["a", "b"]}}
+    source.write_text("".join(json.dumps(line) + "\n" for line in ({"t": 1, "rules": {"a": {}}}, reload, loss)))
+    journal.keep(source, target, "a", {})
+    _, kept, gone = (json.loads(line) for line in target.read_text().splitlines())
+    about_a = {**plan, "add": ["a"], "restart": {}}
+    assert {**reload, "members": {"a": {"port": 1}}, "plan": about_a, "told": []} == kept
+    assert {**loss, "losses": {**lost, "lost": {}, "had": {"a": ["GPU-0"]}}, "placement": {"moved": ["a"]}} == gone
+
+
 def test_a_long_journal_is_cut_at_a_line(tmp_path: Path) -> None:
     """It can be replayed as far as it goes."""
     source, target = tmp_path / "journal.jsonl", tmp_path / "kept.jsonl"

@@ -20,14 +20,15 @@ from fleet_common.layout import WorkerFolder
 from fleet_common.unix_path import short_path
 from supervisor.effects import lock, processes
 from supervisor.effects.board import Board
-from supervisor.effects.control import ControlServer, FleetAsked, ReloadAsked
+from supervisor.effects.control import ControlServer
 from supervisor.effects.gauges import Gauges
-from supervisor.effects.inbox import Exited, Inbox, Signalled
+from supervisor.effects.inbox import Inbox
 from supervisor.effects.probe_keys import ProbeKeys
 from supervisor.effects.prober import Prober, address
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.service import ServiceThread
 from supervisor.facts import OperatorAsked, ProbeAnswered
+from supervisor.messages import DownAsked, Exited, ReloadAsked, Signalled
 from supervisor.orders import Probe
 from supervisor.record import ExitKind, OperatorRequest, WorkerRecord
 from supervisor.snapshot import SupervisorFacts, take
@@ -103,7 +104,7 @@ def test_a_signal_becomes_a_message(inbox: Inbox) -> None:
     try:
         inbox.catch(signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert [Signalled(signal.SIGUSR1)] == inbox.wait(10.0)
+        assert [Signalled("SIGUSR1")] == inbox.wait(10.0)
     finally:
         signal.signal(signal.SIGUSR1, before)
 
@@ -315,7 +316,7 @@ def test_control_tells_and_takes(control: tuple[httpx.Client, Board, list[Any]],
     assert (202, 4) == (answer.status_code, answer.json()["generation"])
     assert 202 == client.post("/v1/down").status_code
     assert OperatorAsked("alpha", OperatorRequest.RESTART) == posted[0]
-    assert FleetAsked is type(posted[1])
+    assert DownAsked is type(posted[1])
 
 
 def test_control_refuses_with_a_reason(control: tuple[httpx.Client, Board, list[Any]]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.effects.control import FleetAsked
 from supervisor.facts import OperatorAsked
+from supervisor.messages import DownAsked
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerState
 from supervisor.spec import DashboardSpec, DatasiteSpec, RestartMode, RestartPolicy
 from tests.unit.fakes import FakeMachine, fleet, play
@@ -53,7 +53,7 @@ def test_quarantine_is_retried_and_the_operator_may_come_first() -> None:
 
 def test_down_stops_the_datasites_first_and_the_dashboard_last() -> None:
     """The last beat of each datasite still finds the embedded dashboard."""
-    world = play(fleet(ALPHA, BETA, dashboard=DashboardSpec()), [lambda w: [FleetAsked()]])
+    world = play(fleet(ALPHA, BETA, dashboard=DashboardSpec()), [lambda w: [DownAsked()]])
     stops = [did for did in world.done if did[0] == "terminate"]
     assert [("terminate", "alpha"), ("terminate", "beta"), ("terminate", "dashboard")] == stops
     assert {} == world.alive
@@ -64,7 +64,7 @@ def test_a_line_that_ignores_sigterm_is_killed_after_the_grace_period() -> None:
 
     def down_with_stubborn_beta(world: FakeMachine) -> list[Any]:
         world.stubborn.add("beta")
-        return [FleetAsked()]
+        return [DownAsked()]
 
     world = play(fleet(ALPHA, BETA, shutdown_grace=7.0), [down_with_stubborn_beta, lambda w: []])
     assert ("kill", "beta") in world.done

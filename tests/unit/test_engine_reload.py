@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from supervisor.effects.control import FleetAsked, ReloadAsked
-from supervisor.effects.inbox import Exited
 from supervisor.engine import Engine
 from supervisor.facts import OperatorAsked, ProcessAdopted, ProcessExited, RulesChanged
 from supervisor.history import EventKind
+from supervisor.messages import DownAsked, Exited, ReloadAsked
 from supervisor.policy.admission import SLOT
 from supervisor.policy.lifecycle import step
 from supervisor.record import By, ExitCause, ExitKind, OperatorRequest, Wanted, WorkerRecord, WorkerState
@@ -185,7 +184,7 @@ def test_a_refused_reload_touches_nothing() -> None:
 
 def test_a_fleet_that_goes_down_takes_up_nothing() -> None:
     """A reload in the middle of a stop is refused."""
-    world = play(FLEET, [stubborn("alpha"), lambda _: [FleetAsked(), ReloadAsked(fleet(ALPHA, BETA, GAMMA))], wait])
+    world = play(FLEET, [stubborn("alpha"), lambda _: [DownAsked(), ReloadAsked(fleet(ALPHA, BETA, GAMMA))], wait])
     assert ["reload_refused"] == told(world)
     assert ("launch", "gamma", 1) not in world.done
 
@@ -308,7 +307,7 @@ def test_a_stop_of_a_line_that_still_waits_for_its_turn() -> None:
 def test_a_fleet_can_go_down_while_launches_wait() -> None:
     """Nothing that waits for its turn is launched into a fleet that is going down."""
     config = fleet(*lines(6), startup=StartupPolicy(1))
-    world = FakeMachine([lambda _: [FleetAsked()]])
+    world = FakeMachine([lambda _: [DownAsked()]])
     world.hung.add("line_00")
     run(config, world)
     assert ([("launch", "line_00", 1), ("terminate", "line_00")], {}) == (world.done, world.alive)
@@ -333,7 +332,7 @@ def test_what_is_noted_is_what_step_made() -> None:
         replace(ALPHA, heartbeat_interval=5.0, verbose=True), replace(BETA, priority=3), GAMMA, shutdown_grace=3.0
     )
     script = [lambda w: w.die("beta", KILLED), lambda w: w.die("beta", KILLED), wait, changed, stubborn("gamma")]
-    world = play(FLEET, [*script, lambda _: [FleetAsked()], wait])
+    world = play(FLEET, [*script, lambda _: [DownAsked()], wait])
     records = {spec.name: WorkerRecord(spec.name, FLEET.rules(spec)) for spec in FLEET.workers}
     records["gamma"] = WorkerRecord("gamma", fleet(GAMMA, shutdown_grace=3.0).rules(GAMMA))
     for fact, made, now in world.noted:
@@ -358,7 +357,7 @@ def test_a_remembered_line_keeps_its_counts_and_one_that_was_stopped_stays_down(
 
 def test_events_come_in_the_order_in_which_things_happened() -> None:
     """A crash of beta, told between the starts and the end."""
-    world = play(FLEET, [lambda w: w.die("beta", KILLED), lambda _: [FleetAsked()]])
+    world = play(FLEET, [lambda w: w.die("beta", KILLED), lambda _: [DownAsked()]])
     beta = [event.event for event in world.events if event.name == "beta"]
     kinds = [EventKind.STARTING, EventKind.READY, EventKind.EXITED, EventKind.STARTING, EventKind.READY]
     assert [*kinds, EventKind.STOPPING, EventKind.EXITED, EventKind.DOWN] == beta

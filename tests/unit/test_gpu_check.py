@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from supervisor.cards import Card, Process
 from supervisor.config import load
-from supervisor.policy.placement import Card, Process, place, requests_of
+from supervisor.policy.placement import place, requests_of
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "scripts" / "lib"))

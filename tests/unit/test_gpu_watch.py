@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from supervisor.cards import Card
 from supervisor.effects.assigner import Assigner
-from supervisor.effects.control import FleetAsked
-from supervisor.effects.gpu_watch import CardsLost, GpuWatch, whats_lost
+from supervisor.effects.gpu_watch import GpuWatch, whats_lost
 from supervisor.effects.gpus import Gpus, Inventory
 from supervisor.facts import OperatorAsked
-from supervisor.policy.placement import Card, Placement
+from supervisor.messages import CardsLost, DownAsked
+from supervisor.policy.placement import Placement
 from supervisor.record import OperatorRequest, WorkerState
 from supervisor.spec import DatasiteSpec, GpuRequest
 from tests.unit.fakes import FakeMachine, fleet, play
@@ -171,7 +172,7 @@ def test_a_fleet_that_goes_down_moves_nobody() -> None:
 
     def stop(world: FakeMachine) -> list[Any]:
         world.stubborn |= {"alpha"}
-        return [FleetAsked(), CardsLost({"beta": "GPU-1: it is gone"}, HAD, (ZERO,))]
+        return [DownAsked(), CardsLost({"beta": "GPU-1: it is gone"}, HAD, (ZERO,))]
 
     world = play(fleet(ALPHA, BETA), [stop])
     assert ([], {}) == ([event for event in world.events if event.event == "gpu_lost"], world.placement.assignments)

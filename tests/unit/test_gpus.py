@@ -12,8 +12,8 @@ from typing import Any
 import pynvml
 import pytest
 
+from supervisor.cards import Card, Process
 from supervisor.effects.gpus import Gpus, Inventory, read_nvml
-from supervisor.policy.placement import Card, Process
 from tests.unit.fake_nvml import GIB, FakeDriver, FakeGpu
 
 H100 = "NVIDIA H100 80GB HBM3"

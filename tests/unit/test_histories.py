@@ -7,7 +7,9 @@ policy that is meant to decide otherwise comes with new recordings; one that is 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,16 +17,18 @@ import pytest
 from pydantic import TypeAdapter
 
 from supervisor import facts
-from supervisor.effects.recorder import fact_line, read_lines, rules_line
+from supervisor.effects.recorder import Kept, fact_line, read_lines, rules_line
 from supervisor.facts import Fact
-from supervisor.policy.lifecycle import step
+from supervisor.messages import DownAsked, ReloadAsked
+from supervisor.policy.fleet import FleetMessage, FleetState, Member, advance
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerRecord, WorkerState
-from supervisor.spec import DatasiteSpec, Rules
+from supervisor.spec import Admin, DatasiteSpec, FleetConfig, Rules, StartupPolicy
 from tests.unit.fakes import FakeMachine, fleet, play
 
 Line = dict[str, Any]
 HISTORIES = sorted((Path(__file__).parents[1] / "histories").glob("*.jsonl"))
 _FACTS = {kind.__name__: TypeAdapter(kind) for kind in get_args(Fact)}
+_MESSAGES = {kind.__name__: TypeAdapter(kind) for kind in get_args(Kept)}
 _RULES = TypeAdapter(dict[str, Rules])
 _ADDED_TO_FACTS = {"t", "fact", "s", "g", "o"}
 _STATUS = {"factory_hostname": "", "factory_port": 0, "device": "", "status": ""}  # what policy never looks at
@@ -38,37 +42,69 @@ def fact_of(line: Line) -> Fact:
     return fact
 
 
+def message_of(line: Line) -> Kept:
+    values = {key: value for key, value in line.items() if key not in ("t", "message")}
+    message: Kept = _MESSAGES[line["message"]].validate_python(values)
+    return message
+
+
+class Replay:
+    """``advance`` is given each message and each fact that nothing in the recording brought about.
+
+    ``differences``: where it decides otherwise than was recorded: number of the line, what it says, what comes now.
+    """
+
+    def __init__(self) -> None:
+        self.state = FleetState({}, frozenset(), {}, StartupPolicy())
+        self.differences: list[tuple[int, Line, Line]] = []
+        self._due: deque[Line] = deque()  # what has come of the last message, and has still to be found recorded
+
+    def read(self, number: int, line: Line) -> None:
+        if "fact" in line:
+            self._check(number, line)
+        elif "message" in line:
+            self._nothing_is_due(number)
+            self._advance(message_of(line), line["t"])
+        else:
+            self._begin(line)
+
+    def _check(self, number: int, line: Line) -> None:
+        if not self._due:
+            self._advance(fact_of(line), line["t"])
+        told, comes = _decided(line), _decided(self._due.popleft()) if self._due else {}
+        if told != comes:
+            self.differences.append((number, told, comes))
+
+    def _nothing_is_due(self, number: int) -> None:
+        self.differences += [(number, {}, _decided(line)) for line in self._due]
+        self._due.clear()
+
+    def _advance(self, message: FleetMessage, now: float) -> None:
+        made = advance(self.state, message, now)
+        self.state = made.state
+        self._due += [fact_line(fact, step, now) for fact, step in made.steps]
+
+    def _begin(self, line: Line) -> None:
+        """A chapter begins, or (in journals of old) workers join it; one that was taken out and put back before it was
+        down is still known."""
+        rules = _RULES.validate_python(line["rules"] if "rules" in line else line["added"])
+        members = {name: Member(0, 0, one) for name, one in rules.items()}
+        records = {name: WorkerRecord(name, one) for name, one in rules.items()}
+        if "added" in line:
+            leaving = {name: one for name, one in self.state.records.items() if one.state is not WorkerState.DOWN}
+            members, records = {**self.state.members, **members}, {**self.state.records, **records, **leaving}
+        self.state = FleetState(members, frozenset(members), records, StartupPolicy())
+
+
 def replay(lines: Iterable[Line]) -> list[tuple[int, Line, Line]]:
-    """Where ``step`` decides otherwise than was recorded: number of the line, what it says, what comes now."""
-    records: dict[str, WorkerRecord] = {}
-    differences = []
+    world = Replay()
     for number, line in enumerate(lines, 1):
-        if "fact" not in line:
-            records = _begun(line, records)
-            continue
-        made = step(records[line["name"]], fact := fact_of(line), line["t"])
-        records[line["name"]] = made.record
-        now = fact_line(fact, made, line["t"])
-        if (told := _decided(line)) != (comes := _decided(now)):
-            differences.append((number, told, comes))
-    return differences
-
-
-def _begun(line: Line, records: dict[str, WorkerRecord]) -> dict[str, WorkerRecord]:
-    """A chapter begins, or workers join it; one that was taken out and put back before it was down is still known."""
-    fresh = {name: WorkerRecord(name, rules) for name, rules in _RULES.validate_python(_new(line)).items()}
-    if "rules" in line:
-        return fresh
-    leaving = {name: record for name, record in records.items() if record.state is not WorkerState.DOWN}
-    return {**records, **fresh, **leaving}
-
-
-def _new(line: Line) -> Any:
-    return line["rules"] if "rules" in line else line["added"]
+        world.read(number, line)
+    return world.differences
 
 
 def _decided(line: Line) -> Line:
-    return {key: line[key] for key in ("s", "g", "o") if key in line}
+    return {key: line[key] for key in ("fact", "name", "s", "g", "o") if key in line}
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
@@ -112,8 +148,13 @@ def recorded() -> list[Line]:
     script: list[Callable[[FakeMachine], list[Any]]] = [lambda world: world.die("alpha", killed)]
     script += [lambda world, asked=one: [facts.OperatorAsked("alpha", asked)] for one in requests]  # type: ignore[misc]
     world = play(fleet(spec), script)
-    lines = [rules_line("rules", {"alpha": fleet(spec).rules(spec)}, 0.0)]
-    lines += [fact_line(fact, made, now) for fact, made, now in world.noted]
+    return written(fleet(spec), world)
+
+
+def written(config: FleetConfig, world: FakeMachine) -> list[Line]:
+    """The journal of ``world``, as it comes back out of JSON."""
+    rules = {spec.name: config.rules(spec) for spec in config.workers}
+    lines = [rules_line(rules, 0.0), *world.journal]
     return [json.loads(json.dumps(line)) for line in lines]
 
 
@@ -133,9 +174,53 @@ def test_another_decision_is_found() -> None:
     assert (where + 1, ["Kill"], ["Launch"]) == (number, told["o"], comes["o"])
 
 
-def test_a_line_that_a_reload_brought_is_known_from_then_on() -> None:
-    """It begins with nothing known of it; one that is still on its way out is not forgotten."""
+def test_a_line_that_an_added_line_brought_is_known_from_then_on() -> None:
+    """Journals of earlier versions have it before a reload's facts. It begins with nothing known of it; one that is
+    still on its way out is not forgotten."""
     lines = recorded()
-    again = [rules_line("added", {"alpha": Rules(), "beta": Rules()}, 1.0), *({**one, "name": "beta"} for one in lines)]
-    facts_of_beta = [line for line in again if "rules" not in line]
-    assert [] == replay([*lines, *facts_of_beta])
+    added = {"t": 1.0, "added": rules_line({"alpha": Rules(), "beta": Rules()}, 1.0)["rules"]}
+    facts_of_beta = [{**line, "name": "beta"} for line in lines if "fact" in line]
+    assert [] == replay([*lines, json.loads(json.dumps(added)), *facts_of_beta])
+
+
+# --- reloads and stops ---
+
+ALPHA, BETA, GAMMA = DatasiteSpec("alpha", 8080), DatasiteSpec("beta", 8081), DatasiteSpec("gamma", 8082)
+
+
+def reloaded() -> list[Line]:
+    """One line is added, one removed, one restarts and one has other rules; another reload is refused; the fleet stops."""
+    changed = fleet(replace(ALPHA, verbose=True, admin=SECRET), GAMMA, shutdown_grace=3.0)
+    moved = replace(changed, log_dir=Path("/elsewhere"))
+    back = fleet(ALPHA, BETA)
+    messages = [ReloadAsked(changed), ReloadAsked(moved), ReloadAsked(back), DownAsked()]
+    script = [lambda world, asked=one: [asked] for one in messages]
+    return written(fleet(ALPHA, BETA), play(fleet(ALPHA, BETA), script))
+
+
+SECRET = Admin(password="hunter22-hunter22")
+
+
+def test_a_reload_replays() -> None:
+    """Who was started, stopped and restarted by it, and that it was refused, comes of the recorded message again."""
+    lines = reloaded()
+    assert ["Reload", "Reload", "Reload", "DownAsked"] == [line["message"] for line in lines if "message" in line]
+    assert {"RulesChanged", "OperatorAsked"} <= kinds(lines)
+    assert [] == replay(lines)
+
+
+def test_another_decision_about_a_reload_is_found() -> None:
+    """Whether a fact is missing or one is there that nothing brings about."""
+    lines = reloaded()
+    (where, *_) = (number for number, line in enumerate(lines) if "message" in line)
+    asked = lines[where]
+    without_removal = {**asked, "plan": {**asked["plan"], "remove": []}}
+    assert replay([*lines[:where], without_removal, *lines[where + 1 :]])
+    refused = next(number for number, line in enumerate(lines) if line.get("plan", {}).get("refused"))
+    accepted = {**lines[refused], "plan": {**asked["plan"], "add": [], "remove": []}}
+    assert replay([*lines[:refused], accepted, *lines[refused + 1 :]])
+
+
+def test_a_recorded_reload_holds_no_secret() -> None:
+    """Neither password nor environment: the journal tells what was decided, not what fleet.yaml says."""
+    assert "hunter22" not in json.dumps(reloaded())

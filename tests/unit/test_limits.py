@@ -11,10 +11,10 @@ import pytest
 
 from fleet_common.contract import StatusDocument
 from supervisor.config import ConfigError, load
-from supervisor.effects.control import ReloadAsked
 from supervisor.faces.table import plain
 from supervisor.facts import DeadlineReached, Load, LoadSeen, OperatorAsked, ProcessExited, PulseReceived
 from supervisor.history import EventKind
+from supervisor.messages import ReloadAsked
 from supervisor.orders import Launch, Terminate
 from supervisor.policy import launching, limits
 from supervisor.policy.chronicle import tell

@@ -63,6 +63,7 @@ LIGHT = (
     "central.dashboard.entry",
 )
 HEAVY = ("syft", "torch", "fastapi", "sqlalchemy", "numpy")
+WEB = ("uvicorn", "starlette", "fastapi", "httptools", "h11", "requests", "anyio")
 
 INDEX_HOST = re.compile(
     r"pypi[.]org|pythonhosted[.]org|download[.]pytorch[.]org|(extra-)?index-u[r]l|file:[/]//", re.IGNORECASE
@@ -210,5 +211,14 @@ class TestTree:
 def test_the_supervisors_side_loads_nothing_heavy(module: str) -> None:
     """The supervisor and the command line stay small and quick: PySyft lives in the workers alone."""
     program = f"import sys, {module}; print(*sorted(set({HEAVY!r}) & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (0, "", "") == (done.returncode, done.stdout.strip(), done.stderr)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("module", ["supervisor.engine", "supervisor.policy.fleet", "supervisor.messages"])
+def test_what_decides_loads_no_web_stack(module: str) -> None:
+    """The loop and the policy depend on values alone: sockets and servers are behind ``supervisor.protocols``."""
+    program = f"import sys, {module}; print(*sorted(set({(*WEB, *HEAVY)!r}) & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (0, "", "") == (done.returncode, done.stdout.strip(), done.stderr)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor.cards import Card
 from supervisor.policy import placement
-from supervisor.policy.placement import Card, ImpossibleGpus, in_words, place, requests_of, sees_others, wants_any
+from supervisor.policy.placement import ImpossibleGpus, in_words, place, requests_of, sees_others, wants_any
 from supervisor.spec import DatasiteSpec, FleetConfig, GpuRequest
 
 GIB = 1024**3

@@ -13,6 +13,8 @@ from typing import Any
 from supervisor.effects.recorder import read_lines
 
 Line = dict[str, Any]
+_NAMES = {"add", "remove", "unchanged", "told", "moved", "unseen", "waiting"}
+_BY_NAME = {"members", "restart", "live", "assignments", "problems", "reasons", "asked", "lost", "had"}
 MOST = 60 * 1024
 
 
@@ -26,6 +28,23 @@ def trimmed(lines: Iterable[Line], name: str) -> Iterator[Line]:
             yield {**line, chapter: {name: line[chapter][name]}}
         elif begun and line.get("name") == name:
             yield line
+        elif begun and "message" in line:
+            yield _of(name, line)
+
+
+def _of(name: str, message: Line) -> Line:
+    """Of a message about the fleet what concerns one worker."""
+    return {key: _part(name, key, value) for key, value in message.items()}
+
+
+def _part(name: str, key: str, value: Any) -> Any:
+    if key in _NAMES:
+        return [one for one in value if one == name]
+    if not isinstance(value, dict):
+        return value
+    if key in _BY_NAME:
+        return {one: part for one, part in value.items() if one == name}
+    return _of(name, value)
 
 
 def cleaned(text: str, places: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ from bench.world import Unmeasured
 from gpu_check import compare, host, questions
 from gpu_check.compare import MIB, Wish
 from gpu_check.plant import Plant, plant
-from supervisor.policy.placement import Card
+from supervisor.cards import Card
 
 Seen = tuple[str, list[str]]
 """What was seen, and what speaks against the promise."""

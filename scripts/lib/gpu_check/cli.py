@@ -24,7 +24,7 @@ from gpu_check import compare, host
 from gpu_check.checks import CHECKS, Check, Scene, Skipped
 from gpu_check.plant import plant
 from gpu_check.verdict import Exit, Finding, Setting, State, document, exit_code, in_words, judged, table
-from supervisor.policy.placement import Card
+from supervisor.cards import Card
 
 _LIMIT = 540
 _LATE = "out of time"

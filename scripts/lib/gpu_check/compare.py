@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor.policy.placement import Card
+from supervisor.cards import Card
 
 MIB = 1024**2
 GIB = 1024**3

@@ -15,8 +15,8 @@ import psutil
 from bench.world import Unmeasured
 
 from gpu_check import compare
+from supervisor.cards import Card
 from supervisor.effects.gpus import Gpus
-from supervisor.policy.placement import Card
 
 _PROBE = Path(__file__).with_name("probe.py")
 _PATIENCE = 30.0

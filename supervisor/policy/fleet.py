@@ -1,0 +1,424 @@
+"""Decisions about the fleet as a whole: ``advance(state, message, now) -> Outcome``. Pure.
+
+The order of a stop, a reload and its refusal, what follows the loss of a GPU, whose turn it is to start. What becomes
+of one worker, ``lifecycle.step`` decides; here it is handed the facts that come of the fleet's messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, assert_never
+
+from fleet_common.contract import StatusDocument
+from supervisor.facts import (
+    DeadlineReached,
+    Fact,
+    LaunchFailed,
+    LaunchSent,
+    OperatorAsked,
+    ProcessAdopted,
+    ProcessExited,
+    PulseReceived,
+    RulesChanged,
+)
+from supervisor.history import FLEET, Event, EventKind
+from supervisor.messages import CardsLost, DownAsked, Signalled
+from supervisor.orders import Kill, Launch, Order
+from supervisor.policy import admission, chronicle, launching, lifecycle, reconcile
+from supervisor.policy.lifecycle import Step, step
+from supervisor.policy.placement import ImpossibleGpus, Placement
+from supervisor.record import By, OperatorRequest, Wanted, WorkerRecord, WorkerState
+from supervisor.spec import DASHBOARD_NAME, DatasiteSpec, FleetConfig, Rules, StartupPolicy, WorkerSpec
+
+DASHBOARD_PRIORITY = 1_000_000
+"""The embedded dashboard starts before everybody: what registers there finds it sooner."""
+STOP_SIGNALS = ("SIGTERM", "SIGINT")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What is needed here of a worker's spec. Nothing of it is secret, as the journal keeps it."""
+
+    port: int
+    priority: int
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class FleetState:
+    """``members`` and ``records`` also hold workers that a reload removed, until they are down; ``listed`` does not.
+
+    ``ports``: where each process was launched, as a reload may move its spec away. ``queue``: launches that wait for
+    their turn. ``turn_due``: when to ask for a turn again if nothing happens before. Times are monotonic seconds.
+    """
+
+    members: Mapping[str, Member]
+    listed: frozenset[str]
+    records: Mapping[str, WorkerRecord]
+    startup: StartupPolicy
+    ports: Mapping[str, int] = field(default_factory=dict)
+    queue: tuple[admission.Held, ...] = ()
+    last_sent: float | None = None
+    turn_due: float | None = None
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Another configuration is to be taken up: what it asks for, and how that differs from what is.
+
+    ``told``: lines that are handed new limits although none of their own keys changed.
+    """
+
+    members: dict[str, Member]
+    startup: StartupPolicy
+    plan: reconcile.Plan
+    placement: Placement
+    told: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLoss:
+    """GPUs are gone, or can be seen again; ``placement``: where the lines would go."""
+
+    losses: CardsLost
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """All that happened was told: what is due by now, and whose turn it is. ``cores``: how many may be used."""
+
+    cores: int
+
+
+FleetMessage = Fact | StatusDocument | Signalled | DownAsked | Reload | GpuLoss | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``steps``: the facts that came of the message, each with what ``step`` made of it, in their order.
+
+    ``placement``: who has which GPU from now on, in the configuration of the message; None: neither has changed.
+    """
+
+    state: FleetState
+    orders: tuple[Order, ...] = ()
+    events: tuple[Event, ...] = ()
+    steps: tuple[tuple[Fact, Step], ...] = ()
+    placement: Placement | None = None
+
+
+def begin(config: FleetConfig, remembered: Mapping[str, WorkerRecord] | None = None) -> FleetState:
+    """``remembered``: records that a supervisor before this one left, for workers of ``config``."""
+    known = {spec.name: _member(config, spec) for spec in config.workers}
+    records = {name: WorkerRecord(name, member.rules) for name, member in known.items()}
+    return FleetState(known, frozenset(known), records | dict(remembered or {}), config.startup)
+
+
+def reload_of(old: FleetConfig, new: FleetConfig, placement: Placement) -> Reload:
+    """What taking up ``new`` would come to."""
+    made = reconcile.plan(old, new, placement.moved)
+    known = {spec.name: _member(new, spec) for spec in new.workers}
+    return Reload(known, new.startup, made, placement, tuple(sorted(launching.retold(old, new))))
+
+
+def _member(config: FleetConfig, spec: WorkerSpec) -> Member:
+    priority = spec.priority if isinstance(spec, DatasiteSpec) else DASHBOARD_PRIORITY
+    return Member(spec.port, priority, config.rules(spec))
+
+
+def advance(state: FleetState, message: FleetMessage, now: float) -> Outcome:
+    """What becomes of the fleet, and what is to be done, now that ``message`` has arrived.
+
+    What speaks of a worker that is not known (any more) changes nothing.
+    """
+    move = _Move(state, now)
+    move.take(message)
+    return Outcome(move.state, tuple(move.orders), tuple(move.events), tuple(move.steps), move.placement)
+
+
+def next_due(state: FleetState) -> float | None:
+    """When the fleet next wants a ``Tick``; None: not before something happens."""
+    due = [at for record in state.records.values() if (at := lifecycle.next_due(record)) is not None]
+    due += [state.turn_due] if state.turn_due is not None else []
+    return min(due, default=None)
+
+
+def is_down(state: FleetState) -> bool:
+    """Whether it was asked down and is."""
+    return state.stopping and all(record.state is WorkerState.DOWN for record in state.records.values())
+
+
+def shows(before: FleetState, after: FleetState) -> bool:
+    """Whether a picture of ``after`` is another one. Most of what happens is a probe that went well."""
+    if before.stopping is not after.stopping or before.records.keys() != after.records.keys():
+        return True
+    return any(_shows(before.records[name], record) for name, record in after.records.items())
+
+
+def _shows(before: WorkerRecord, after: WorkerRecord) -> bool:
+    if after is before:
+        return False
+    unseen: dict[str, Any] = {
+        "readiness": after.readiness,
+        "liveness": after.liveness,
+        "probe_pending": after.probe_pending,
+    }
+    return replace(before, **unseen) != after
+
+
+class _Move:
+    """One ``advance`` under way: the state so far, and what has come of the message."""
+
+    def __init__(self, state: FleetState, now: float) -> None:
+        self.state = state
+        self.orders: list[Order] = []
+        self.events: list[Event] = []
+        self.steps: list[tuple[Fact, Step]] = []
+        self.placement: Placement | None = None
+        self._now = now
+
+    def take(self, message: FleetMessage) -> None:
+        if isinstance(message, Fact):
+            self._take_fact(message)
+            return
+        match message:
+            case StatusDocument():
+                self._hear(message)
+            case Signalled():
+                self._take_signal(message)
+            case DownAsked():
+                self._stop_all()
+            case Reload():
+                self._reload(message)
+            case GpuLoss():
+                self._lose_gpus(message)
+            case Tick():
+                self._tick(message)
+            case _:
+                assert_never(message)
+
+    def _take_fact(self, fact: Fact) -> None:
+        if fact.name in self.state.records:
+            self._apply(fact)
+
+    def _hear(self, status: StatusDocument) -> None:
+        record = self.state.records.get(status.factory_name)
+        if record is not None and record.pid in (None, status.pid):
+            self._apply(PulseReceived(record.name, status.generation, status))
+
+    def _tick(self, tick: Tick) -> None:
+        for name, record in self.state.records.items():
+            due = lifecycle.next_due(record)
+            if due is not None and due <= self._now:
+                self._apply(DeadlineReached(name, record.generation))
+        self._let_dashboard_go()
+        self._let_removed_go()
+        self._admit(tick.cores)
+
+    # --- one worker ---
+
+    def _apply(self, fact: Fact) -> None:
+        before = self.state.records[fact.name]
+        made = step(before, fact, self._now)
+        self.steps.append((fact, made))
+        self.events += chronicle.tell(before, made.record, fact, self._now)
+        self.state = replace(self.state, records={**self.state.records, fact.name: made.record})
+        self._note_launch(fact, before)
+        for order in made.orders:
+            self._order(order)
+        self._take_back(made.record)
+
+    def _note_launch(self, fact: Fact, before: WorkerRecord) -> None:
+        """A port is in use from the launch on until the process has ended, whatever its spec says meanwhile."""
+        name, ports = fact.name, self.state.ports
+        match fact:
+            case LaunchSent():
+                self._unqueue(name)
+                self.state = replace(self.state, last_sent=self._now)
+                ports = {**ports, name: self.state.members[name].port}
+            case ProcessAdopted():
+                ports = {**ports, name: fact.port}
+            case ProcessExited() | LaunchFailed() if fact.generation == before.generation:
+                ports = {other: port for other, port in ports.items() if other != name}
+            case _:
+                return
+        self.state = replace(self.state, ports=ports)
+
+    def _order(self, order: Order) -> None:
+        """A launch waits for its turn."""
+        if not isinstance(order, Launch):
+            self.orders.append(order)
+            return
+        member = self.state.members[order.name]
+        held = admission.Held(order.name, order.generation, member.port, member.priority)
+        self.state = replace(self.state, queue=(*self.state.queue, held))
+
+    def _take_back(self, record: WorkerRecord) -> None:
+        """A launch that still waits while its worker is to stop never happens; that counts as its end."""
+        if record.state is WorkerState.STOPPING and self._unqueue(record.name):
+            self._apply(LaunchFailed(record.name, record.generation, "taken back before it began"))
+
+    def _unqueue(self, name: str) -> bool:
+        """Whether its launch waited."""
+        left = tuple(held for held in self.state.queue if held.name != name)
+        waited = len(left) < len(self.state.queue)
+        self.state = replace(self.state, queue=left)
+        return waited
+
+    # --- whose turn it is to start ---
+
+    def _admit(self, cores: int) -> None:
+        state = self.state
+        if not state.queue:
+            self.state = replace(state, turn_due=None)
+            return
+        sent = [at for record in state.records.values() if (at := _started(record)) is not None]
+        ports = set(state.ports.values())
+        turn = admission.turn(state.queue, sent, ports, state.startup, cores, self._now, state.last_sent)
+        self.state = replace(state, turn_due=turn.again)
+        for held in turn.go:
+            self._apply(LaunchSent(held.name, held.generation))
+            self.orders.append(Launch(held.name, held.generation))
+
+    # --- the fleet goes down ---
+
+    def _take_signal(self, message: Signalled) -> None:
+        """The first one stops the fleet in order; the second one kills what is left."""
+        if message.name not in STOP_SIGNALS:
+            return
+        if not self.state.stopping:
+            self._stop_all()
+            return
+        for record in self.state.records.values():
+            if record.pid is not None:
+                self.orders.append(Kill(record.name, record.generation, record.pid))
+
+    def _stop_all(self) -> None:
+        """The datasites first: their last word still reaches the embedded dashboard."""
+        if self.state.stopping:
+            return
+        self._let_removed_go()
+        self.state = replace(self.state, stopping=True)
+        for name in self.state.records:
+            if name != DASHBOARD_NAME:
+                self._apply(OperatorAsked(name, OperatorRequest.STOP, By.FLEET))
+        self._let_dashboard_go()
+
+    def _let_dashboard_go(self) -> None:
+        board = self.state.records.get(DASHBOARD_NAME)
+        if not self.state.stopping or board is None or board.wanted is Wanted.DOWN:
+            return
+        others = [record for name, record in self.state.records.items() if name != DASHBOARD_NAME]
+        if all(record.state is WorkerState.DOWN for record in others):
+            self._apply(OperatorAsked(DASHBOARD_NAME, OperatorRequest.STOP, By.FLEET))
+
+    # --- another fleet.yaml ---
+
+    def _reload(self, asked: Reload) -> None:
+        """Only what differs is touched. A configuration that cannot be had is refused whole."""
+        if why := self._refusal(asked):
+            self.events.append(Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {why}", warning=True))
+            return
+        self._let_removed_go()
+        self._take_up(asked)
+        plan = asked.plan
+        for name in plan.remove:
+            self._apply(OperatorAsked(name, OperatorRequest.STOP, By.RELOAD, "no longer in fleet.yaml"))
+        for name in (*plan.restart, *plan.live, *plan.unchanged):
+            self._renew(name, asked)
+        for name in plan.add:
+            self._add(name, asked)
+        text = f"reloaded: {reconcile.in_words(plan)}"
+        self.events.append(Event(FLEET, EventKind.RELOADED, text, cause=By.RELOAD.value))
+
+    def _refusal(self, asked: Reload) -> str:
+        if asked.plan.refused:
+            return f"{', '.join(asked.plan.refused)} cannot change in a running fleet"
+        if asked.placement.problems:
+            return str(ImpossibleGpus(asked.placement.problems))
+        return "it is going down" if self.state.stopping else ""
+
+    def _take_up(self, asked: Reload) -> None:
+        self.placement = asked.placement
+        self.state = replace(
+            self.state,
+            members={**self.state.members, **asked.members},
+            listed=frozenset(asked.members),
+            startup=asked.startup,
+        )
+
+    def _renew(self, name: str, asked: Reload) -> None:
+        """What a kept worker is told of a reload."""
+        plan, record, rules = asked.plan, self.state.records[name], asked.members[name].rules
+        told = name in asked.told or any(map(reconcile.is_told, plan.live.get(name, ())))
+        if told or rules != record.rules:
+            self._apply(RulesChanged(name, rules, told))
+        if name in plan.restart and self.state.records[name].wanted is Wanted.UP:
+            why = f"{', '.join(plan.restart[name])} changed"
+            self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.RELOAD, why))
+
+    def _add(self, name: str, asked: Reload) -> None:
+        """One that is still on its way out may be back, with other rules."""
+        rules = asked.members[name].rules
+        known = self.state.records.get(name)
+        if known is None:
+            self.state = replace(self.state, records={**self.state.records, name: WorkerRecord(name, rules)})
+        elif known.rules != rules:
+            self._apply(RulesChanged(name, rules))
+        self._apply(OperatorAsked(name, OperatorRequest.START, By.RELOAD, "new in fleet.yaml"))
+
+    def _let_removed_go(self) -> None:
+        """A worker that is no longer in ``fleet.yaml`` is forgotten once it is down."""
+        state = self.state
+        down = {name for name, record in state.records.items() if record.state is WorkerState.DOWN}
+        gone = down - state.listed
+        if gone:
+            self.state = replace(
+                state,
+                members=_without(state.members, gone),
+                records=_without(state.records, gone),
+                ports=_without(state.ports, gone),
+            )
+
+    # --- GPUs ---
+
+    def _lose_gpus(self, loss: GpuLoss) -> None:
+        """Lines without their GPUs get others, or the CPU if they said ``auto``; who can have none stays as it is. Who
+        waited for a driver gets its GPU at its next start."""
+        if self.state.stopping:
+            return
+        lost, made, known = loss.losses, loss.placement, self.state.records
+        stay = {name: lost.had[name] for name in made.problems if name in lost.had}
+        self.placement = replace(made, assignments=made.assignments | stay)
+        self.events += [event for event in _losses(lost, made) if event.name in known]
+        found = {name: uuids for name in lost.waiting if name in known and (uuids := made.assignments.get(name))}
+        self.events += [gpu_found(name, uuids) for name, uuids in found.items()]
+        for name in made.moved:
+            if name not in made.problems and self.state.records[name].wanted is Wanted.UP:
+                self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.GPU_LOST, "gpu"))
+
+
+def _without(values: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _started(record: WorkerRecord) -> float | None:
+    """When a worker that is still starting was launched."""
+    return record.started_at if record.state is WorkerState.STARTING else None
+
+
+def gpu_found(name: str, uuids: tuple[str, ...]) -> Event:
+    """What is told of a line on the CPU that has a GPU by now, and is not interrupted for it."""
+    has = f"it has {', '.join(uuids)} from its next start on, until then it is on the CPU"
+    return Event(name, EventKind.GPU_FOUND, f"the GPUs can be seen again: {has}", warning=True)
+
+
+def _losses(lost: CardsLost, made: Placement) -> Iterator[Event]:
+    """What is told of each line that lost a GPU."""
+    after = {name: f"now: {', '.join(uuids) or 'cpu'}" for name, uuids in made.assignments.items()} | made.problems
+    for name, why in lost.lost.items():
+        text = f"its GPU cannot be used any more, {why}; {after.get(name, '')}"
+        yield Event(name, EventKind.GPU_LOST, text, cause=By.GPU_LOST.value, warning=True)

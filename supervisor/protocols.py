@@ -1,0 +1,66 @@
+"""What the engine needs of the world, in parts: one small protocol for each of its uses. No code is here.
+
+``effects.machine.Machine`` is all of them; a test's world is too, so that a scripted history plays through the same
+engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
+
+from supervisor.facts import ProcessAdopted, ProcessStarted
+from supervisor.history import Event
+from supervisor.messages import Exited, Message, ReloadAsked
+from supervisor.orders import Configure, Probe
+from supervisor.policy.fleet import FleetMessage, Outcome
+from supervisor.policy.placement import Placement
+from supervisor.record import ExitCause, WorkerRecord
+from supervisor.spec import FleetConfig, WorkerSpec
+
+
+class Waiting(Protocol):
+    """For the loop: what time it is, and what happens next."""
+
+    def now(self) -> float: ...
+    def wait(self, timeout: float | None) -> list[Message]: ...
+
+
+class Hands(Protocol):
+    """For orders: what can be done to processes."""
+
+    def launch(self, spec: WorkerSpec, generation: int) -> None: ...
+    def terminate(self, pid: int) -> None: ...
+    def kill(self, pid: int) -> None: ...
+    def probe(self, order: Probe, spec: WorkerSpec) -> None: ...
+    def configure(self, order: Configure, spec: WorkerSpec) -> None: ...
+    def abandon_launches(self) -> None: ...
+
+
+class Processes(Protocol):
+    """For the beginning and the end of a process. ``watch``: False when it is gone already."""
+
+    def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool: ...
+    def collect(self, exited: Exited) -> ExitCause: ...
+    def clear(self, exited: Exited) -> None: ...
+
+
+class Host(Protocol):
+    """For a reload and the loss of a GPU: what the host has, and that another configuration holds from now on."""
+
+    @property
+    def cores(self) -> int: ...
+    def place(self, asked: ReloadAsked, running: Collection[str]) -> Placement: ...
+    def use(self, config: FleetConfig, placement: Placement) -> None: ...
+
+
+class Account(Protocol):
+    """For everybody who looks on: the journal, events, and the picture of this moment."""
+
+    def note(self, message: FleetMessage, made: Outcome, now: float) -> None: ...
+    def tell(self, events: Iterable[Event]) -> None: ...
+    def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None: ...
+
+
+class Effects(Waiting, Hands, Processes, Host, Account, Protocol):
+    """All of them."""
