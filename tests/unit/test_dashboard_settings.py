@@ -43,6 +43,18 @@ def test_the_embedded_dashboard_is_told_when_a_factory_is_late(
     assert thresholds == (order.late_after, order.offline_after)
 
 
+def test_the_embedded_dashboard_is_told_its_folder(tmp_path: Path) -> None:
+    """Its database and the key of its probes lie there."""
+    config = read(tmp_path, "embedded")
+    assert config.dashboard is not None
+    order = launch_order(config, config.dashboard, 1, 2)
+    assert isinstance(order, DashboardOrder)
+    assert (config.state_dir / "dashboard", Path(order.database).parent) == (
+        Path(order.state_dir),
+        Path(order.state_dir),
+    )
+
+
 @pytest.mark.parametrize("written", ["{late_after: 2m}", "{late_after: 30s, offline_after: 20s}"])
 def test_offline_comes_not_before_late(tmp_path: Path, written: str) -> None:
     """The error names the key."""
