@@ -1,6 +1,7 @@
 """What the operator asked for, as frozen values. Nothing here reads a file, a clock or the environment.
 
 ``supervisor.config`` makes these from ``fleet.yaml``; everything after it reads only these. All times are seconds.
+How a changed value reaches a running fleet stands in the metadata of its field, or of the group that it is in.
 """
 
 from __future__ import annotations
@@ -10,6 +11,22 @@ from enum import StrEnum
 from pathlib import Path
 
 from fleet_common import layout
+
+
+class Applies(StrEnum):
+    """How a value that a reload changes is taken up."""
+
+    SUPERVISOR = "supervisor"  # by the supervisor, at once; no worker notices
+    LIVE = "live"  # by the running worker, which is handed it
+    RESTART = "restart"  # by a restart of that worker alone
+    LATER = "later"  # at the next `fleet up`, or by a datasite at its first start; nothing that runs reads it
+    NEVER = "never"  # a running fleet cannot take it up: the reload is refused
+    IDENTITY = "identity"  # not at all: another value is another worker, or another file
+    WORKERS = "workers"  # as each field of the workers says
+
+
+APPLIES = "applies"
+SUPERVISOR, LIVE, RESTART, LATER, NEVER, IDENTITY, WORKERS = ({APPLIES: how} for how in Applies)
 
 
 class RestartMode(StrEnum):
@@ -77,9 +94,9 @@ class Rules:
 class Admin:
     """The datasite's ADMIN. ``password`` None: a strong one is drawn on first start and kept in the state folder."""
 
-    email: str = "admin@pdm-factory.com"
-    name: str = "Factory Admin"
-    password: str | None = field(default=None, repr=False)
+    email: str = field(default="admin@pdm-factory.com", metadata=RESTART)
+    name: str = field(default="Factory Admin", metadata=RESTART)
+    password: str | None = field(default=None, repr=False, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +114,12 @@ class GpuRequest:
 class Resources:
     """Limits of one line; 0 means none. Names as operators know them from the dashboard."""
 
-    max_memory_usage_gb: float = 0.0
-    max_cpu_usage_percent: float = 0.0
-    max_concurrent_training_sessions: int = 3
-    disk_space_threshold_gb: float = 0.0
-    network_bandwidth_limit_mbps: float = 0.0
-    threads: int = 0  # OMP/MKL/torch threads; 0: from cores and lines
+    max_memory_usage_gb: float = field(default=0.0, metadata=LIVE)
+    max_cpu_usage_percent: float = field(default=0.0, metadata=LIVE)
+    max_concurrent_training_sessions: int = field(default=3, metadata=LIVE)
+    disk_space_threshold_gb: float = field(default=0.0, metadata=LIVE)
+    network_bandwidth_limit_mbps: float = field(default=0.0, metadata=LIVE)
+    threads: int = field(default=0, metadata=RESTART)  # OMP/MKL/torch threads; 0: from cores and lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,30 +185,30 @@ def http_url(host: str, port: int) -> str:
 class DatasiteSpec:
     """One production line. ``hostname`` is bound; ``advertise`` is what the dashboard is told."""
 
-    name: str
-    port: int
-    hostname: str = "localhost"
-    advertise: str = ""
-    dashboard_url: str = ""
-    heartbeat_url: str = ""  # empty: the dashboard's
-    heartbeat_interval: float = 30.0
-    priority: int = 0  # higher ones are started first
-    dev_mode: bool = False
-    reset: bool = False
-    verbose: bool = False
-    association_request_auto_approval: bool = True
+    name: str = field(metadata=IDENTITY)
+    port: int = field(metadata=RESTART)
+    hostname: str = field(default="localhost", metadata=RESTART)
+    advertise: str = field(default="", metadata=RESTART)
+    dashboard_url: str = field(default="", metadata=RESTART)
+    heartbeat_url: str = field(default="", metadata=RESTART)  # empty: the dashboard's
+    heartbeat_interval: float = field(default=30.0, metadata=LIVE)
+    priority: int = field(default=0, metadata=SUPERVISOR)  # higher ones are started first
+    dev_mode: bool = field(default=False, metadata=RESTART)
+    reset: bool = field(default=False, metadata=LATER)
+    verbose: bool = field(default=False, metadata=RESTART)
+    association_request_auto_approval: bool = field(default=True, metadata=RESTART)
     admin: Admin = Admin()
-    restart: RestartPolicy = RestartPolicy()
-    probes: ProbePolicy = ProbePolicy()
-    gpu: GpuRequest = GpuRequest()
+    restart: RestartPolicy = field(default=RestartPolicy(), metadata=SUPERVISOR)
+    probes: ProbePolicy = field(default=ProbePolicy(), metadata=SUPERVISOR)
+    gpu: GpuRequest = field(default=GpuRequest(), metadata=RESTART)
     resources: Resources = Resources()
-    access: Access = Access()
-    capabilities: Capabilities = Capabilities()
-    region: str = ""
-    location: str = ""
-    approved_code: tuple[str, ...] = ()  # sha256:… of functions that the owner lets run without being asked
-    datasets: tuple[Dataset, ...] = ()
-    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold secrets
+    access: Access = field(default=Access(), metadata=RESTART)
+    capabilities: Capabilities = field(default=Capabilities(), metadata=LIVE)
+    region: str = field(default="", metadata=LIVE)
+    location: str = field(default="", metadata=LIVE)
+    approved_code: tuple[str, ...] = field(default=(), metadata=LIVE)  # sha256:… of functions that may always run
+    datasets: tuple[Dataset, ...] = field(default=(), metadata=LIVE)
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False, metadata=RESTART)  # may hold secrets
 
     @property
     def url(self) -> str:
@@ -207,12 +224,12 @@ DASHBOARD_NAME = layout.DASHBOARD
 class DashboardSpec:
     """The embedded central dashboard: one more supervised process, on loopback."""
 
-    hostname: str = "127.0.0.1"
-    port: int = 5000
-    late_after: float = 45.0  # seconds without a beat
-    offline_after: float = 90.0
-    restart: RestartPolicy = RestartPolicy()
-    probes: ProbePolicy = ProbePolicy()
+    hostname: str = field(default="127.0.0.1", metadata=RESTART)
+    port: int = field(default=5000, metadata=RESTART)
+    late_after: float = field(default=45.0, metadata=RESTART)  # seconds without a beat
+    offline_after: float = field(default=90.0, metadata=RESTART)
+    restart: RestartPolicy = field(default=RestartPolicy(), metadata=SUPERVISOR)
+    probes: ProbePolicy = field(default=ProbePolicy(), metadata=SUPERVISOR)
 
     @property
     def name(self) -> str:
@@ -253,16 +270,16 @@ class Hook:
 class FleetConfig:
     """A whole, valid ``fleet.yaml``; every path absolute."""
 
-    name: str
-    path: Path
-    state_dir: Path
-    log_dir: Path
-    datasites: tuple[DatasiteSpec, ...]
-    dashboard: DashboardSpec | None = None
-    shutdown_grace: float = 10.0
-    startup: StartupPolicy = StartupPolicy()
-    host: HostLimits = HostLimits()
-    on_event: tuple[Hook, ...] = ()
+    name: str = field(metadata=SUPERVISOR)
+    path: Path = field(metadata=IDENTITY)
+    state_dir: Path = field(metadata=NEVER)
+    log_dir: Path = field(metadata=NEVER)
+    datasites: tuple[DatasiteSpec, ...] = field(metadata=WORKERS)
+    dashboard: DashboardSpec | None = field(default=None, metadata=WORKERS)
+    shutdown_grace: float = field(default=10.0, metadata=SUPERVISOR)
+    startup: StartupPolicy = field(default=StartupPolicy(), metadata=SUPERVISOR)
+    host: HostLimits = field(default=HostLimits(), metadata=SUPERVISOR)
+    on_event: tuple[Hook, ...] = field(default=(), metadata=SUPERVISOR)
 
     @property
     def state(self) -> layout.StateFolder:

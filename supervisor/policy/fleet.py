@@ -6,7 +6,7 @@ of one worker, ``lifecycle.step`` decides; here it is handed the facts that come
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
@@ -68,7 +68,7 @@ class FleetState:
 class Reload:
     """Another configuration is to be taken up: what it asks for, and how that differs from what is.
 
-    ``told``: lines that are handed new limits although none of their own keys changed.
+    ``told``: who is handed new settings without a restart, for keys of its own or for limits of the host.
     """
 
     members: dict[str, Member]
@@ -121,7 +121,12 @@ def reload_of(old: FleetConfig, new: FleetConfig, placement: Placement) -> Reloa
     """What taking up ``new`` would come to."""
     made = reconcile.plan(old, new, placement.moved)
     known = {spec.name: _member(new, spec) for spec in new.workers}
-    return Reload(known, new.startup, made, placement, tuple(sorted(launching.retold(old, new))))
+    handed = {name for name, keys in made.live.items() if _any_handed_over(new.worker(name), keys)}
+    return Reload(known, new.startup, made, placement, tuple(sorted(handed | launching.retold(old, new))))
+
+
+def _any_handed_over(spec: WorkerSpec, keys: Iterable[str]) -> bool:
+    return any(reconcile.is_handed_over(spec, key) for key in keys)
 
 
 def _member(config: FleetConfig, spec: WorkerSpec) -> Member:
@@ -353,7 +358,7 @@ class _Move:
     def _renew(self, name: str, asked: Reload) -> None:
         """What a kept worker is told of a reload."""
         plan, record, rules = asked.plan, self.state.records[name], asked.members[name].rules
-        told = name in asked.told or any(map(reconcile.is_told, plan.live.get(name, ())))
+        told = name in asked.told
         if told or rules != record.rules:
             self._apply(RulesChanged(name, rules, told))
         if name in plan.restart and self.state.records[name].wanted is Wanted.UP:

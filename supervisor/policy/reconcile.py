@@ -1,36 +1,49 @@
 """What a new ``fleet.yaml`` changes in a running fleet: who comes, who goes, who restarts because of which key. Pure.
 
-Keys in ``LIVE`` are taken up without a restart; every other key of a worker restarts it, and so do other GPUs.
+How a key is taken up, its field in ``spec`` says; other GPUs restart a line too.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any, get_type_hints
 
-from supervisor.spec import FleetConfig, WorkerSpec
+from supervisor.spec import APPLIES, Applies, FleetConfig, WorkerSpec
 
-TOLD = frozenset({"heartbeat_interval", "capabilities", "region", "location", "approved_code", "datasets", "resources"})
-"""Live keys that the running worker is handed."""
-LIVE = (TOLD - {"resources"}) | {
-    "priority",
-    "reset",  # counts at `fleet up` only
-    "admin.password",  # one that is kept is never replaced
-    "resources.max_memory_usage_gb",
-    "resources.max_cpu_usage_percent",
-    "resources.max_concurrent_training_sessions",
-    "resources.disk_space_threshold_gb",
-    "resources.network_bandwidth_limit_mbps",
-}
-"""Keys that need no restart, beside all those under ``LIVE_GROUPS``."""
-LIVE_GROUPS = ("restart", "probes", "capabilities")
 GPU = "gpu"
 """The reason of a line that gets other GPUs without having asked for them."""
 
-_FIXED = ("state_dir", "log_dir")
-_FLEET_LIVE = ("name", "shutdown_grace", "startup", "host", "on_event")
+_NO_RESTART = (Applies.SUPERVISOR, Applies.LIVE, Applies.LATER)
+
+
+@cache
+def how_fields_apply(kind: type) -> Mapping[str, Applies]:
+    """What the fields of a spec say of themselves, by dotted key. A group that says it for all its parts stands for
+    them."""
+    found: dict[str, Applies] = {}
+    for each in fields(kind):
+        if APPLIES in each.metadata:
+            found[each.name] = each.metadata[APPLIES]
+        else:
+            parts = how_fields_apply(get_type_hints(kind)[each.name])
+            found |= {f"{each.name}.{key}": how for key, how in parts.items()}
+    return found
+
+
+def applies(kind: type, key: str) -> Applies:
+    """How the value under a dotted key is taken up. Raises KeyError for a key that ``kind`` does not have."""
+    known = how_fields_apply(kind)
+    group = key
+    while group not in known and "." in group:
+        group = group.rpartition(".")[0]
+    return known[group]
+
+
+def _fleet_keys(how: Applies) -> tuple[str, ...]:
+    return tuple(key for key, said in how_fields_apply(FleetConfig).items() if said is how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,7 @@ def plan(old: FleetConfig, new: FleetConfig, moved: Collection[str] = ()) -> Pla
     before = {spec.name: spec for spec in old.workers}
     after = {spec.name: spec for spec in new.workers}
     changes = {name: changed_keys(before[name], spec) for name, spec in after.items() if name in before}
-    because = {name: _because(keys, moved=name in moved) for name, keys in changes.items()}
+    because = {name: _because(after[name], keys, moved=name in moved) for name, keys in changes.items()}
     restart = {name: keys for name, keys in because.items() if keys}
     return Plan(
         add=tuple(name for name in after if name not in before),
@@ -73,14 +86,14 @@ def plan(old: FleetConfig, new: FleetConfig, moved: Collection[str] = ()) -> Pla
         restart=restart,
         live={name: keys for name, keys in changes.items() if keys and name not in restart},
         unchanged=tuple(name for name, keys in changes.items() if not keys and name not in restart),
-        fleet=tuple(key for key in _FLEET_LIVE if getattr(old, key) != getattr(new, key)),
-        refused=tuple(key for key in _FIXED if getattr(old, key) != getattr(new, key)),
+        fleet=tuple(key for key in _fleet_keys(Applies.SUPERVISOR) if getattr(old, key) != getattr(new, key)),
+        refused=tuple(key for key in _fleet_keys(Applies.NEVER) if getattr(old, key) != getattr(new, key)),
     )
 
 
-def _because(keys: tuple[str, ...], *, moved: bool) -> tuple[str, ...]:
+def _because(spec: WorkerSpec, keys: tuple[str, ...], *, moved: bool) -> tuple[str, ...]:
     """What restarts it; ``gpu`` where nothing that it asks for itself changed its GPUs."""
-    own = tuple(key for key in keys if not is_live(key))
+    own = tuple(key for key in keys if not is_live(spec, key))
     return (*own, GPU) if moved and not any(key.startswith(f"{GPU}.") for key in own) else own
 
 
@@ -100,18 +113,19 @@ def changed_keys(old: WorkerSpec, new: WorkerSpec) -> tuple[str, ...]:
     return tuple(sorted({key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}))
 
 
-def is_live(key: str) -> bool:
-    return key in LIVE or key.split(".", maxsplit=1)[0] in LIVE_GROUPS
+def is_live(spec: WorkerSpec, key: str) -> bool:
+    """Whether another value restarts nobody."""
+    return applies(type(spec), key) in _NO_RESTART
 
 
-def is_told(key: str) -> bool:
+def is_handed_over(spec: WorkerSpec, key: str) -> bool:
     """Whether the running worker has to be handed the new value."""
-    return key.split(".", maxsplit=1)[0] in TOLD
+    return applies(type(spec), key) is Applies.LIVE
 
 
 def fingerprint(spec: WorkerSpec) -> str:
     """Tells whether a running process still is what the configuration asks for. No secret can be read from it."""
-    kept = sorted((key, value) for key, value in _flat(asdict(spec)).items() if not is_live(key))
+    kept = sorted((key, value) for key, value in _flat(asdict(spec)).items() if not is_live(spec, key))
     return hashlib.sha256(repr(kept).encode()).hexdigest()
 
 

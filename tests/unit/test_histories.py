@@ -1,7 +1,8 @@
-"""Histories that real fleets recorded, replayed: today's ``step`` must decide as the one did that ran the fleet.
+"""Histories that real fleets recorded, replayed: today's ``advance`` must decide as the one did that ran the fleet.
 
-tests/histories/*.jsonl are journals of real runs (``scripts/chaos --record``), trimmed to one line's facts. A change of
-policy that is meant to decide otherwise comes with new recordings; one that is not meant to is caught here.
+tests/histories/*.jsonl are journals of real runs (``scripts/chaos --record``), trimmed to one line's facts; fleet.jsonl
+is that of a whole fleet through two reloads, one that was refused, and its stop. A change of policy that is meant to
+decide otherwise comes with new recordings; one that is not meant to is caught here.
 """
 
 from __future__ import annotations
@@ -121,10 +122,11 @@ def test_a_recorded_history_replays(path: Path) -> None:
         ("adoption", lambda lines: "ProcessAdopted" in kinds(lines)),
         ("port-taken", lambda lines: "quarantined" in {line.get("s") for line in lines}),
         ("reload", lambda lines: "RulesChanged" in kinds(lines)),
+        ("fleet", lambda lines: ["Reload"] * 3 + ["DownAsked"] == [line["message"] for line in lines if "message" in line]),
     ],
 )
 def test_each_history_tells_its_story(name: str, holds: Callable[[list[Line]], bool]) -> None:
-    """Each of the five holds what it is kept for; none is a long silence, and none names a machine's folders."""
+    """Each of the six holds what it is kept for; none is a long silence, and none names a machine's folders."""
     (path,) = (path for path in HISTORIES if path.stem == name)
     lines = list(read_lines(path))
     assert holds(lines)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from supervisor.policy.reconcile import (
-    LIVE,
-    LIVE_GROUPS,
     Plan,
+    applies,
     changed_keys,
     fingerprint,
+    how_fields_apply,
     in_words,
+    is_handed_over,
     is_live,
-    is_told,
     plan,
 )
 from supervisor.spec import (
+    APPLIES,
+    Access,
     Admin,
+    Applies,
     Capabilities,
     DashboardSpec,
     Dataset,
@@ -65,7 +68,7 @@ RESTARTS = {
     "access.max_upload_gb",
     "environment.TZ",
 }
-"""Every key of a datasite that a running one cannot take up. A new key has to be put here or into ``reconcile.LIVE``."""
+"""Every key of a datasite that a running one cannot take up."""
 
 OTHERWISE: dict[type, Any] = {bool: lambda old: not old, int: lambda old: old + 1, float: lambda old: old + 1.5}
 OTHERWISE |= {str: lambda old: f"{old}x", tuple: lambda old: (*old, "x"), type(None): lambda old: "another password"}
@@ -89,27 +92,47 @@ def varied(value: Any) -> list[tuple[str, Any]]:
 VARIED = varied(ALPHA)
 
 
-def test_every_key_of_a_datasite_is_either_live_or_restarts() -> None:
-    """A key that somebody adds to the spec has to be thought of here: can a running datasite take it up?"""
-    every = {key for key, _ in VARIED}
-    assert RESTARTS == {key for key in every if not is_live(key)}
-    named_live = {key for key in every if is_live(key) and key.split(".")[0] not in LIVE_GROUPS}
-    assert {key for key in LIVE if key not in LIVE_GROUPS} == named_live
-    assert set(LIVE_GROUPS) == {key.split(".")[0] for key in every} & set(LIVE_GROUPS)
+def test_every_field_says_how_it_applies() -> None:
+    """Somebody who adds a key to fleet.yaml has to think of it: can a running fleet take it up? One word for one key:
+    a group that speaks for all its parts is not contradicted by one of them."""
+    for kind in (DatasiteSpec, DashboardSpec, FleetConfig):
+        said = how_fields_apply(kind)
+        assert {each.name for each in fields(kind)} == {key.split(".")[0] for key in said}
+        assert set(said.values()) <= set(Applies)
+    for kind in (RestartPolicy, ProbePolicy, Probe, GpuRequest, Access, Capabilities, HostLimits, StartupPolicy, Hook):
+        assert not [each.name for each in fields(kind) if APPLIES in each.metadata]
+
+
+def test_a_field_that_does_not_say_it_is_an_error() -> None:
+    """Not a restart, and not silence."""
+
+    @dataclass(frozen=True)
+    class Careless:
+        speed: int = 3
+
+    with pytest.raises(TypeError):
+        how_fields_apply(Careless)
+    with pytest.raises(KeyError):
+        applies(DatasiteSpec, "admin.shoe_size")
+
+
+def test_what_restarts_a_datasite() -> None:
+    """Whoever makes another key restart a line, or no longer, means it."""
+    assert RESTARTS == {key for key, _ in VARIED if not is_live(ALPHA, key)}
 
 
 @pytest.mark.parametrize(("key", "changed"), VARIED, ids=[key for key, _ in VARIED])
 def test_one_changed_key_is_found_by_its_name(key: str, changed: DatasiteSpec) -> None:
     """And it restarts that line, or is taken up live, and the other lines stay untouched."""
     made = plan(fleet(ALPHA, BETA), fleet(changed, BETA))
-    because, live = ({}, {"alpha": (key,)}) if is_live(key) else ({"alpha": (key,)}, {})
+    because, live = ({}, {"alpha": (key,)}) if is_live(ALPHA, key) else ({"alpha": (key,)}, {})
     assert Plan((), (), because, live, ("beta",), (), ()) == made
 
 
 @pytest.mark.parametrize(("key", "changed"), VARIED, ids=[key for key, _ in VARIED])
 def test_a_fingerprint_changes_with_what_restarts_and_with_nothing_else(key: str, changed: DatasiteSpec) -> None:
     """An adopted process is restarted after an upgrade only for what it cannot take up live."""
-    assert is_live(key) == (fingerprint(ALPHA) == fingerprint(changed))
+    assert is_live(ALPHA, key) == (fingerprint(ALPHA) == fingerprint(changed))
 
 
 def test_a_fingerprint_holds_no_secret() -> None:
@@ -198,8 +221,9 @@ def test_only_what_a_worker_acts_on_is_handed_to_it() -> None:
     """Heartbeats, capabilities and limits are the datasite's own; probes and restarts are the supervisor's."""
     told = ("heartbeat_interval", "capabilities.data_types", "resources.disk_space_threshold_gb", "approved_code")
     told += ("datasets",)
-    assert [True] * 5 == [is_told(key) for key in told]
-    assert [False, False] == [is_told(key) for key in ("probes.liveness.period", "priority")]
+    assert [True] * 5 == [is_handed_over(ALPHA, key) for key in told]
+    others = ("probes.liveness.period", "priority", "admin.password", "port")
+    assert [False] * 4 == [is_handed_over(ALPHA, key) for key in others]
 
 
 def test_a_plan_in_words_names_keys_and_no_values() -> None:
