@@ -45,7 +45,7 @@ class Processes(Protocol):
     def clear(self, exited: Exited) -> None: ...
 
 
-class Host(Protocol):
+class Placing(Protocol):
     """For a reload and the loss of a GPU: what the host has, and that another configuration holds from now on."""
 
     @property
@@ -62,5 +62,5 @@ class Account(Protocol):
     def pin(self, config: FleetConfig, records: Mapping[str, WorkerRecord], *, stopping: bool) -> None: ...
 
 
-class Effects(Waiting, Hands, Processes, Host, Account, Protocol):
+class Effects(Waiting, Hands, Processes, Placing, Account, Protocol):
     """All of them."""

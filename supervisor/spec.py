@@ -58,7 +58,7 @@ class RestartPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbeTiming:
     """One periodic check of a datasite's own HTTP, with the kubelet's words and meaning."""
 
     period: float
@@ -71,9 +71,9 @@ class Probe:
 class ProbePolicy:
     """Start-up gates the other two; readiness failing only shows; liveness failing replaces the process."""
 
-    startup: Probe = Probe(period=1.0, timeout=5.0, failure_threshold=120)
-    readiness: Probe = Probe(period=10.0, timeout=5.0, failure_threshold=3)
-    liveness: Probe = Probe(period=10.0, timeout=5.0, failure_threshold=6)
+    startup: ProbeTiming = ProbeTiming(period=1.0, timeout=5.0, failure_threshold=120)
+    readiness: ProbeTiming = ProbeTiming(period=10.0, timeout=5.0, failure_threshold=3)
+    liveness: ProbeTiming = ProbeTiming(period=10.0, timeout=5.0, failure_threshold=6)
 
     @property
     def start_timeout(self) -> float:

@@ -29,8 +29,8 @@ from supervisor.spec import (
     Hook,
     HostLimits,
     Mock,
-    Probe,
     ProbePolicy,
+    ProbeTiming,
     Resources,
     RestartPolicy,
     StartupPolicy,
@@ -213,7 +213,7 @@ def _mock(keys: str | schema.MockKeys, base: Path) -> Mock:
 
 
 def _probes(keys: schema.ProbeKeys) -> ProbePolicy:
-    return ProbePolicy(*(Probe(**dict(one)) for one in (keys.startup, keys.readiness, keys.liveness)))
+    return ProbePolicy(*(ProbeTiming(**dict(one)) for one in (keys.startup, keys.readiness, keys.liveness)))
 
 
 def _hook(keys: schema.HookKeys) -> Hook:

@@ -37,8 +37,8 @@ from supervisor.spec import (
     Hook,
     HostLimits,
     Mock,
-    Probe,
     ProbePolicy,
+    ProbeTiming,
     Resources,
     RestartMode,
     RestartPolicy,
@@ -221,7 +221,7 @@ class RestartKeys(Keys):
         return self
 
 
-def _probe(probe: Probe, key: str) -> Any:
+def _probe(probe: ProbeTiming, key: str) -> Any:
     said = {
         "period": "Time from one check to the next.",
         "timeout": "An answer later than this is a failure.",

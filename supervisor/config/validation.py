@@ -20,7 +20,7 @@ from supervisor.config.tree import Sequence as TreeSequence
 from supervisor.config.values import Reported, Wrong
 
 ModelT = TypeVar("ModelT", bound=Keys)
-Place = tuple[int | str, ...]
+KeyPath = tuple[int | str, ...]
 
 AS_WRITTEN = "environment"
 """The one mapping in which an empty value is not the same as no key."""
@@ -84,7 +84,7 @@ def _flaw(model: type[Keys], tree: Tree, error: ErrorDetails) -> Flaw | None:
     return Flaw(mark, key, str(cause) if isinstance(cause, Wrong) else _message(model, error))
 
 
-def _found(tree: Tree, place: Place, *, at_key: bool) -> tuple[Mark, str]:
+def _found(tree: Tree, place: KeyPath, *, at_key: bool) -> tuple[Mark, str]:
     """Where ``place`` is, and its full key. Steps that are no key (pydantic's own) are passed over."""
     mark = tree.mark
     for step in place:

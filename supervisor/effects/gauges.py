@@ -19,7 +19,7 @@ _MEMORY_LASTS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Reading:
     process: psutil.Process
     spent: float  # CPU seconds until then
     at: float
@@ -35,7 +35,7 @@ class Gauges:
     """
 
     def __init__(self) -> None:
-        self._looks: dict[int, _Look] = {}
+        self._looks: dict[int, _Reading] = {}
         self._reading = threading.Lock()
 
     def read(self, pids: Mapping[str, int], now: float) -> dict[str, Measure]:
@@ -52,7 +52,7 @@ class Gauges:
         self._looks[pid] = look
         return Measure(round(look.share, 1), round(look.memory / _MIB, 1))
 
-    def _look(self, pid: int, now: float) -> _Look:
+    def _look(self, pid: int, now: float) -> _Reading:
         last = self._looks.get(pid)
         if last is not None and now - last.at < _SHORTEST_LOOK:
             return last
@@ -60,10 +60,10 @@ class Gauges:
         spent = sum(process.cpu_times()[:2])
         since, before = (last.at, last.spent) if last else (now - age(start_ticks(pid) or 0), 0.0)
         share = 100.0 * (spent - before) / max(now - since, _SHORTEST_LOOK)
-        return replace(last, spent=spent, at=now, share=share) if last else _Look(process, spent, now, share)
+        return replace(last, spent=spent, at=now, share=share) if last else _Reading(process, spent, now, share)
 
 
-def _weighed(look: _Look, now: float) -> _Look:
+def _weighed(look: _Reading, now: float) -> _Reading:
     if now - look.memory_at < _MEMORY_LASTS:
         return look
     return replace(look, memory=look.process.memory_full_info().pss, memory_at=now)

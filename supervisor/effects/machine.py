@@ -20,7 +20,7 @@ from supervisor.effects.gpu_watch import GpuWatch
 from supervisor.effects.hooks import Hooks
 from supervisor.effects.inbox import Inbox
 from supervisor.effects.launcher import Launcher
-from supervisor.effects.probe_keys import ProbeKeys
+from supervisor.effects.probe_keys import ProbeKeyFiles
 from supervisor.effects.prober import Prober
 from supervisor.effects.processes import is_same, reap_strays, signal_group, sweep_group
 from supervisor.effects.recorder import Kept, Recorder
@@ -82,7 +82,7 @@ class Machine:
         self._service = ServiceThread()
         self._hooks = Hooks(config.on_event)
         self._announcer = Announcer(notifier, self._started_at, start_limit(config))
-        self._probe_keys = ProbeKeys(config.state.worker)
+        self._probe_keys = ProbeKeyFiles(config.state.worker)
         self._prober = Prober(self._service, self._inbox.post, self._probe_keys)
         self._gpu_watch = GpuWatch(assigner, self._inbox.post)
         self._watcher = Watcher(self._board.read, cgroups, self._inbox.post)

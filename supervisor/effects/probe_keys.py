@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fleet_common.layout import WorkerFolder
 
 
-class ProbeKeys:
+class ProbeKeyFiles:
     """``folder_of`` gives a worker's state folder."""
 
     def __init__(self, folder_of: Callable[[str], WorkerFolder]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import h11
 
 from fleet_common.contract import PROBE_HEADER, STATUS_PATH, parse_status
-from supervisor.effects.probe_keys import ProbeKeys
+from supervisor.effects.probe_keys import ProbeKeyFiles
 from supervisor.effects.service import ServiceThread
 from supervisor.facts import ProbeAnswered
 from supervisor.orders import Probe
@@ -30,7 +30,7 @@ _LONGEST = 1024 * 1024
 class Prober:
     """``tell`` receives each ``ProbeAnswered`` from the service thread. ``keys``: workers tell strangers less."""
 
-    def __init__(self, service: ServiceThread, tell: Callable[[ProbeAnswered], None], keys: ProbeKeys) -> None:
+    def __init__(self, service: ServiceThread, tell: Callable[[ProbeAnswered], None], keys: ProbeKeyFiles) -> None:
         self._service = service
         self._tell = tell
         self._keys = keys

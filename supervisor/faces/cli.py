@@ -27,7 +27,7 @@ from supervisor.faces.commands import (
     train,
     up,
 )
-from supervisor.faces.commands.arguments import FleetFile, NoColor
+from supervisor.faces.commands.arguments import FleetFileOption, NoColor
 from supervisor.faces.context import Options
 from supervisor.faces.faults import EXIT_CODES, Exit
 from supervisor.faces.screen import tolerate_narrow_encodings
@@ -49,7 +49,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[
+VersionOption = Annotated[
     bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
 ]
 
@@ -57,9 +57,9 @@ Version = Annotated[
 @app.callback()
 def fleet(
     context: typer.Context,
-    file: FleetFile = None,
+    file: FleetFileOption = None,
     no_color: NoColor = False,
-    show_version: Version = False,  # noqa: ARG001 - its callback has done the work before this is called
+    show_version: VersionOption = False,  # noqa: ARG001 - its callback has done the work before this is called
 ) -> None:
     """Keep a fleet of PySyft datasites running.
 

@@ -18,7 +18,7 @@ from supervisor.faces.screen import Screen
 
 if TYPE_CHECKING:
     from supervisor.faces.client import ControlClient
-    from supervisor.faces.location import Place
+    from supervisor.faces.location import FleetLocation
     from supervisor.spec import FleetConfig
 
 
@@ -65,7 +65,7 @@ def load_config(path: Path) -> FleetConfig:
     return config
 
 
-def place_of(context: typer.Context, *given: Path | None) -> Place:
+def place_of(context: typer.Context, *given: Path | None) -> FleetLocation:
     """Where the fleet lives, valid or not. Raises Fault."""
     from supervisor.faces.location import locate
 
@@ -86,7 +86,7 @@ def _config_faults() -> Iterator[None]:
 
 
 @contextmanager
-def talking_to(place: Place) -> Iterator[ControlClient]:
+def talking_to(place: FleetLocation) -> Iterator[ControlClient]:
     """A client of the fleet's supervisor; what goes wrong on the line becomes a Fault with its exit code."""
     from supervisor.faces.client import ControlClient
 
@@ -95,7 +95,7 @@ def talking_to(place: Place) -> Iterator[ControlClient]:
 
 
 @contextmanager
-def line_faults(place: Place, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+def line_faults(place: FleetLocation, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     """Turns a ControlError, ``but`` that one, into the Fault that says it to an operator."""
     from supervisor.faces import client
 

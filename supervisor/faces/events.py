@@ -14,17 +14,17 @@ from supervisor.faces.formatting import clean
 
 _ROTATED = 4
 
-Event = dict[str, Any]
+EventDocument = dict[str, Any]
 
 
-def last(state_dir: Path, name: str | None, count: int) -> list[Event]:
+def last(state_dir: Path, name: str | None, count: int) -> list[EventDocument]:
     """The last ``count`` events, oldest first; of every worker when ``name`` is None."""
     return last_and_end(state_dir, name, count)[0]
 
 
-def last_and_end(state_dir: Path, name: str | None, count: int) -> tuple[list[Event], int]:
+def last_and_end(state_dir: Path, name: str | None, count: int) -> tuple[list[EventDocument], int]:
     """The same, and where in the newest file they end, for ``follow`` to go on from there."""
-    found: list[Event] = []
+    found: list[EventDocument] = []
     end = 0
     for path in _files(state_dir):
         raw = path.read_bytes()
@@ -37,8 +37,8 @@ def last_and_end(state_dir: Path, name: str | None, count: int) -> tuple[list[Ev
 
 
 def follow(
-    state_dir: Path, name: str | None, pause: logfiles.Pause = logfiles.rest, begin: int | None = None
-) -> Iterator[Event]:
+    state_dir: Path, name: str | None, pause: logfiles.Rest = logfiles.rest, begin: int | None = None
+) -> Iterator[EventDocument]:
     """Events as they happen, from ``begin`` (default: now) on. Endless."""
     path = _newest(state_dir)
     rest = ""
@@ -47,7 +47,7 @@ def follow(
         yield from (event for event in _parsed(lines) if _is_about(event, name))
 
 
-def in_words(event: Event) -> str:
+def in_words(event: EventDocument) -> str:
     """``2026-03-01 12:00:00  detroit_line_beta  exited       ended: SIGKILL``, in this machine's time."""
     name, kind, text = (clean(str(event.get(key, ""))) for key in ("name", "event", "text"))
     return f"{_moment(str(event.get('at', '')))}  {name:<20}  {kind:<18}  {text}"
@@ -76,7 +76,7 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _parsed(lines: list[str]) -> Iterator[Event]:
+def _parsed(lines: list[str]) -> Iterator[EventDocument]:
     """What a crash or a full disk has torn is passed over."""
     for line in lines:
         try:
@@ -87,5 +87,5 @@ def _parsed(lines: list[str]) -> Iterator[Event]:
             yield event
 
 
-def _is_about(event: Event, name: str | None) -> bool:
+def _is_about(event: EventDocument, name: str | None) -> bool:
     return name is None or event.get("name") == name

@@ -14,7 +14,7 @@ from fleet_common.layout import StateFolder
 from supervisor.cards import Card
 from supervisor.effects.gpus import Inventory
 from supervisor.faces.formatting import clean, size
-from supervisor.faces.location import Place
+from supervisor.faces.location import FleetLocation
 
 NO_GPU = "no NVIDIA GPU on this host; every line computes on the CPU"
 
@@ -94,7 +94,7 @@ def _health(card: Card) -> str:
     return clean("; ".join((*split, *card.notes))) or "good"
 
 
-def take(place: Place) -> Picture:
+def take(place: FleetLocation) -> Picture:
     """The picture of this moment. A driver that hangs costs its time limit."""
     from supervisor.effects.assigner import read_document
     from supervisor.effects.gpus import Gpus

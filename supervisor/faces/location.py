@@ -22,7 +22,7 @@ LOG_DIR = "logs"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FleetLocation:
     """Paths absolute. ``ports`` are those of the datasites, by name, in the file's order; None: none readable."""
 
     path: Path
@@ -49,13 +49,13 @@ class Place:
         )
 
 
-def locate(path: Path, environ: Mapping[str, str]) -> Place:
+def locate(path: Path, environ: Mapping[str, str]) -> FleetLocation:
     """The place that ``path`` describes. Raises ConfigError when the file tells no folders."""
     values = _read(path)
     if values is None or any(_needs_judging(values.get(key)) for key in ("name", "state_dir", "log_dir")):
         return _from_whole_file(path, environ)
     base = path.absolute().parent
-    return Place(
+    return FleetLocation(
         path=path.absolute(),
         fleet=values.get("name") or NAME,
         state_dir=base / (values.get("state_dir") or STATE_DIR),
@@ -89,11 +89,11 @@ def _ports(entries: Any) -> dict[str, int | None]:
     }
 
 
-def _from_whole_file(path: Path, environ: Mapping[str, str]) -> Place:
+def _from_whole_file(path: Path, environ: Mapping[str, str]) -> FleetLocation:
     from supervisor.config import load
 
     config = load(path, environ)
-    return Place(
+    return FleetLocation(
         path=config.path,
         fleet=config.name,
         state_dir=config.state_dir,

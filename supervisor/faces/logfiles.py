@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 _BLOCK = 64 * 1024
 _PAUSE = 0.2
-Pause = Callable[[], None]
+Rest = Callable[[], None]
 
 
 def last_lines(path: Path, count: int) -> tuple[str, int]:
@@ -47,7 +47,7 @@ def rest() -> None:
     time.sleep(_PAUSE)
 
 
-def follow(path: Path, pause: Pause = rest, begin: int | None = None) -> Iterator[str]:
+def follow(path: Path, pause: Rest = rest, begin: int | None = None) -> Iterator[str]:
     """What is appended from ``begin`` (default: the end) on. Endless; ``pause`` is called when there is nothing new.
 
     A file that is not there yet is waited for; one that is rotated away is read to its end, then its successor.
@@ -65,7 +65,7 @@ def follow(path: Path, pause: Pause = rest, begin: int | None = None) -> Iterato
         begin = 0
 
 
-def _until_rotated(path: Path, file: BinaryIO, pause: Pause) -> Iterator[str]:
+def _until_rotated(path: Path, file: BinaryIO, pause: Rest) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while True:
         # Asked before reading: what is written between the two is then read, never lost.

@@ -10,11 +10,11 @@ from supervisor.faces.formatting import clean
 from supervisor.record import OperatorRequest, Wanted
 from supervisor.snapshot import FleetSnapshot
 
-Plan = dict[str, Any]
+PlanDocument = dict[str, Any]
 """The document of ``policy.reconcile.Plan``."""
 
 
-def in_words(plan: Plan) -> str:
+def in_words(plan: PlanDocument) -> str:
     """One line for each worker that something happens to, and one for all others."""
     lines = [f"  add      {clean(name)}" for name in plan["add"]]
     lines += [f"  remove   {clean(name)}" for name in plan["remove"]]
@@ -26,18 +26,18 @@ def in_words(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def is_empty(plan: Plan) -> bool:
+def is_empty(plan: PlanDocument) -> bool:
     return not any(plan[key] for key in ("add", "remove", "restart", "live", "fleet"))
 
 
-def take_up(client: ControlClient) -> tuple[Plan, list[Asked]]:
+def take_up(client: ControlClient) -> tuple[PlanDocument, list[Asked]]:
     """Take the file up; the plan, and what is to be waited for."""
     before = client.status()
     plan = client.reload(dry_run=False)
     return plan, _asked(plan, before)
 
 
-def _asked(plan: Plan, before: FleetSnapshot) -> list[Asked]:
+def _asked(plan: PlanDocument, before: FleetSnapshot) -> list[Asked]:
     known = by_name(before)
     adds = [Asked(OperatorRequest.START, name, None, 0) for name in plan["add"]]
     removes = [Asked(OperatorRequest.STOP, name, known[name], 0) for name in plan["remove"] if name in known]

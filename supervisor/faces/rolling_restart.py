@@ -21,7 +21,7 @@ _LONGEST_POLL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Pace:
     """``max_unavailable``: how many lines are restarted at once. Times are seconds."""
 
     max_unavailable: int
@@ -38,18 +38,18 @@ class Choice:
 
 
 def choose(
-    pending: Sequence[str], under_way: Sequence[str], seen: Mapping[str, WorkerSnapshot], limits: Limits, waited: float
+    pending: Sequence[str], under_way: Sequence[str], seen: Mapping[str, WorkerSnapshot], pace: Pace, waited: float
 ) -> Choice:
     """``waited``: seconds for which a slot was free and nothing could be restarted for the sake of a training."""
-    free = limits.max_unavailable - len(under_way)
+    free = pace.max_unavailable - len(under_way)
     go: list[str] = []
     waiting: dict[str, str] = {}
     for name in pending:
         if free <= len(go):
             break
         training = seen[name].active_experiments if name in seen else []
-        if training and waited < limits.wait_training:
-            left = duration(limits.wait_training - waited)
+        if training and waited < pace.wait_training:
+            left = duration(pace.wait_training - waited)
             waiting[name] = f"training {', '.join(map(clean, training))} (at most {left} more)"
         else:
             go.append(name)
@@ -71,7 +71,7 @@ def chosen(client: ControlClient, names: list[str] | None) -> list[str]:
     return [name for name in wanted if names or known[name].wanted == Wanted.UP]
 
 
-def roll(client: ControlClient, names: Sequence[str], limits: Limits, progress: Progress) -> bool:
+def roll(client: ControlClient, names: Sequence[str], pace: Pace, progress: Progress) -> bool:
     """Restart ``names`` in order; False when one did not come back: then those after it were left alone."""
     pending, under_way = list(names), dict[str, tuple[Asked, float]]()
     began_waiting = time.monotonic()
@@ -79,10 +79,10 @@ def roll(client: ControlClient, names: Sequence[str], limits: Limits, progress: 
     while pending or under_way:
         snapshot = client.status(after=revision, timeout=_LONGEST_POLL if revision is not None else 0.0)
         revision, seen, now = snapshot.revision, by_name(snapshot), time.monotonic()
-        if not _settle(under_way, seen, limits.timeout, progress):
+        if not _settle(under_way, seen, pace.timeout, progress):
             _report_left(pending, progress)
             return False
-        choice = choose(pending, list(under_way), seen, limits, now - began_waiting)
+        choice = choose(pending, list(under_way), seen, pace, now - began_waiting)
         for name in choice.go:
             pending.remove(name)
             generation = client.ask(name, OperatorRequest.RESTART)

@@ -14,7 +14,7 @@ from supervisor.faces.client import ControlClient, NotRunning
 from supervisor.faces.context import line_faults
 from supervisor.faces.faults import Exit
 from supervisor.faces.formatting import clean, plural
-from supervisor.faces.location import Place
+from supervisor.faces.location import FleetLocation
 from supervisor.faces.screen import Screen
 from supervisor.record import Wanted
 from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
@@ -24,7 +24,7 @@ UNKNOWN = "unknown"
 """The state of a datasite of which no supervisor tells; it may well be serving."""
 
 
-def show(place: Place, screen: Screen, *, as_json: bool) -> Exit:
+def show(place: FleetLocation, screen: Screen, *, as_json: bool) -> Exit:
     """Show one snapshot, or what is known without a supervisor. Raises Fault when the supervisor hangs."""
     try:
         with line_faults(place, but=NotRunning), ControlClient(place.state_dir) as client:
@@ -56,7 +56,7 @@ def all_wanted_ready(snapshot: FleetSnapshot) -> bool:
 # --- again and again ---
 
 
-def show_changes(place: Place, screen: Screen, *, as_json: bool) -> None:
+def show_changes(place: FleetLocation, screen: Screen, *, as_json: bool) -> None:
     """Show every change until interrupted: redrawn on a terminal, one after the other elsewhere."""
     from supervisor.faces import live
 
@@ -72,7 +72,7 @@ def show_changes(place: Place, screen: Screen, *, as_json: bool) -> None:
         last = changed
 
 
-def _as_text(place: Place, snapshot: FleetSnapshot | None, *, as_json: bool) -> str:
+def _as_text(place: FleetLocation, snapshot: FleetSnapshot | None, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(snapshot.to_dict() if snapshot else absent(place))
     from supervisor.faces import table
@@ -83,7 +83,7 @@ def _as_text(place: Place, snapshot: FleetSnapshot | None, *, as_json: bool) -> 
 # --- without a supervisor ---
 
 
-def absent(place: Place) -> dict[str, Any]:
+def absent(place: FleetLocation) -> dict[str, Any]:
     """The shape of a snapshot, with what ``fleet.yaml`` alone tells; everything else is null."""
     return {
         "fleet": place.fleet,
@@ -104,7 +104,7 @@ def _unknown(name: str, port: int | None) -> dict[str, Any]:
     return {**empty, "name": name, "port": port, "state": UNKNOWN, "ready": False, "reason": reason}
 
 
-def absent_text(place: Place) -> str:
+def absent_text(place: FleetLocation) -> str:
     lines = [f"fleet {clean(place.fleet)}: not running (no supervisor for state folder {clean(str(place.state_dir))})"]
     known = [clean(name) + (f" :{port}" if port else "") for name, port in place.ports.items()]
     lines.append(f"datasites: {', '.join(known) or 'none'}")

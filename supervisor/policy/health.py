@@ -10,22 +10,22 @@ from dataclasses import replace
 
 from supervisor.facts import DeadlineReached, Fact, ProbeAnswered, PulseReceived
 from supervisor.record import Check, WorkerRecord, WorkerState
-from supervisor.spec import Probe, ProbePolicy
+from supervisor.spec import ProbePolicy, ProbeTiming
 
 _PARTS = 4
 
 
-def scheduled(probe: Probe, now: float) -> Check:
+def scheduled(probe: ProbeTiming, now: float) -> Check:
     """A clean slate, first due one period from now."""
     return Check(due=now + probe.period)
 
 
-def no_later(check: Check, probe: Probe, now: float) -> Check:
+def no_later(check: Check, probe: ProbeTiming, now: float) -> Check:
     """``check`` due at most one period of ``probe`` from now."""
     return replace(check, due=min(check.due, now + probe.period))
 
 
-def answered(check: Check, probe: Probe, ok: bool, now: float) -> Check:
+def answered(check: Check, probe: ProbeTiming, ok: bool, now: float) -> Check:
     """``check`` after an answer; one that was not due yet still counts, as the answer is just as true."""
     if ok:
         return Check(due=next_time(now, probe.period), failures=0, successes=check.successes + 1)
@@ -42,11 +42,11 @@ def next_time(now: float, period: float) -> float:
     return math.floor((now + period) / quarter) * quarter
 
 
-def has_failed(check: Check, probe: Probe) -> bool:
+def has_failed(check: Check, probe: ProbeTiming) -> bool:
     return check.failures >= probe.failure_threshold
 
 
-def has_succeeded(check: Check, probe: Probe) -> bool:
+def has_succeeded(check: Check, probe: ProbeTiming) -> bool:
     return check.successes >= probe.success_threshold
 
 

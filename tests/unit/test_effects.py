@@ -23,7 +23,7 @@ from supervisor.effects.board import Board
 from supervisor.effects.control import ControlServer
 from supervisor.effects.gauges import Gauges
 from supervisor.effects.inbox import Inbox
-from supervisor.effects.probe_keys import ProbeKeys
+from supervisor.effects.probe_keys import ProbeKeyFiles
 from supervisor.effects.prober import Prober, address
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.service import ServiceThread
@@ -235,10 +235,10 @@ def http_answer(body: bytes, code: str = "200 OK") -> bytes:
     return f"HTTP/1.1 {code}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
-NO_KEYS = ProbeKeys(lambda _name: WorkerFolder(Path("/nowhere")))
+NO_KEYS = ProbeKeyFiles(lambda _name: WorkerFolder(Path("/nowhere")))
 
 
-def probe_once(service: ServiceThread, port: int, timeout: float = 5.0, keys: ProbeKeys = NO_KEYS) -> ProbeAnswered:
+def probe_once(service: ServiceThread, port: int, timeout: float = 5.0, keys: ProbeKeyFiles = NO_KEYS) -> ProbeAnswered:
     answered = threading.Event()
     heard: list[ProbeAnswered] = []
 
@@ -278,7 +278,7 @@ def test_a_probe_believes_only_the_right_worker(service: ServiceThread, answer: 
 
 def test_a_probe_shows_the_key_that_the_worker_has_kept(service: ServiceThread, tmp_path: Path) -> None:
     """Read once; and once more after a worker did not accept it, which has drawn another."""
-    keys = ProbeKeys(lambda _name: WorkerFolder(tmp_path))
+    keys = ProbeKeyFiles(lambda _name: WorkerFolder(tmp_path))
     told = StatusDocument("a", "", 1, "", "running", generation=0)
     (tmp_path / "probe.key").write_text("first\n")
     stage = Stage(http_answer(told.to_json()))

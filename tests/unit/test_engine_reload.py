@@ -20,8 +20,8 @@ from supervisor.spec import (
     DatasiteSpec,
     FleetConfig,
     Hook,
-    Probe,
     ProbePolicy,
+    ProbeTiming,
     RestartPolicy,
     StartupPolicy,
 )
@@ -141,7 +141,7 @@ def test_a_live_key_is_handed_to_the_running_worker() -> None:
 
 def test_a_live_key_of_the_supervisors_own_needs_no_order() -> None:
     """Probes, restart policy and grace are taken into the record, and nobody is signalled."""
-    probes = ProbePolicy(liveness=Probe(1.0, 1.0, 2))
+    probes = ProbePolicy(liveness=ProbeTiming(1.0, 1.0, 2))
     changed = replace(ALPHA, probes=probes, restart=RestartPolicy(max_crashes=1))
     world = play(FLEET, [reload(changed, BETA, shutdown_grace=3.0)])
     assert STARTED == world.done
@@ -152,7 +152,7 @@ def test_a_live_key_of_the_supervisors_own_needs_no_order() -> None:
 
 def test_new_live_probes_find_a_hung_line_sooner() -> None:
     """Shorter periods and thresholds count at once."""
-    probes = ProbePolicy(liveness=Probe(1.0, 1.0, 2))
+    probes = ProbePolicy(liveness=ProbeTiming(1.0, 1.0, 2))
 
     def hang(world: FakeMachine) -> list[Any]:
         world.hung.add("alpha")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from supervisor.faces.cli import app
 from supervisor.faces.client import ControlClient
 from supervisor.faces.follow import by_name
-from supervisor.faces.rolling_restart import Choice, Limits, Progress, choose, chosen, roll
+from supervisor.faces.rolling_restart import Choice, Pace, Progress, choose, chosen, roll
 from supervisor.snapshot import WorkerSnapshot
 from tests.unit.fake_supervisor import FakeSupervisor, at_rest, fleet, listening, worker
 
@@ -25,51 +25,51 @@ def seen(**training: list[str]) -> dict[str, WorkerSnapshot]:
     return by_name(fleet(*(worker(name, active_experiments=training.get(name, [])) for name in LINES)))
 
 
-LIMITS = Limits(1, 300.0, 20.0)
+PACE = Pace(1, 300.0, 20.0)
 
 # --- the choice ---
 
 
 def test_one_at_a_time_in_the_order_of_asking() -> None:
     """The next one goes when nothing is under way, and not before."""
-    assert Choice(("line_a",)) == choose(LINES, (), seen(), LIMITS, 0.0)
-    assert Choice() == choose(LINES[1:], ("line_a",), seen(), LIMITS, 0.0)
-    assert Choice(("line_b",)) == choose(LINES[1:], (), seen(), LIMITS, 0.0)
-    assert Choice() == choose((), (), seen(), LIMITS, 0.0)
+    assert Choice(("line_a",)) == choose(LINES, (), seen(), PACE, 0.0)
+    assert Choice() == choose(LINES[1:], ("line_a",), seen(), PACE, 0.0)
+    assert Choice(("line_b",)) == choose(LINES[1:], (), seen(), PACE, 0.0)
+    assert Choice() == choose((), (), seen(), PACE, 0.0)
 
 
 def test_max_unavailable_at_once() -> None:
     """As many as may be missing, those under way included."""
-    two = Limits(2, 300.0, 20.0)
+    two = Pace(2, 300.0, 20.0)
     assert Choice(("line_a", "line_b")) == choose(LINES, (), seen(), two, 0.0)
     assert Choice(("line_b",)) == choose(LINES[1:], ("line_a",), seen(), two, 0.0)
-    assert Choice(LINES) == choose(LINES, (), seen(), Limits(9, 300.0, 20.0), 0.0)
+    assert Choice(LINES) == choose(LINES, (), seen(), Pace(9, 300.0, 20.0), 0.0)
 
 
 def test_a_training_is_waited_for_and_others_go_first() -> None:
     """What trains keeps its turn, and it is said who, what, and for how long at most."""
     training = seen(line_a=["fit_model", "fit_other"])
     expected = Choice(("line_b",), {"line_a": "training fit_model, fit_other (at most 4m 10s more)"})
-    assert expected == choose(LINES, (), training, LIMITS, 50.0)
+    assert expected == choose(LINES, (), training, PACE, 50.0)
     everyone = seen(line_a=["f"], line_b=["g"], line_c=["h"])
-    assert set(LINES) == set(choose(LINES, (), everyone, LIMITS, 0.0).waiting_for)
+    assert set(LINES) == set(choose(LINES, (), everyone, PACE, 0.0).waiting_for)
 
 
 def test_a_training_is_waited_for_to_the_limit_only() -> None:
     """Then it is restarted all the same; a limit of 0 waits for nobody."""
     training = seen(line_a=["fit_model"])
-    assert Choice(("line_a",)) == choose(("line_a",), (), training, LIMITS, 300.0)
-    assert Choice(("line_a",)) == choose(("line_a",), (), training, Limits(1, 0.0, 20.0), 0.0)
+    assert Choice(("line_a",)) == choose(("line_a",), (), training, PACE, 300.0)
+    assert Choice(("line_a",)) == choose(("line_a",), (), training, Pace(1, 0.0, 20.0), 0.0)
 
 
 def test_nobody_is_waited_for_while_there_is_no_slot() -> None:
     """What cannot be restarted anyway waits for its turn, not for its training."""
-    assert Choice() == choose(("line_a",), ("line_b",), seen(line_a=["fit_model"]), LIMITS, 0.0)
+    assert Choice() == choose(("line_a",), ("line_b",), seen(line_a=["fit_model"]), PACE, 0.0)
 
 
 def test_foreign_words_are_shown_clean() -> None:
     """Names of experiments come from user code, and a terminal obeys control characters."""
-    made = choose(("line_a",), (), seen(line_a=["\x1b[2Jx"]), LIMITS, 0.0)
+    made = choose(("line_a",), (), seen(line_a=["\x1b[2Jx"]), PACE, 0.0)
     assert "�[2Jx" in made.waiting_for["line_a"]
 
 
@@ -95,7 +95,7 @@ def test_a_roll_restarts_every_line_in_order(tmp_path: Path) -> None:
     news = News()
     with listening(tmp_path, *map(worker, LINES)) as fake, ControlClient(tmp_path) as client:
         comes_back(fake, *LINES)
-        assert roll(client, LINES, LIMITS, news.progress)
+        assert roll(client, LINES, PACE, news.progress)
         assert [(name, "restart") for name in LINES] == fake.asked
     assert list(LINES) == [line.split()[0] for line in news.good]
     assert all("ready in " in line and line.endswith("(pid 5000)") for line in news.good)
@@ -109,7 +109,7 @@ def test_a_roll_stops_at_the_first_that_does_not_come_back(tmp_path: Path) -> No
         comes_back(fake, "line_a", "line_c")
         quarantined = {"state": "quarantined", "ready": False, "generation": 2, "reason": "port 8081 is taken"}
         fake.after_ask["line_b", "restart"] = [quarantined]
-        assert not roll(client, LINES, LIMITS, news.progress)
+        assert not roll(client, LINES, PACE, news.progress)
         assert [("line_a", "restart"), ("line_b", "restart")] == fake.asked
     assert ["line_a"] == [line.split()[0] for line in news.good]
     assert "line_b not ready: quarantined: port 8081 is taken" in news.bad[0]
@@ -121,7 +121,7 @@ def test_a_line_that_hangs_in_its_start_stops_the_roll_at_its_timeout(tmp_path: 
     news = News()
     with listening(tmp_path, *map(worker, LINES)) as fake, ControlClient(tmp_path) as client:
         fake.after_ask["line_a", "restart"] = [{"state": "starting", "ready": False, "generation": 2}]
-        assert not roll(client, LINES, Limits(1, 300.0, 0.2), news.progress)
+        assert not roll(client, LINES, Pace(1, 300.0, 0.2), news.progress)
         assert [("line_a", "restart")] == fake.asked
     assert news.bad[0].startswith("line_a not ready: is starting after ")
 
@@ -134,7 +134,7 @@ def test_a_roll_waits_for_a_training_and_says_so(tmp_path: Path) -> None:
         comes_back(fake, "line_a", "line_b")
         over = threading.Timer(0.3, fake.change, ("line_a",), {"active_experiments": []})
         over.start()
-        assert roll(client, ["line_a", "line_b"], LIMITS, news.progress)
+        assert roll(client, ["line_a", "line_b"], PACE, news.progress)
         over.join()
         assert [("line_b", "restart"), ("line_a", "restart")] == fake.asked
     assert any("line_a training fit_model (at most 4m 5" in what for _, what in news.steps)
@@ -146,7 +146,7 @@ def test_a_training_that_does_not_end_is_cut_off_at_the_limit(tmp_path: Path) ->
     busy = worker("line_a", active_experiments=["fit_model"])
     with listening(tmp_path, busy) as fake, ControlClient(tmp_path) as client:
         comes_back(fake, "line_a")
-        assert roll(client, ["line_a"], Limits(1, 0.3, 20.0), news.progress)
+        assert roll(client, ["line_a"], Pace(1, 0.3, 20.0), news.progress)
     assert [1] == [done for done, _ in news.steps][-1:]
 
 

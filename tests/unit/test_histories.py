@@ -122,7 +122,10 @@ def test_a_recorded_history_replays(path: Path) -> None:
         ("adoption", lambda lines: "ProcessAdopted" in kinds(lines)),
         ("port-taken", lambda lines: "quarantined" in {line.get("s") for line in lines}),
         ("reload", lambda lines: "RulesChanged" in kinds(lines)),
-        ("fleet", lambda lines: ["Reload"] * 3 + ["DownAsked"] == [line["message"] for line in lines if "message" in line]),
+        (
+            "fleet",
+            lambda lines: ["Reload"] * 3 + ["DownAsked"] == [line["message"] for line in lines if "message" in line],
+        ),
     ],
 )
 def test_each_history_tells_its_story(name: str, holds: Callable[[list[Line]], bool]) -> None:

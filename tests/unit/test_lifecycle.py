@@ -25,13 +25,12 @@ from supervisor.facts import (
     PulseReceived,
     RulesChanged,
 )
-from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Terminate
-from supervisor.orders import Probe as AskProbe
+from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Probe, Terminate
 from supervisor.policy import health
 from supervisor.policy.lifecycle import TABLE, next_due, step
 from supervisor.policy.restart import backoff_delay, is_crash_loop, remember_crash, spread, wants_restart
 from supervisor.record import By, Check, ExitCause, ExitKind, OperatorRequest, Wanted, WorkerRecord, WorkerState
-from supervisor.spec import Probe, ProbePolicy, RestartMode, RestartPolicy, Rules
+from supervisor.spec import ProbePolicy, ProbeTiming, RestartMode, RestartPolicy, Rules
 
 SIGKILLED = ExitCause(ExitKind.SIGNAL, "SIGKILL", -9)
 ENDED = ExitCause(ExitKind.CLEAN, "exit code 0", 0)
@@ -200,7 +199,7 @@ def test_a_start_has_a_deadline() -> None:
 def test_ready_is_an_answer_not_a_claim() -> None:
     """A pulse that says it serves is followed by a probe, and only its answer makes the line ready."""
     heard = step(record(WorkerState.STARTING, pid=77), FACTS[PulseReceived], 100.0)
-    assert (WorkerState.STARTING, (AskProbe("a", 3, 5.0),)) == (heard.record.state, heard.orders)
+    assert (WorkerState.STARTING, (Probe("a", 3, 5.0),)) == (heard.record.state, heard.orders)
     assert WorkerState.READY == step(heard.record, FACTS[ProbeAnswered], 100.1).record.state
     refused = step(heard.record, ProbeAnswered("a", 3, None, "refused"), 100.1)
     assert (WorkerState.STARTING, 101.1) == (refused.record.state, next_due(refused.record))
@@ -258,7 +257,7 @@ def test_a_stop_during_the_launch_meets_the_newborn() -> None:
 def test_adoption_is_no_restart() -> None:
     """An adopted line is ready when it answers, with no restart and its own up-time."""
     adopted = step(WorkerRecord("a"), FACTS[ProcessAdopted], 100.0)
-    assert (AskProbe("a", 3, 5.0),) == adopted.orders
+    assert (Probe("a", 3, 5.0),) == adopted.orders
     ready = step(adopted.record, FACTS[ProbeAnswered], 100.1).record
     assert (WorkerState.READY, 0, 0.0, 3) == (ready.state, ready.restarts, ready.started_at, ready.generation)
 
@@ -267,7 +266,7 @@ def test_a_launch_that_waits_for_its_turn_has_no_deadline() -> None:
     """Its time begins to count when it is sent; one of an earlier start does not count for this one."""
     held = step(record(WorkerState.DOWN), OperatorAsked("a", OperatorRequest.START), 100.0).record
     assert (None, None, None) == (held.started_at, held.deadline, next_due(held))
-    probes = replace(ProbePolicy(), startup=Probe(2.0, 1.0, 30))
+    probes = replace(ProbePolicy(), startup=ProbeTiming(2.0, 1.0, 30))
     sent = step(replace(held, rules=Rules(probes=probes)), LaunchSent("a", 4), 500.0).record
     assert (500.0, 560.0, 560.0) == (sent.started_at, sent.deadline, next_due(sent))
     assert sent == step(sent, LaunchSent("a", 3), 501.0).record
@@ -275,12 +274,12 @@ def test_a_launch_that_waits_for_its_turn_has_no_deadline() -> None:
 
 def test_startup_gates_the_other_probes() -> None:
     """Until the first answer only the start-up probe asks, in its own period; failures count for nothing else."""
-    probes = ProbePolicy(Probe(2.0, 1.5, 30), Probe(0.1, 0.2, 1), Probe(0.1, 0.3, 1))
+    probes = ProbePolicy(ProbeTiming(2.0, 1.5, 30), ProbeTiming(0.1, 0.2, 1), ProbeTiming(0.1, 0.3, 1))
     born = step(record(WorkerState.STARTING, rules=Rules(probes=probes), deadline=160.0), FACTS[ProcessStarted], 100.0)
     assert 102.0 == next_due(born.record)
     assert () == step(born.record, DeadlineReached("a", 3), 101.0).orders
     asked = step(born.record, DeadlineReached("a", 3), 102.0)
-    assert (AskProbe("a", 3, 1.5),) == asked.orders
+    assert (Probe("a", 3, 1.5),) == asked.orders
     failed = step(asked.record, ProbeAnswered("a", 3, None, "refused"), 102.5).record
     assert (WorkerState.STARTING, 104.5, 0, 0) == (
         failed.state,
@@ -298,7 +297,11 @@ def test_one_probe_at_a_time() -> None:
     assert (None, ()) == (next_due(waiting), step(waiting, DeadlineReached("a", 3), 100.0).orders)
 
 
-LIVE = Rules(RestartPolicy(max_crashes=1), ProbePolicy(Probe(0.5, 1.0, 9), Probe(2.0, 1.0, 1), Probe(3.0, 1.0, 1)), 1.0)
+LIVE = Rules(
+    RestartPolicy(max_crashes=1),
+    ProbePolicy(ProbeTiming(0.5, 1.0, 9), ProbeTiming(2.0, 1.0, 1), ProbeTiming(3.0, 1.0, 1)),
+    1.0,
+)
 
 
 @pytest.mark.parametrize("state", list(WorkerState))

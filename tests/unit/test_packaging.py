@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -120,6 +121,14 @@ def sightings(pattern: re.Pattern[str]) -> list[str]:
     ]
 
 
+def types_in(module: ast.Module) -> set[str]:
+    """The names of classes and of aliases of types that a module defines."""
+    assigned = [node.targets[0] for node in module.body if isinstance(node, ast.Assign)]
+    names = {target.id for target in assigned if isinstance(target, ast.Name)}
+    named = names | {node.name for node in module.body if isinstance(node, ast.ClassDef)}
+    return {name for name in named if name.lstrip("_")[:1].isupper() and not name.isupper()}
+
+
 def exists(module: str) -> bool:
     try:
         return find_spec(module) is not None
@@ -152,6 +161,14 @@ class TestNames:
         """Were supervisord installed beside us, none of its imports could find a module of ours."""
         ours = {path.stem for path in (ROOT / "supervisor").iterdir() if path.suffix == ".py" or path.is_dir()}
         assert set() == ours & SUPERVISORD
+
+    def test_no_two_types_of_the_supervisor_share_a_name(self) -> None:
+        """Whoever reads `Probe` or `Plan` need not ask which: a class, an alias or an option's type is named once."""
+        homes: dict[str, list[str]] = {}
+        for path in (ROOT / "supervisor").rglob("*.py"):
+            for name in sorted(types_in(ast.parse(path.read_text(encoding="utf-8")))):
+                homes.setdefault(name, []).append(str(path.relative_to(ROOT)))
+        assert {} == {name: places for name, places in homes.items() if len(places) > 1}
 
     @pytest.mark.parametrize("script", ["fleet", "factory-datasite"])
     def test_the_commands_lead_to_a_main(self, script: str) -> None:

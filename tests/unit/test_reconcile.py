@@ -33,8 +33,8 @@ from supervisor.spec import (
     Hook,
     HostLimits,
     Mock,
-    Probe,
     ProbePolicy,
+    ProbeTiming,
     Resources,
     RestartMode,
     RestartPolicy,
@@ -99,7 +99,17 @@ def test_every_field_says_how_it_applies() -> None:
         said = how_fields_apply(kind)
         assert {each.name for each in fields(kind)} == {key.split(".")[0] for key in said}
         assert set(said.values()) <= set(Applies)
-    for kind in (RestartPolicy, ProbePolicy, Probe, GpuRequest, Access, Capabilities, HostLimits, StartupPolicy, Hook):
+    for kind in (
+        RestartPolicy,
+        ProbePolicy,
+        ProbeTiming,
+        GpuRequest,
+        Access,
+        Capabilities,
+        HostLimits,
+        StartupPolicy,
+        Hook,
+    ):
         assert not [each.name for each in fields(kind) if APPLIES in each.metadata]
 
 
@@ -231,7 +241,7 @@ def test_a_plan_in_words_names_keys_and_no_values() -> None:
     old = fleet(ALPHA, BETA, GAMMA)
     new = fleet(
         replace(ALPHA, environment=(("TOKEN", "s3cret"),), admin=Admin(password="hunter22x")),
-        replace(BETA, probes=ProbePolicy(liveness=Probe(1.0, 1.0, 2))),
+        replace(BETA, probes=ProbePolicy(liveness=ProbeTiming(1.0, 1.0, 2))),
         DatasiteSpec("delta", 8083),
         shutdown_grace=1.0,
     )

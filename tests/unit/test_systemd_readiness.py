@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from supervisor.policy.readiness import Readiness, readiness, start_limit, summary
 from supervisor.record import Wanted, WorkerRecord, WorkerState
-from supervisor.spec import DashboardSpec, DatasiteSpec, Probe, ProbePolicy
+from supervisor.spec import DashboardSpec, DatasiteSpec, ProbePolicy, ProbeTiming
 from tests.unit.fakes import fleet
 
 
@@ -79,6 +79,6 @@ def test_waiting_never_goes_past_the_limit(states: list[WorkerState], now: float
 
 def test_the_limit_is_that_of_the_slowest_line() -> None:
     """With ten seconds for the first imports; the dashboard, which is no line, does not lengthen it."""
-    probes = [ProbePolicy(startup=Probe(period=2.0, timeout=1.0, failure_threshold=count)) for count in (5, 20)]
+    probes = [ProbePolicy(startup=ProbeTiming(period=2.0, timeout=1.0, failure_threshold=count)) for count in (5, 20)]
     lines = [DatasiteSpec(f"line_{index}", 8080 + index, probes=each) for index, each in enumerate(probes)]
     assert 2.0 * 20 + 10.0 == start_limit(fleet(*lines, dashboard=DashboardSpec()))

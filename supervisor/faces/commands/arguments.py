@@ -10,7 +10,7 @@ import typer
 SUPERVISOR_LOG = "fleet"
 """The name that stands for the supervisor, beside those of the workers."""
 
-FleetFile = Annotated[
+FleetFileOption = Annotated[
     Path | None,
     typer.Option("--file", "-f", help="The fleet.yaml (default: ./fleet.yaml, then $FLEET_FILE).", metavar="FILE"),
 ]
@@ -29,7 +29,7 @@ Timeout = Annotated[
     typer.Option("--timeout", min=0.0, metavar="SECONDS", help="Longest time to wait.", show_default=False),
 ]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is appended, also after rotation.")]
-Lines = Annotated[
+LastLines = Annotated[
     int, typer.Option("--lines", "-n", min=0, metavar="N", help="How many last lines (20).", show_default=False)
 ]
 LongFleetFile = Annotated[

@@ -8,14 +8,16 @@ from typing import Annotated
 import click
 import typer
 
-from supervisor.faces.commands.arguments import FleetFile, Json
+from supervisor.faces.commands.arguments import FleetFileOption, Json
 from supervisor.faces.context import place_of
 from supervisor.faces.faults import Exit, Fault, unknown_name
 
-Name = Annotated[str | None, typer.Argument(metavar="NAME", help="A datasite.", show_default=False)]
+DatasiteName = Annotated[str | None, typer.Argument(metavar="NAME", help="A datasite.", show_default=False)]
 
 
-def credentials(context: typer.Context, name: Name = None, file: FleetFile = None, as_json: Json = False) -> None:
+def credentials(
+    context: typer.Context, name: DatasiteName = None, file: FleetFileOption = None, as_json: Json = False
+) -> None:
     """Show the ADMIN login of a datasite, running or not.
 
     \b

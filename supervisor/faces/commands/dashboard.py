@@ -11,8 +11,8 @@ import typer
 
 from supervisor.faces.faults import Exit, Fault
 
-Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.", show_default=True)]
-Port = Annotated[
+HostOption = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.", show_default=True)]
+PortOption = Annotated[
     int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes any free one.", show_default=True)
 ]
 Database = Annotated[
@@ -39,8 +39,8 @@ NewPerHour = Annotated[
 
 
 def dashboard(
-    host: Host = "127.0.0.1",
-    port: Port = 5000,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 5000,
     db: Database = Path("dashboard.db"),
     late_after: LateAfter = 45.0,
     offline_after: OfflineAfter = 90.0,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from supervisor.faces.commands.arguments import FleetFile, FleetFileArgument, NoWait, Timeout
+from supervisor.faces.commands.arguments import FleetFileArgument, FleetFileOption, NoWait, Timeout
 from supervisor.faces.context import load_config, place_of, screen_of, talking_to
 from supervisor.faces.faults import Exit, Fault
-from supervisor.faces.location import Place
+from supervisor.faces.location import FleetLocation
 from supervisor.spec import FleetConfig
 
 
-def _as_known(place: Place) -> FleetConfig:
+def _as_known(place: FleetLocation) -> FleetConfig:
     """The fleet as far as it can be known: an error in the file, or a secret that is not there now, ends no `down`."""
     try:
         return load_config(place.path)
@@ -22,7 +22,7 @@ def _as_known(place: Place) -> FleetConfig:
 def down(
     context: typer.Context,
     path: FleetFileArgument = None,
-    file: FleetFile = None,
+    file: FleetFileOption = None,
     no_wait: NoWait = False,
     timeout: Timeout = 60.0,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import click
 import typer
 
-from supervisor.faces.commands.arguments import SUPERVISOR_LOG, Follow, Json, Lines, LongFleetFile
+from supervisor.faces.commands.arguments import SUPERVISOR_LOG, Follow, Json, LastLines, LongFleetFile
 from supervisor.faces.context import place_of
 from supervisor.faces.faults import unknown_name
 
@@ -22,7 +22,7 @@ def events(
     context: typer.Context,
     name: EventsName = None,
     follow: Follow = False,
-    lines: Lines = 20,
+    lines: LastLines = 20,
     as_json: Json = False,
     file: LongFleetFile = None,
 ) -> None:

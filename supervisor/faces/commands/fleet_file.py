@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from supervisor.faces.commands.arguments import FleetFile, FleetFileArgument, Json
+from supervisor.faces.commands.arguments import FleetFileArgument, FleetFileOption, Json
 from supervisor.faces.context import fleet_file, load_config, options
 from supervisor.faces.faults import Exit, Fault
 from supervisor.faces.formatting import clean, plural
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def validate(
-    context: typer.Context, path: FleetFileArgument = None, file: FleetFile = None, as_json: Json = False
+    context: typer.Context, path: FleetFileArgument = None, file: FleetFileOption = None, as_json: Json = False
 ) -> None:
     """Check a fleet.yaml and name every error in it at once. Nothing is started.
 
@@ -62,7 +62,7 @@ Target = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")]
 
 
-def init(context: typer.Context, path: Target = None, file: FleetFile = None, force: Force = False) -> None:
+def init(context: typer.Context, path: Target = None, file: FleetFileOption = None, force: Force = False) -> None:
     """Write a commented fleet.yaml to start from.
 
     \b

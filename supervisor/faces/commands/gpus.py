@@ -7,12 +7,14 @@ import json
 import click
 import typer
 
-from supervisor.faces.commands.arguments import FleetFile, FleetFileArgument, Json
+from supervisor.faces.commands.arguments import FleetFileArgument, FleetFileOption, Json
 from supervisor.faces.context import place_of
 from supervisor.faces.faults import Exit
 
 
-def gpus(context: typer.Context, path: FleetFileArgument = None, file: FleetFile = None, as_json: Json = False) -> None:
+def gpus(
+    context: typer.Context, path: FleetFileArgument = None, file: FleetFileOption = None, as_json: Json = False
+) -> None:
     """Show the GPUs of this host: memory, health, who holds which, and why.
 
     Works with and without a supervisor; without one it shows who had which at last. Ends with 1 when the driver

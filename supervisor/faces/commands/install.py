@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import typer
 
-from supervisor.faces.commands.arguments import FleetFile, FleetFileArgument
+from supervisor.faces.commands.arguments import FleetFileArgument, FleetFileOption
 from supervisor.faces.context import fleet_file, place_of
 from supervisor.faces.faults import Exit, Fault
 from supervisor.faces.formatting import clean
@@ -34,16 +34,16 @@ _OLDEST = 247
 _GIVEN_BY_SYSTEMD = ("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG")
 
 User = Annotated[bool, typer.Option("--user", help="A unit of your own systemd (~/.config/systemd/user).")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the unit; write nothing.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a unit that says something else.")]
-Output = Annotated[
+PrintOnly = Annotated[bool, typer.Option("--dry-run", help="Print the unit; write nothing.")]
+Overwrite = Annotated[bool, typer.Option("--force", help="Replace a unit that says something else.")]
+UnitFolder = Annotated[
     Path | None, typer.Option("--output", metavar="DIR", help="Write the unit into this folder.", show_default=False)
 ]
 RunAs = Annotated[
     str | None,
     typer.Option("--run-as", metavar="NAME", help="The user that the fleet runs as (you).", show_default=False),
 ]
-Credentials = Annotated[
+CredentialOption = Annotated[
     list[str] | None,
     typer.Option("--credential", metavar="NAME:FILE", help="A secret for ${credential:NAME}.", show_default=False),
 ]
@@ -53,13 +53,13 @@ Credentials = Annotated[
 def systemd(
     context: typer.Context,
     path: FleetFileArgument = None,
-    file: FleetFile = None,
+    file: FleetFileOption = None,
     user: User = False,
-    dry_run: DryRun = False,
-    output: Output = None,
-    force: Force = False,
+    dry_run: PrintOnly = False,
+    output: UnitFolder = None,
+    force: Overwrite = False,
     run_as: RunAs = None,
-    credential: Credentials = None,
+    credential: CredentialOption = None,
 ) -> None:
     """Write a systemd unit for the fleet: ready, watchdog, reload, stop, hardening.
 

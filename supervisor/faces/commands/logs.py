@@ -9,12 +9,12 @@ from typing import Annotated
 import click
 import typer
 
-from supervisor.faces.commands.arguments import SUPERVISOR_LOG, Follow, Lines, LongFleetFile
+from supervisor.faces.commands.arguments import SUPERVISOR_LOG, Follow, LastLines, LongFleetFile
 from supervisor.faces.context import place_of
 from supervisor.faces.faults import Exit, Fault, unknown_name
 from supervisor.faces.formatting import clean_log
 
-Output = Annotated[bool, typer.Option("--output", help="The raw output of the process instead of its log.")]
+RawOutput = Annotated[bool, typer.Option("--output", help="The raw output of the process instead of its log.")]
 LogName = Annotated[
     str | None,
     typer.Argument(metavar="NAME", help="A datasite, dashboard, or fleet: the supervisor.", show_default=False),
@@ -25,8 +25,8 @@ def logs(
     context: typer.Context,
     name: LogName = None,
     follow: Follow = False,
-    lines: Lines = 20,
-    output: Output = False,
+    lines: LastLines = 20,
+    output: RawOutput = False,
     file: LongFleetFile = None,
 ) -> None:
     """Show the log of a datasite, running or not.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from supervisor.faces.commands.arguments import FleetFile, FleetFileArgument, Json, NoWait, Timeout
+from supervisor.faces.commands.arguments import FleetFileArgument, FleetFileOption, Json, NoWait, Timeout
 from supervisor.faces.context import place_of, screen_of, talking_to
 from supervisor.faces.faults import Exit
 from supervisor.faces.screen import Screen
@@ -23,7 +23,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen;
 def reload(
     context: typer.Context,
     path: FleetFileArgument = None,
-    file: FleetFile = None,
+    file: FleetFileOption = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     no_wait: NoWait = False,

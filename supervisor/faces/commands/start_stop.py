@@ -7,11 +7,11 @@ from typing import Annotated
 import click
 import typer
 
-from supervisor.faces.commands.arguments import FleetFile, Names, NoWait, Timeout
+from supervisor.faces.commands.arguments import FleetFileOption, Names, NoWait, Timeout
 from supervisor.faces.context import place_of, screen_of, talking_to
 from supervisor.faces.faults import Exit, Fault
 from supervisor.faces.formatting import clean
-from supervisor.faces.location import Place
+from supervisor.faces.location import FleetLocation
 from supervisor.faces.screen import Screen
 from supervisor.record import OperatorRequest
 
@@ -25,7 +25,7 @@ _DOING = {
 def start(
     context: typer.Context,
     names: Names = None,
-    file: FleetFile = None,
+    file: FleetFileOption = None,
     no_wait: NoWait = False,
     timeout: Timeout = 150.0,
 ) -> None:
@@ -44,7 +44,7 @@ def start(
 def stop(
     context: typer.Context,
     names: Names = None,
-    file: FleetFile = None,
+    file: FleetFileOption = None,
     no_wait: NoWait = False,
     timeout: Timeout = 150.0,
 ) -> None:
@@ -82,7 +82,7 @@ WaitTraining = Annotated[
 def restart(
     context: typer.Context,
     names: Names = None,
-    file: FleetFile = None,
+    file: FleetFileOption = None,
     every: All = False,
     rolling: Rolling = False,
     max_unavailable: MaxUnavailable = 1,
@@ -113,7 +113,12 @@ def restart(
 
 
 def _roll(
-    context: typer.Context, place: Place, names: list[str] | None, *, every: bool, limits: tuple[int, float, float]
+    context: typer.Context,
+    place: FleetLocation,
+    names: list[str] | None,
+    *,
+    every: bool,
+    limits: tuple[int, float, float],
 ) -> None:
     from supervisor.faces import rolling_restart
 
@@ -124,12 +129,12 @@ def _roll(
         chosen = rolling_restart.chosen(client, names)
         with screen.bar("rolling restart", len(chosen)) as advance:
             progress = rolling_restart.Progress(screen.say, lambda line: click.echo(line, err=True), advance)
-            done = rolling_restart.roll(client, chosen, rolling_restart.Limits(*limits), progress)
+            done = rolling_restart.roll(client, chosen, rolling_restart.Pace(*limits), progress)
     if not done:
         raise typer.Exit(Exit.NOT_DONE)
 
 
-def _which(request: OperatorRequest, place: Place) -> Fault:
+def _which(request: OperatorRequest, place: FleetLocation) -> Fault:
     return Fault(f"{request} which datasites? There are: {', '.join(map(clean, place.names))}", Exit.WRONG_USE)
 
 
@@ -137,7 +142,7 @@ def _request(
     context: typer.Context,
     request: OperatorRequest,
     names: list[str] | None,
-    place: Place,
+    place: FleetLocation,
     timeout: float | None,
     *,
     every: bool = False,
@@ -149,7 +154,7 @@ def _request(
 
 
 def _ask_and_follow(
-    place: Place, request: OperatorRequest, names: list[str] | None, timeout: float | None, screen: Screen
+    place: FleetLocation, request: OperatorRequest, names: list[str] | None, timeout: float | None, screen: Screen
 ) -> bool:
     """Whether it came about. ``names`` None: every datasite; ``timeout`` None: do not wait."""
     from supervisor.faces.follow import Telling, ask, follow

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from supervisor.faces.commands.arguments import FleetFile, FleetFileArgument, Json, NoColor
+from supervisor.faces.commands.arguments import FleetFileArgument, FleetFileOption, Json, NoColor
 from supervisor.faces.context import place_of, screen_of
 
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on showing changes until Ctrl-C.")]
@@ -15,7 +15,7 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on showing change
 def status(
     context: typer.Context,
     path: FleetFileArgument = None,
-    file: FleetFile = None,
+    file: FleetFileOption = None,
     watch: Watch = False,
     as_json: Json = False,
     no_color: NoColor = False,

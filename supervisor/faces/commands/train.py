@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import click
 import typer
 
-from supervisor.faces.commands.arguments import FleetFile, Json, NoColor
+from supervisor.faces.commands.arguments import FleetFileOption, Json, NoColor
 from supervisor.faces.context import fleet_file, load_config, options
 from supervisor.faces.faults import Exit, Fault, unknown_name
 from supervisor.faces.formatting import clean
@@ -72,7 +72,7 @@ RoundTimeout = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="The same seed and lines give the same bits.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last round in the output folder.")]
-Output = Annotated[
+TrainingFolder = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="Where to write (MODEL-training).", show_default=False),
 ]
@@ -86,7 +86,7 @@ def train(
     context: typer.Context,
     model: ModelPath,
     rounds: Rounds = 10,
-    file: FleetFile = None,
+    file: FleetFileOption = None,
     data: Data = "",
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -97,7 +97,7 @@ def train(
     round_timeout: RoundTimeout = 600.0,
     seed: Seed = 0,
     resume: Resume = False,
-    output: Output = None,
+    output: TrainingFolder = None,
     line: Lines = None,
     as_json: Json = False,
     no_color: NoColor = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from supervisor.faces.commands.arguments import FleetFile, FleetFileArgument, NoColor, Timeout
+from supervisor.faces.commands.arguments import FleetFileArgument, FleetFileOption, NoColor, Timeout
 from supervisor.faces.context import fleet_file, load_config, screen_of
 
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; return when all is ready.")]
@@ -17,7 +17,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No table and no log 
 def up(
     context: typer.Context,
     path: FleetFileArgument = None,
-    file: FleetFile = None,
+    file: FleetFileOption = None,
     detach: Detach = False,
     yes: Yes = False,
     quiet: Quiet = False,
