@@ -253,10 +253,11 @@ class _Move:
         self.state = replace(self.state, ports=ports)
 
     def _order(self, order: Order) -> None:
-        """A launch waits for its turn."""
+        """A launch waits for its turn; an older one of the same worker, should one still wait, is void."""
         if not isinstance(order, Launch):
             self.orders.append(order)
             return
+        self._unqueue(order.name)
         member = self.state.members[order.name]
         held = admission.Held(order.name, order.generation, member.port, member.priority)
         self.state = replace(self.state, queue=(*self.state.queue, held))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
+import pytest
+
+from supervisor import orders
+from supervisor.engine import carry_out
 from supervisor.facts import OperatorAsked
-from supervisor.messages import DownAsked
+from supervisor.messages import DownAsked, Signalled
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerState
 from supervisor.spec import DashboardSpec, DatasiteSpec, RestartMode, RestartPolicy
 from tests.unit.fakes import FakeMachine, fleet, play
@@ -81,3 +86,36 @@ def test_a_hung_line_is_replaced() -> None:
     world = play(fleet(ALPHA), [hang] + [lambda w: []] * 5)
     assert [("launch", "alpha", 1), ("kill", "alpha"), ("launch", "alpha", 2)] == world.done
     assert 60.0 == world.time
+
+
+@pytest.mark.parametrize(
+    ("order", "did"),
+    [
+        (orders.Launch("alpha", 2), ("launch", ALPHA, 2)),
+        (orders.Terminate("alpha", 2, 7), ("terminate", 7)),
+        (orders.Kill("alpha", 2, 7), ("kill", 7)),
+        (orders.Probe("alpha", 2, 1.0), ("probe", orders.Probe("alpha", 2, 1.0), ALPHA)),
+        (orders.Configure("alpha", 2, 7), ("configure", orders.Configure("alpha", 2, 7), ALPHA)),
+        (orders.AbandonLaunch("alpha", 2), ("abandon_launches",)),
+    ],
+)
+def test_each_order_is_one_deed(order: orders.Order, did: tuple[Any, ...]) -> None:
+    """What is no order is an error."""
+    hands = Mock()
+    carry_out(order, ALPHA, hands)
+    ((name, arguments, _),) = hands.mock_calls
+    assert did == (name, *arguments)
+    with pytest.raises(AssertionError):
+        carry_out(ALPHA, ALPHA, hands)  # type: ignore[arg-type]
+
+
+def test_a_second_signal_kills_what_does_not_go() -> None:
+    """The first one asks; other signals mean nothing here."""
+
+    def stubborn(world: FakeMachine) -> list[Any]:
+        world.stubborn.add("alpha")
+        return [Signalled("SIGHUP"), Signalled("SIGTERM")]
+
+    world = play(fleet(ALPHA), [stubborn, lambda w: [Signalled("SIGINT")]])
+    assert [("launch", "alpha", 1), ("terminate", "alpha"), ("kill", "alpha")] == world.done
+    assert (0.0, {}) == (world.time, world.alive)

@@ -152,6 +152,12 @@ def test_what_concerns_nobody_changes_nothing(message: FleetMessage) -> None:
     assert Outcome(state) == advance(state, message, 1.0)
 
 
+def test_what_is_no_message_is_an_error() -> None:
+    """Types forbid it; where they are not asked, it does not pass in silence."""
+    with pytest.raises(AssertionError):
+        advance(begin(CONFIG), Member(1, 1, Rules()), 0.0)  # type: ignore[arg-type]
+
+
 # --- facts and pulses ---
 
 
@@ -240,6 +246,12 @@ def test_a_launch_under_way_is_not_taken_back() -> None:
     state = after(begin(CONFIG), asked("alpha"), TICK)
     made = advance(state, asked("alpha", OperatorRequest.STOP), 0.0)
     assert ([OperatorAsked], "stopping") == ([type(fact) for fact in facts(made)], states(made.state)["alpha"])
+
+
+def test_a_worker_waits_once() -> None:
+    """Whatever it is told while it waits."""
+    state = after(begin(CONFIG), asked("alpha"), ProcessExited("alpha", 1, ENDED))
+    assert [("alpha", 2)] == [(held.name, held.generation) for held in state.queue]
 
 
 def test_a_recorded_launch_leaves_the_queue_as_one_that_was_admitted() -> None:
