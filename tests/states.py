@@ -17,7 +17,7 @@ from supervisor.facts import Fact
 from supervisor.policy.lifecycle import TABLE, next_due, step
 from supervisor.policy.limits import LOOKS
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerRecord, WorkerState
-from supervisor.spec import Probe, ProbePolicy, RestartMode, RestartPolicy, Rules
+from supervisor.spec import ProbePolicy, ProbeTiming, RestartMode, RestartPolicy, Rules
 
 PAGE = Path(__file__).parents[1] / "docs" / "states.md"
 NAME = "line"
@@ -25,8 +25,8 @@ KINDS: tuple[type, ...] = get_args(Fact)
 
 Edges = dict[tuple[WorkerState, WorkerState], set[type]]
 
-_QUICK = Probe(period=1.0, timeout=1.0, failure_threshold=1)
-_PATIENT = Probe(period=1.0, timeout=1.0, failure_threshold=2)
+_QUICK = ProbeTiming(period=1.0, timeout=1.0, failure_threshold=1)
+_PATIENT = ProbeTiming(period=1.0, timeout=1.0, failure_threshold=2)
 _READINESS_FIRST = ProbePolicy(_PATIENT, readiness=_QUICK, liveness=_PATIENT)
 _LIVENESS_FIRST = ProbePolicy(_PATIENT, readiness=_PATIENT, liveness=_QUICK)
 _RULES = (
