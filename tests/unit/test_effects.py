@@ -54,7 +54,7 @@ def test_who_comes_too_late_to_a_closed_inbox_harms_nobody(tmp_path: Path) -> No
     closed.close()
     reused = os.eventfd(0, os.EFD_NONBLOCK)
     os.dup2(reused, bell)
-    closed.post("too late")
+    closed.post(DownAsked())
     with pytest.raises(BlockingIOError):
         os.eventfd_read(bell)
     for number in {reused, bell}:
@@ -84,18 +84,21 @@ def test_an_exit_wakes_the_wait(inbox: Inbox, sleeper: subprocess.Popen[bytes]) 
     assert [] == inbox.wait(0.0)
 
 
+FIRST, SECOND = OperatorAsked("a", OperatorRequest.STOP), OperatorAsked("b", OperatorRequest.START)
+
+
 def test_a_posted_message_wakes_the_wait(inbox: Inbox) -> None:
     """Messages of other threads come in the order in which they were posted."""
 
     def post() -> None:
-        inbox.post("first")
-        inbox.post("second")
+        inbox.post(FIRST)
+        inbox.post(SECOND)
 
     threading.Timer(0.05, post).start()
     heard = inbox.wait(10.0)
     while len(heard) < 2:
         heard += inbox.wait(10.0)
-    assert ["first", "second"] == heard
+    assert [FIRST, SECOND] == heard
 
 
 def test_a_signal_becomes_a_message(inbox: Inbox) -> None:

@@ -338,7 +338,7 @@ def test_a_reload_touches_only_what_differs() -> None:
     stop = OperatorAsked("beta", OperatorRequest.STOP, By.RELOAD, "no longer in fleet.yaml")
     start = OperatorAsked("gamma", OperatorRequest.START, By.RELOAD, "new in fleet.yaml")
     assert ([stop, start], [(Terminate, "beta")]) == (facts(made), orders(made))
-    assert ({"alpha", "gamma"}, placement) == (made.state.listed, made.placement)
+    assert (frozenset(("alpha", "gamma")), placement) == (made.state.listed, made.placement)
     assert ["reloaded: gamma added; beta removed"] == told(made)
     assert {"alpha", "beta", "gamma"} == made.state.records.keys()
 
@@ -424,7 +424,7 @@ def test_a_refused_reload_changes_nothing_at_all(asked_for: Reload, stopping: bo
 # --- GPUs ---
 
 CARDS = (Card("GPU-0", 0, "H100", 80, 80),)
-HAD = {"alpha": ("GPU-1",), "beta": ("GPU-1",)}
+HAD: dict[str, tuple[str, ...]] = {"alpha": ("GPU-1",), "beta": ("GPU-1",)}
 
 
 def loss(placement: Placement, *waiting: str, **lost: str) -> GpuLoss:

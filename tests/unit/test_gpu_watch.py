@@ -25,7 +25,7 @@ GIB = 1024**3
 ZERO, ONE = (Card(f"GPU-{n}", n, "H100", 80 * GIB, 80 * GIB) for n in (0, 1))
 ALPHA = DatasiteSpec("alpha", 8080)
 BETA = DatasiteSpec("beta", 8081, gpu=GpuRequest("some"))
-HAD = {"alpha": ("GPU-0",), "beta": ("GPU-1",)}
+HAD: dict[str, tuple[str, ...]] = {"alpha": ("GPU-0",), "beta": ("GPU-1",)}
 
 
 def test_what_counts_as_lost() -> None:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from supervisor import facts
 from supervisor.effects.recorder import Kept, fact_line, read_lines, rules_line
 from supervisor.facts import Fact
-from supervisor.messages import DownAsked, ReloadAsked
+from supervisor.messages import DownAsked, Message, ReloadAsked
 from supervisor.policy.fleet import FleetMessage, FleetState, Member, advance
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerRecord, WorkerState
 from supervisor.spec import Admin, DatasiteSpec, FleetConfig, Rules, StartupPolicy
@@ -198,9 +198,12 @@ def reloaded() -> list[Line]:
     changed = fleet(replace(ALPHA, verbose=True, admin=SECRET), GAMMA, shutdown_grace=3.0)
     moved = replace(changed, log_dir=Path("/elsewhere"))
     back = fleet(ALPHA, BETA)
-    messages = [ReloadAsked(changed), ReloadAsked(moved), ReloadAsked(back), DownAsked()]
-    script = [lambda world, asked=one: [asked] for one in messages]
-    return written(fleet(ALPHA, BETA), play(fleet(ALPHA, BETA), script))
+    messages: list[Message] = [ReloadAsked(changed), ReloadAsked(moved), ReloadAsked(back), DownAsked()]
+    return written(fleet(ALPHA, BETA), play(fleet(ALPHA, BETA), [tell(one) for one in messages]))
+
+
+def tell(message: Message) -> Callable[[FakeMachine], list[Any]]:
+    return lambda _: [message]
 
 
 SECRET = Admin(password="hunter22-hunter22")

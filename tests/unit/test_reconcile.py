@@ -99,7 +99,7 @@ def test_every_field_says_how_it_applies() -> None:
         said = how_fields_apply(kind)
         assert {each.name for each in fields(kind)} == {key.split(".")[0] for key in said}
         assert set(said.values()) <= set(Applies)
-    for kind in (
+    groups = (
         RestartPolicy,
         ProbePolicy,
         ProbeTiming,
@@ -109,8 +109,8 @@ def test_every_field_says_how_it_applies() -> None:
         HostLimits,
         StartupPolicy,
         Hook,
-    ):
-        assert not [each.name for each in fields(kind) if APPLIES in each.metadata]
+    )
+    assert [] == [each.name for group in groups for each in fields(group) if APPLIES in each.metadata]
 
 
 def test_a_field_that_does_not_say_it_is_an_error() -> None:
@@ -135,7 +135,8 @@ def test_what_restarts_a_datasite() -> None:
 def test_one_changed_key_is_found_by_its_name(key: str, changed: DatasiteSpec) -> None:
     """And it restarts that line, or is taken up live, and the other lines stay untouched."""
     made = plan(fleet(ALPHA, BETA), fleet(changed, BETA))
-    because, live = ({}, {"alpha": (key,)}) if is_live(ALPHA, key) else ({"alpha": (key,)}, {})
+    none, this = dict[str, tuple[str, ...]](), dict[str, tuple[str, ...]](alpha=(key,))
+    because, live = (none, this) if is_live(ALPHA, key) else (this, none)
     assert Plan((), (), because, live, ("beta",), (), ()) == made
 
 
@@ -229,8 +230,13 @@ def test_every_key_of_the_fleet_is_thought_of() -> None:
 
 def test_only_what_a_worker_acts_on_is_handed_to_it() -> None:
     """Heartbeats, capabilities and limits are the datasite's own; probes and restarts are the supervisor's."""
-    told = ("heartbeat_interval", "capabilities.data_types", "resources.disk_space_threshold_gb", "approved_code")
-    told += ("datasets",)
+    told = (
+        "heartbeat_interval",
+        "capabilities.data_types",
+        "resources.disk_space_threshold_gb",
+        "approved_code",
+        "datasets",
+    )
     assert [True] * 5 == [is_handed_over(ALPHA, key) for key in told]
     others = ("probes.liveness.period", "priority", "admin.password", "port")
     assert [False] * 4 == [is_handed_over(ALPHA, key) for key in others]

@@ -41,7 +41,7 @@ def _look(visible: str | None) -> dict[str, Any]:
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
     try:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.init()
         return {"devices": [_device(index) for index in range(torch.cuda.device_count())], "error": ""}
     except Exception as error:  # noqa: BLE001 - whatever CUDA says is the answer
         return {"devices": [], "error": " ".join(str(error).split())}

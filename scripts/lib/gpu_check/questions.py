@@ -16,7 +16,7 @@ def look_around():  # type: ignore[no-untyped-def]  # noqa: ANN201 - PySyft ship
 
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_char_p
-    clean = not (torch.cuda.is_initialized() or torch.cuda._is_in_bad_fork())  # type: ignore[no-untyped-call]
+    clean = not (torch.cuda.is_initialized() or torch.cuda._is_in_bad_fork())
     read = {name: (getenv(name.encode()) or b"").decode() for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")}
     uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
     return json.dumps({"pid": os.getpid(), "read": read, "uuids": uuids, "clean": clean})
@@ -37,7 +37,7 @@ def train(device):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - PyS
     for _ in range(50):
         optimizer.zero_grad()
         loss = torch.nn.functional.mse_loss(model(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     parameters = [float(value) for one in model.parameters() for value in one.detach().cpu().flatten()]
     taken = torch.cuda.max_memory_allocated() if device != "cpu" else 0
