@@ -1,6 +1,6 @@
 """What is told of the fleet's life, as frozen values: one ``Event`` for each change that somebody may ask about later.
 
-``policy.chronicle`` makes them; ``effects.history`` keeps them; ``fleet events`` and hooks show them. Their JSON shape
+``policy.chronicle`` makes them; ``effects.recorder`` keeps them; ``fleet events`` and hooks show them. Their JSON shape
 is a promise.
 """
 

@@ -18,10 +18,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from supervisor import facts
+from supervisor.cards import Card, Process
 from supervisor.effects.recorder import Kept, fact_line, read_lines, rules_line
 from supervisor.facts import Fact
-from supervisor.messages import DownAsked, Message, ReloadAsked
+from supervisor.messages import CardsLost, DownAsked, Message, ReloadAsked
 from supervisor.policy.fleet import FleetMessage, FleetState, Member, advance
+from supervisor.policy.placement import Placement
 from supervisor.record import ExitCause, ExitKind, OperatorRequest, WorkerRecord, WorkerState
 from supervisor.spec import Admin, DatasiteSpec, FleetConfig, Rules, StartupPolicy
 from tests.unit.fakes import FakeMachine, fleet, play
@@ -227,6 +229,21 @@ def test_another_decision_about_a_reload_is_found() -> None:
     refused = next(number for number, line in enumerate(lines) if line.get("plan", {}).get("refused"))
     accepted = {**lines[refused], "plan": {**asked["plan"], "add": [], "remove": []}}
     assert replay([*lines[:refused], accepted, *lines[refused + 1 :]])
+
+
+def test_a_loss_of_gpus_replays() -> None:
+    """With what was seen of the host, its processes included, and where the lines went."""
+    card = Card("GPU-0", 0, "H100", 80, 80, processes=(Process(7, 1), Process(8)))
+    had: dict[str, tuple[str, ...]] = {"alpha": ("GPU-1",), "beta": ()}
+
+    def lose(world: FakeMachine) -> list[Any]:
+        world.config, world.placement = fleet(ALPHA, BETA), Placement(had)
+        return [CardsLost({"alpha": "gone"}, had, (card,), ("beta",))]
+
+    lines = written(fleet(ALPHA, BETA), play(fleet(ALPHA, BETA), [lose]))
+    assert ["GpuLoss"] == [line["message"] for line in lines if "message" in line]
+    assert "gpu_lost" in {line.get("by") for line in lines}
+    assert [] == replay(lines)
 
 
 def test_a_recorded_reload_holds_no_secret() -> None:
