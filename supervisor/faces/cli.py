@@ -15,6 +15,7 @@ import typer
 from supervisor.faces.commands import (
     credentials,
     dashboard,
+    doctor,
     down,
     events,
     fleet_file,
@@ -95,6 +96,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(install.install, name="install")
+app.add_typer(doctor.doctor, name="doctor")
 
 
 def run() -> None:

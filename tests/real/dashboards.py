@@ -19,7 +19,7 @@ from typing import Any
 
 from central.dashboard.store import Batch, Factory, FactoryStore, Load
 from central.dashboard.wire import compact
-from tests.ports import free_ports
+from fleet_tools.ports import free_ports
 from tests.real.harness import eventually
 
 

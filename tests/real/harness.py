@@ -12,18 +12,16 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import psutil
-
-from fleet_common.contract import PROBE_HEADER, STATUS_PATH
 from fleet_common.layout import WorkerFolder
-from tests.ports import free_ports
+from fleet_tools import datasite, processes
+from fleet_tools.ports import free_ports
+from fleet_tools.temporary_fleet import TemporaryFleet, brought_up
 
 PATIENCE = float(os.environ.get("FLEET_TEST_PATIENCE", "1"))
 """How many times longer everything may take; for machines that are not quite real ones."""
@@ -51,16 +49,7 @@ _states: dict[int, Path] = {}
 
 def answers(port: int) -> dict[str, Any] | None:
     """What ``GET /factory.status`` says to who has the datasite's key; None while nobody answers."""
-    headers = {}
-    with suppress(KeyError, FileNotFoundError):
-        headers = {PROBE_HEADER: WorkerFolder(_states[port]).probe_key.read_text()}
-    asked = urllib.request.Request(f"http://127.0.0.1:{port}{STATUS_PATH}", headers=headers)
-    try:
-        with urllib.request.urlopen(asked, timeout=2) as answer:
-            told: dict[str, Any] = json.load(answer)
-            return told
-    except OSError:
-        return None
+    return datasite.status(port, _states.get(port))
 
 
 def belongs(port: int, state: Path) -> None:
@@ -70,39 +59,29 @@ def belongs(port: int, state: Path) -> None:
 
 def login(state_dir: Path, port: int) -> Any:
     """The admin's PySyft client, with the password that the datasite drew."""
-    import syft as sy
-
-    kept = json.loads((state_dir / "admin.json").read_text())
-    return sy.login(url="http://127.0.0.1", port=port, email=kept["email"], password=kept["password"])
+    return datasite.login(port, WorkerFolder(state_dir).admin)
 
 
 def living_in(folder: Path) -> list[int]:
     """Every living process that has its roots in ``folder``, but this one."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            belongs = process.cwd().startswith(str(folder)) and process.pid != os.getpid()
-            if belongs and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-    return found
+    return processes.inhabitants([folder])
 
 
-class Fleet:
-    """``fleet`` run on a configuration of its own: lines alpha and beta, and the embedded dashboard unless ``central``
-    names another. ``extra`` holds keys for every datasite. ``through`` is the command that runs ``fleet``'s own."""
+class Fleet(TemporaryFleet):
+    """Lines alpha and beta, and the embedded dashboard unless ``central`` names another. ``extra`` holds keys for every
+    datasite."""
 
-    through: tuple[str, ...] = ()
+    patience = 180 * PATIENCE
 
     def __init__(self, folder: Path, central: str = "", extra: str = "") -> None:
-        self.folder = folder
+        super().__init__(folder, ("alpha", "beta"))
         self.central = central
         self.extra = extra
-        self.alpha, self.beta, self.dashboard = free_ports(3)
-        self.file = folder / "fleet.yaml"
+        self.alpha, self.beta = self.ports["alpha"], self.ports["beta"]
+        self.dashboard = self.dashboard_port
         self.write()
 
     def write(self) -> None:
-        """Write ``fleet.yaml`` as things stand."""
         head = "" if self.central else f"dashboard: {{mode: embedded, port: {self.dashboard}}}\n"
         where = f"dashboard_url: '{self.central}', " if self.central else ""
         self.file.write_text(
@@ -110,51 +89,17 @@ class Fleet:
             f"datasites:\n  - {{name: alpha, port: {self.alpha}}}\n  - {{name: beta, port: {self.beta}}}\n"
         )
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [*self.through, sys.executable, "-m", "supervisor", "-f", str(self.file), *words]
-        patience = 200 * PATIENCE
-        return subprocess.run(command, capture_output=True, text=True, timeout=patience, cwd=self.folder, check=False)
-
     def up(self, *words: str) -> None:
         for name in ("alpha", "beta", "gamma"):
             if hasattr(self, name):
                 belongs(getattr(self, name), self.state(name))
-        up = self.run("up", "--detach", "--timeout", f"{180 * PATIENCE:g}", *words)
-        assert 0 == up.returncode, up.stdout + up.stderr
-
-    def down(self) -> None:
-        down = self.run("down")
-        assert down.returncode in (0, 3), down.stdout + down.stderr
-        eventually(lambda: not living_in(self.folder), 30.0)
-
-    def status(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
-        return told
-
-    def line(self, name: str) -> dict[str, Any]:
-        return next(line for line in self.status()["datasites"] if line["name"] == name)
-
-    def state(self, name: str) -> Path:
-        return self.folder / ".fleet" / "datasites" / name
+        super().up(*words)
 
     def log(self, name: str) -> str:
         return (self.folder / "logs" / f"{name}.log").read_text()
 
-    def login(self, name: str, port: int) -> Any:
-        return login(self.state(name), port)
-
-
-AnyFleet = TypeVar("AnyFleet", bound=Fleet)
-
-
-@contextmanager
-def brought_up(made: AnyFleet) -> Iterator[AnyFleet]:
-    """That fleet, up; it is gone afterwards."""
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
+    def login(self, name: str, port: int = 0) -> Any:
+        return login(self.state(name), port or self.ports[name])
 
 
 def a_fleet(folder: Path, central: str = "", extra: str = "") -> AbstractContextManager[Fleet]:

@@ -21,7 +21,7 @@ def test_a_short_siege_is_clean(tmp_path: Path, kinds: tuple[str, ...]) -> None:
     """Every acknowledged write is there, every line ready, every restart told, and nothing is left behind."""
     summary = tmp_path / "summary.json"
     words = ["--faults", str(len(kinds)), "--seed", "11", "--lines", "2", "--kinds", ",".join(kinds)]
-    command = [sys.executable, str(ROOT / "scripts" / "lib" / "chaos"), *words, "--json", str(summary)]
+    command = [sys.executable, "-P", "-m", "fleet_tools.chaos", *words, "--json", str(summary)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False, cwd=tmp_path)
     assert 0 == done.returncode, done.stdout + done.stderr
     told: dict[str, Any] = json.loads(summary.read_text())

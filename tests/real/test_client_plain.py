@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from central.client import NotApproved, connect
-from tests.ports import free_ports
+from fleet_tools.ports import free_ports
 from tests.real.harness import eventually
 from tests.real.test_client import CONFIG, EMAIL, PASSWORD, ROWS, Wear, furnish
 

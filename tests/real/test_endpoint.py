@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any
 
-from tests.ports import free_ports
+from fleet_tools.ports import free_ports
 from tests.real.harness import Fleet, answers, eventually
 
 FIVE = ("factory_name", "factory_hostname", "factory_port", "device", "status")

@@ -1,4 +1,4 @@
-"""``scripts/gpu-check`` from end to end: on hosts where it has nothing to check, and on one where it has everything.
+"""``fleet doctor gpu`` from end to end: on hosts where it has nothing to check, and on one where it has everything.
 
 The GPUs are stand-ins (see ``nvidia``): what is tested is the check, with real datasites and jobs, not CUDA.
 """
@@ -15,15 +15,13 @@ import torch
 
 from tests.real.nvidia import Driver, Gpu
 
-CHECK = Path(__file__).parents[2] / "scripts" / "lib" / "gpu_check"
+CHECK = [sys.executable, "-P", "-m", "supervisor", "doctor", "gpu", "--json"]
 ZERO = Gpu("GPU-00000000-aaaa")
 SPLIT = Gpu("GPU-00000001-bbbb", bus="0000DEAD:CA:00.0", signs="m", parts={2: "MIG-00000001-cccc"})
 
 
 def check(*words: str) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, str(CHECK), "--json", *words], capture_output=True, text=True, timeout=400, check=False
-    )
+    done = subprocess.run([*CHECK, *words], capture_output=True, text=True, timeout=400, check=False)
     assert done.stdout, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == told["exit"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.ports import free_ports
+from fleet_tools.ports import free_ports
 from tests.real.harness import Fleet, answers, eventually
 from tests.real.nvidia import GIB, Driver, Gpu
 

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from fleet_tools.ports import free_ports
 from supervisor.effects.leash import bearers
-from tests.ports import free_ports
 from tests.real.harness import Fleet, a_fleet, answers, eventually, living_in
 
 QUICK_PROBES = ", probes: {readiness: {period: 1, timeout: 2}, liveness: {period: 1, timeout: 2, failure_threshold: 4}}"

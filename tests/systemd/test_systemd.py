@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.ports import free_ports
+from fleet_tools.ports import free_ports
 from tests.systemd.host import Host, eventually, obstacle
 
 _OBSTACLE = obstacle()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "scripts" / "lib"))
+from fleet_tools.bench import cli, figures
 
-figures: Any = importlib.import_module("bench.figures")
-cli: Any = importlib.import_module("bench.cli")
+ROOT = Path(__file__).parents[2]
+
 
 Figure, Section, Target = figures.Figure, figures.Section, figures.Target
 SETTING = figures.Setting(

@@ -3,25 +3,18 @@ command line. No fleet is started."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "scripts" / "lib"))
+from fleet_tools.chaos import cli, faults, journal, siege, verdict, writer
+from fleet_tools.chaos import plan as chaos_plan
 
-chaos_plan: Any = importlib.import_module("chaos.plan")
-verdict: Any = importlib.import_module("chaos.verdict")
-journal: Any = importlib.import_module("chaos.journal")
-faults: Any = importlib.import_module("chaos.faults")
-siege: Any = importlib.import_module("chaos.siege")
-writer: Any = importlib.import_module("chaos.writer")
-cli: Any = importlib.import_module("chaos.cli")
+ROOT = Path(__file__).parents[2]
+
 
 WEIGHTS = {name: fault.weight for name, fault in faults.FAULTS.items()}
 AT = "2026-01-01T00:00:10+00:00"

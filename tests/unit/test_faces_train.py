@@ -14,9 +14,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from fleet_tools.ports import free_ports
 from supervisor.faces.cli import app
 from supervisor.faces.commands import train as command
-from tests.ports import free_ports
 
 pytestmark = pytest.mark.process
 

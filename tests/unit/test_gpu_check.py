@@ -1,31 +1,26 @@
-"""The pure parts of ``scripts/gpu-check``: comparing, what is asked for, the verdict, the command line. No fleet starts."""
+"""The pure parts of ``fleet doctor gpu``: comparing, what is asked for, the verdict, the command line. No fleet starts."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from fleet_tools.gpu_check import checks, cli, compare, host, questions, verdict
 from supervisor.cards import Card, Process
 from supervisor.config import load
+from supervisor.faces.cli import app
+from supervisor.faces.commands import doctor
 from supervisor.policy.placement import place, requests_of
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "scripts" / "lib"))
 
-compare: Any = importlib.import_module("gpu_check.compare")
-verdict: Any = importlib.import_module("gpu_check.verdict")
-host: Any = importlib.import_module("gpu_check.host")
-cli: Any = importlib.import_module("gpu_check.cli")
-checks: Any = importlib.import_module("gpu_check.checks")
-questions: Any = importlib.import_module("gpu_check.questions")
 
 GIB, MIB = 1024**3, 1024**2
 ZERO, ONE = (Card(f"GPU-{n}aaa-b", n, "NVIDIA H100", 80 * GIB, 79 * GIB) for n in (0, 1))
@@ -376,10 +371,35 @@ def test_what_a_process_should_not_see(changed: dict[str, Any], faults: list[str
     assert faults == checks._seen_wrong(ZERO, SAW | changed)
 
 
-def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def fleet(*words: str) -> Any:
+    return CliRunner().invoke(app, ["doctor", "gpu", *words])
+
+
+def test_the_command_line() -> None:
     """--list names every check; a limit that is no number of seconds is wrong usage."""
-    assert 0 == cli.run(["--list"])
-    assert list(checks.CHECKS) == [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    with pytest.raises(SystemExit) as ended:
-        cli.run(["--limit", "soon"])
-    assert 2 == ended.value.code
+    listed = fleet("--list")
+    assert 0 == listed.exit_code
+    assert list(checks.CHECKS) == [line.split()[0] for line in listed.output.splitlines()]
+    assert [2, 2] == [fleet("--limit", limit).exit_code for limit in ("soon", "0")]
+
+
+@pytest.mark.parametrize("code", verdict.Exit)
+def test_the_exit_code_is_the_verdict(monkeypatch: pytest.MonkeyPatch, code: verdict.Exit) -> None:
+    """What was found decides it, and options reach the check."""
+    given: list[Any] = []
+
+    def run(limit: int, *, as_json: bool) -> verdict.Exit:
+        given.append((limit, as_json))
+        return code
+
+    monkeypatch.setattr(cli, "run", run)
+    assert [int(code)] * 2 == [fleet().exit_code, fleet("--json", "--limit", "60").exit_code]
+    assert [(540, False), (60, True)] == given
+
+
+def test_packages_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are named, with what to do; there is no traceback."""
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in ("torch", "syft") else object())
+    ended = CliRunner(mix_stderr=False).invoke(app, ["doctor", "gpu"])
+    assert (1, "") == (ended.exit_code, ended.stdout)
+    assert "not installed: torch, syft\n  next step: install fleet with all" in ended.stderr

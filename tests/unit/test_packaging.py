@@ -21,7 +21,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "datasite-fleet"
-PACKAGES = ("supervisor", "datasite_worker", "central")
+PACKAGES = ("supervisor", "datasite_worker", "central", "fleet_common", "fleet_tools")
+FOLDERS = {"fleet_tools": ROOT / "scripts" / "fleet_tools"}
 SCRIPTS = ("scripts/fleet", "scripts/test", "scripts/check", ".ci/run")
 
 # The modules of supervisord, whose import package is called `supervisor` as well.
@@ -63,7 +64,7 @@ LIGHT = (
     "datasite_worker.entry",
     "central.dashboard.entry",
 )
-HEAVY = ("syft", "torch", "fastapi", "sqlalchemy", "numpy")
+HEAVY = ("syft", "torch", "fastapi", "sqlalchemy", "numpy", "fleet_tools")
 WEB = ("uvicorn", "starlette", "fastapi", "httptools", "h11", "requests", "anyio")
 
 INDEX_HOST = re.compile(
@@ -147,7 +148,7 @@ class TestVersion:
     def test_no_module_keeps_a_version_of_its_own(self) -> None:
         """pyproject.toml is the only place where the version is written."""
         own = re.compile(r"^__version__\s*=\s*['\"]", re.MULTILINE)
-        files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+        files = [file for package in PACKAGES for file in FOLDERS.get(package, ROOT / package).rglob("*.py")]
         assert [] == [str(file) for file in files if own.search(file.read_text(encoding="utf-8"))]
 
 

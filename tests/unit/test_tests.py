@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import ports
+from fleet_tools import ports
 from tests.real.harness import eventually
 from tests.turns import Turns
 
@@ -74,7 +74,7 @@ def test_a_port_in_use_is_passed_over() -> None:
 @pytest.mark.process
 def test_two_processes_have_blocks_of_their_own(tmp_path: Path) -> None:
     """The other one's lowest port is none of ours, and the other way round."""
-    program = "from tests.ports import SIZE, free_ports; print(free_ports(1)[0] // SIZE)"
+    program = "from fleet_tools.ports import SIZE, free_ports; print(free_ports(1)[0] // SIZE)"
     root = Path(__file__).parents[2]
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
     assert int(other.stdout) != ports.free_ports(1)[0] // ports.SIZE

@@ -1,0 +1,36 @@
+"""What a bench is, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet_tools.bench.figures import Section
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a bench is told. ``room`` makes a folder of its own; ``say`` shows progress."""
+
+    lines: int
+    rounds: int
+    room: Callable[[str], AbstractContextManager[Path]]
+    say: Callable[[str], None]
+
+    def each_round(self, what: str, rounds: int | None = None) -> Iterator[int]:
+        total = rounds or self.rounds
+        for number in range(total):
+            self.say(f"{what}, round {number + 1} of {total}")
+            yield number
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """``lines`` and ``rounds``: what it takes when nobody says otherwise."""
+
+    about: str
+    lines: int
+    rounds: int
+    measure: Callable[[Plan], Section]

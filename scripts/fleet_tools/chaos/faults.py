@@ -1,0 +1,453 @@
+"""The faults: each breaks something, then mends it, and says what must hold meanwhile and afterwards.
+
+A fault is a generator with one ``yield``: before it the damage is done, after it mended and judged. It may raise
+Nothing when there is nothing to break; whether the fleet is whole again is looked at by ``siege``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from fleet_tools.chaos.board import Mood
+from fleet_tools.chaos.field import Field
+from fleet_tools.chaos.plan import Strike
+from fleet_tools.chaos.plant import Line
+from fleet_tools.chaos.world import Nothing
+from fleet_tools.ports import free_ports
+from fleet_tools.processes import alive, describe
+from fleet_tools.waiting import Trouble, until
+
+Body = Callable[[Field, Strike], Iterator[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """``weight``: how often it is drawn; ``alone``: never while another fault is under way."""
+
+    about: str
+    body: Body
+    weight: int = 2
+    alone: bool = False
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(weight: int = 2, *, alone: bool = False) -> Callable[[Body], Body]:
+    """Enter the function under its name, described by the first line of its docstring."""
+
+    def enter(body: Body) -> Body:
+        about = (body.__doc__ or "").strip().splitlines()[0]
+        FAULTS[body.__name__.replace("_", "-")] = Fault(about, body, weight, alone)
+        return body
+
+    return enter
+
+
+# --- workers ------------------------------------------------------------------------------------------------------
+
+
+@fault(weight=6)
+def worker_kill(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to a worker: it comes back, and what user code forked there is gone"""
+    before = field.victim(strike)
+    family = field.plant.family(before.name)
+    field.touch(before.name, restarts=1)
+    field.hit(before, signal.SIGKILL)
+    yield
+    field.back(before)
+    field.gone(family, f"what {before.name} had forked")
+
+
+@fault(weight=3)
+def worker_stop(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGSTOP to a worker: the liveness probe finds it, and it is replaced"""
+    before = field.victim(strike)
+    field.touch(before.name, restarts=1)
+    field.hit(before, signal.SIGSTOP)
+    yield
+    after = field.back(before)
+    counted = after.restarts_by_cause.get("hung", 0) - before.restarts_by_cause.get("hung", 0)
+    field.promise(counted == 1, f"{before.name} was restarted, but not as hung: {after.restarts_by_cause}")
+
+
+@fault(weight=2)
+def worker_term(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGTERM to a worker from outside: it ends in order, and is started again"""
+    before = field.victim(strike)
+    field.touch(before.name, restarts=1)
+    field.hit(before, signal.SIGTERM)
+    yield
+    field.back(before)
+
+
+@fault(weight=2)
+def worker_kill_twice(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to a worker, and to the next one while it starts"""
+    before = field.victim(strike)
+    field.touch(before.name, restarts=2)
+    field.hit(before, signal.SIGKILL)
+    reborn = field.back(before, ready=False)
+    time.sleep(strike.draw * 0.5)
+    field.hit(reborn, signal.SIGKILL)
+    yield
+    field.back(reborn)
+
+
+@fault(weight=1, alone=True)
+def all_workers_kill(field: Field, strike: Strike) -> Iterator[None]:  # noqa: ARG001 - the one signature of all
+    """SIGKILL to every worker at once"""
+    everyone = field.plant.look().datasites
+    for before in everyone:
+        field.touch(before.name, restarts=1)
+        field.hit(before, signal.SIGKILL)
+    yield
+    for before in everyone:
+        field.back(before)
+
+
+@fault(weight=2)
+def job_kill(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to a queued job, or to a process that user code forked: the line serves on"""
+    before = field.victim(strike)
+
+    def running() -> list[int]:
+        forked = set(field.clients.job(before.name)) & set(field.plant.family(before.name))
+        return [*field.plant.jobs(before.name), *forked]
+
+    with contextlib.suppress(Trouble):
+        until(running, min(60.0, field.patience), "a job")
+    pids = running()
+    if not pids:
+        raise Nothing(f"no process of user code runs on {before.name}")
+    field.signal(pids[int(strike.draw * len(pids))], signal.SIGKILL)
+    yield
+
+
+@fault(weight=1)
+def zygote_kill(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to the process that jobs are forked from: the line serves on, and its next job runs"""
+    before = field.victim(strike)
+    pids = field.plant.zygotes(before.name)
+    if not pids:
+        raise Nothing(f"{before.name} has nothing to fork jobs from just now")
+    field.signal(pids[0], signal.SIGKILL)
+    yield
+
+
+# --- forkserver and supervisor ------------------------------------------------------------------------------------
+
+
+@fault(weight=2)
+def forkserver_kill(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to the forkserver: lines stay up, and the next start has another forkserver"""
+    supervisor = field.supervisor()
+    old = field.plant.forkserver(supervisor)
+    if old is None:
+        raise Nothing("there is no forkserver just now")
+    before = field.victim(strike)
+    field.signal(old, signal.SIGKILL)
+    time.sleep(strike.draw)
+    if killed := strike.fraction(2) < 0.5:
+        field.touch(before.name, restarts=1)
+        field.hit(before, signal.SIGKILL)
+    yield
+    if killed:
+        field.back(before)
+    until(lambda: field.plant.forkserver(supervisor) not in (None, old), field.patience, "another forkserver")
+
+
+@fault(weight=4)
+def supervisor_kill(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to the supervisor, then `fleet up`: every line adopted, none restarted"""
+    _kill_supervisor(field)
+    time.sleep(strike.draw * 3)
+    yield
+    _up(field)
+
+
+@fault(weight=2, alone=True)
+def supervisor_and_worker_kill(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to the supervisor and, while there is none, to a worker"""
+    before = field.victim(strike)
+    field.touch(before.name)
+    _kill_supervisor(field)
+    field.hit(before, signal.SIGKILL, told=False)
+    time.sleep(strike.draw)
+    yield
+    _up(field)
+    field.back(before)
+
+
+@fault(weight=2, alone=True)
+def supervisor_kill_midway(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to a worker, then to the supervisor while it starts the next one"""
+    before = field.victim(strike)
+    told = (delay := strike.draw * 0.8) > 0.3
+    with field.excused(before.name):
+        field.renewed.add(before.name)
+        field.hit(before, signal.SIGKILL, told=told)
+        time.sleep(delay)
+        _kill_supervisor(field)
+        yield
+        _up(field)
+        after = field.back(before)
+        field.promise(after.restarts - before.restarts in (0, 1), f"{before.name}: one end is several restarts")
+        field.restarts[before.name] = after.restarts - before.restarts
+
+
+@fault(weight=1, alone=True)
+def supervisor_suspended(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGSTOP to the supervisor for some seconds: it kills nobody for the time it missed"""
+    supervisor = field.supervisor()
+    field.signal(supervisor, signal.SIGSTOP)
+    try:
+        time.sleep(3 + strike.draw * 12)
+    finally:
+        field.signal(supervisor, signal.SIGCONT)
+    yield
+    time.sleep(3)
+
+
+@fault(weight=1, alone=True)
+def fleet_down_up(field: Field, strike: Strike) -> Iterator[None]:  # noqa: ARG001 - the one signature of all
+    """`fleet down` and `fleet up` under load: nothing is left in between, nothing is lost"""
+    before = field.plant.look()
+    field.plant.must("down")
+    left = field.plant.inhabitants()
+    field.promise(not left, f"left by fleet down: {', '.join(map(describe, left))}")
+    for line in before.datasites:
+        field.touch(line.name, restarts=-line.restarts)  # counts begin anew
+    yield
+    _up(field)
+
+
+def _kill_supervisor(field: Field) -> None:
+    supervisor = field.supervisor()
+    field.new_supervisor = True
+    field.signal(supervisor, signal.SIGKILL)
+    until(lambda: not alive(supervisor), 10.0, "the end of the supervisor")
+
+
+def _up(field: Field) -> None:
+    field.new_supervisor = True
+    if field.overlap and field.plant.picture() is not None:
+        return
+    field.plant.up()
+
+
+# --- what is around it --------------------------------------------------------------------------------------------
+
+
+@fault(weight=2)
+def port_theft(field: Field, strike: Strike) -> Iterator[None]:
+    """A line's port taken while it is stopped: quarantined with the reason, and back once it is free"""
+    before = field.victim(strike)
+    field.touch(before.name)
+    with field.excused(before.name):
+        _command(field, "stop", before.name)
+        with _thief(before.port):
+            _command(field, "start", before.name, "--no-wait")
+            with contextlib.suppress(Trouble):
+                until(lambda: field.plant.worker(before.name).state == "quarantined", field.patience, "quarantine")
+            found = field.plant.worker(before.name)
+            field.promise(
+                found.state == "quarantined" and f"port {before.port} is taken" in found.reason,
+                f"{before.name} is {found.state}, not quarantined for its port: {found.reason}",
+            )
+            yield
+        _command(field, "start", before.name)
+        field.restarts[before.name] = field.plant.worker(before.name).restarts - before.restarts
+
+
+@contextlib.contextmanager
+def _thief(port: int) -> Iterator[None]:
+    """Somebody else listens there; a connection of the line's last life may still hold it for a moment."""
+
+    def listen() -> socket.socket | None:
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", port), backlog=16)
+        return None
+
+    with until(listen, 30.0, f"port {port} free to take"):
+        yield
+
+
+def _moody(mood: Mood) -> Body:
+    def body(field: Field, strike: Strike) -> Iterator[None]:
+        field.board.become(mood)
+        try:
+            time.sleep(2 + strike.draw * 5)
+            picture = field.plant.picture()
+            lines = picture.datasites if picture else ()
+            field.promise(lines and all(one.ready for one in lines), f"a dashboard that is {mood} makes a line unready")
+            yield
+        finally:
+            field.board.become(Mood.WELL)
+        until(lambda: _registered(field), field.patience, "every line registered again")
+
+    body.__name__ = f"dashboard_{mood.value}"
+    return body
+
+
+def _registered(field: Field) -> bool:
+    picture = field.plant.picture()
+    return picture is not None and all(one.registered and not one.heartbeat_error for one in picture.datasites)
+
+
+for _mood, _about in (
+    (Mood.DOWN, "The dashboard refuses connections: lines stay ready, and register when it is back"),
+    (Mood.SLOW, "The dashboard takes half a minute to answer: lines stay ready"),
+    (Mood.GARBAGE, "The dashboard answers nonsense: lines stay ready"),
+):
+    _body = _moody(_mood)
+    FAULTS[f"dashboard-{_mood.value}"] = Fault(_about, _body)
+
+
+@fault(weight=2, alone=True)
+def logs_full(field: Field, strike: Strike) -> Iterator[None]:
+    """No byte left for logs: lines serve on, and one that is killed comes back all the same"""
+    before = field.victim(strike)
+    field.log_disk.fill()
+    try:
+        time.sleep(strike.draw * 3)
+        if strike.fraction(2) < 0.7:
+            field.touch(before.name, restarts=1)
+            field.hit(before, signal.SIGKILL)
+            field.back(before)
+        yield
+    finally:
+        field.log_disk.free()
+
+
+@fault(weight=2, alone=True)
+def state_full(field: Field, strike: Strike) -> Iterator[None]:
+    """No byte left for state: the fleet stays up, and is whole once there is room, whoever was killed meanwhile"""
+    before = field.victim(strike)
+    with field.excused(before.name):
+        field.state_disk.fill()
+        try:
+            time.sleep(1 + strike.draw * 3)
+            if killed := strike.fraction(2) < 0.6:
+                field.touch(before.name)
+                field.hit(before, signal.SIGKILL)
+                time.sleep(1 + strike.fraction(3) * 6)
+            field.promise(field.plant.picture(), "a full state disk ends the supervisor")
+            yield
+        finally:
+            field.state_disk.free()
+        if killed:
+            field.restarts[before.name] = field.back(before).restarts - before.restarts
+
+
+# --- the operator -------------------------------------------------------------------------------------------------
+
+
+@fault(weight=2)
+def operator_restart(field: Field, strike: Strike) -> Iterator[None]:
+    """`fleet restart` of a line: another process, and no restart counted"""
+    before = field.victim(strike)
+    field.touch(before.name)
+    _command(field, "restart", before.name)
+    yield
+    field.promise(field.plant.worker(before.name).pid != before.pid, "fleet restart left the process as it was")
+
+
+@fault(weight=2)
+def operator_stop_start(field: Field, strike: Strike) -> Iterator[None]:
+    """`fleet stop` and `fleet start` of a line: down stays down, and nothing of it is left meanwhile"""
+    before = field.victim(strike)
+    field.touch(before.name)
+    family = field.plant.family(before.name)
+    _command(field, "stop", before.name)
+    field.gone(family, f"of {before.name} after fleet stop,")
+    time.sleep(strike.draw * 2)
+    field.promise(field.plant.worker(before.name).state == "down", f"{before.name} was stopped, and is not down")
+    yield
+    _command(field, "start", before.name)
+
+
+def _command(field: Field, *words: str) -> None:
+    """In the midst of other faults a command may be refused; the operator gives it again."""
+    if not field.overlap:
+        field.plant.must(*words)
+        return
+    with contextlib.suppress(Trouble):
+        until(lambda: field.plant.run(*words).returncode == 0, 60.0, "a command that is taken")
+
+
+@fault(weight=3, alone=True)
+def reload_change(field: Field, strike: Strike) -> Iterator[None]:
+    """fleet.yaml replaced by another good one, `fleet reload`: only what differs is touched"""
+    line = field.plant.lines[strike.line % len(field.plant.lines)]
+    kind = int(strike.draw * 3)
+    if kind == 0:  # a live key
+        line.heartbeat = "1500ms" if line.heartbeat == "1s" else "1s"
+    elif kind == 1:
+        line.environment = {"CHAOS": str(strike.number)}
+        field.touch(line.name)
+    else:
+        yield from _added_and_removed(field, strike)
+        return
+    field.plant.write()
+    said = field.plant.must("reload")
+    field.promise(line.name in said, f"fleet reload does not name {line.name}: {said}")
+    yield
+
+
+def _added_and_removed(field: Field, strike: Strike) -> Iterator[None]:
+    kept = copy.copy(field.plant.lines)
+    (port,) = free_ports(1)
+    guest = Line(f"guest_{strike.number}", port)
+    field.plant.become([*kept, guest])
+    try:
+        field.plant.must("reload")
+        field.promise(field.plant.worker(guest.name).ready, f"{guest.name} was added, and is not ready")
+        yield
+    finally:
+        field.plant.become(kept)
+    field.plant.must("reload")
+    left = field.plant.family(guest.name)
+    field.promise(not left, f"of {guest.name}, which was removed, there is left: {left}")
+
+
+_BREAKS = (
+    "datasites: [{name: line_1",
+    "datasites:\n  - {name: line_1, prot: 1}\n",
+    "datasites:\n  - {name: line_1, port: 70000}\n",
+    "",
+)
+
+
+@fault(weight=2, alone=True)
+def reload_broken(field: Field, strike: Strike) -> Iterator[None]:
+    """fleet.yaml replaced by a broken one, `fleet reload`: refused with the place, nothing changed"""
+    head = f"version: 1\nstate_dir: {field.plant.state_folder.root}\nlog_dir: {field.plant.logs}\n"
+    field.plant.file.write_text(head + _BREAKS[int(strike.draw * len(_BREAKS))])
+    try:
+        said = field.plant.must("reload", codes=(2,))
+        field.promise("fleet.yaml" in said, f"fleet reload does not say where it is broken: {said}")
+        yield
+    finally:
+        field.plant.write()
+
+
+@fault(weight=1, alone=True)
+def reload_moved(field: Field, strike: Strike) -> Iterator[None]:
+    """fleet.yaml with another log_dir, `fleet reload`: refused whole"""
+    line = field.plant.lines[strike.line % len(field.plant.lines)]
+    moved = Line(line.name, line.port, "7s", {"CHAOS": "moved"})
+    others = [moved if one is line else one for one in field.plant.lines]
+    field.plant.write_other(others, field.plant.folder / "elsewhere")
+    try:
+        done = field.plant.run("reload")
+        field.promise(done.returncode != 0, f"a reload that moves log_dir is not refused: {done.stdout}")
+        yield
+    finally:
+        field.plant.write()

@@ -1,0 +1,23 @@
+"""Waiting for a condition, with a ceiling. It starts and ends nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Trouble(Exception):
+    """What was waited for or asked for did not come about; the text says what."""
+
+
+def until(what: Callable[[], T | None], ceiling: float, wanted: str, look: float = 0.05) -> T:
+    """The first true answer of ``what``, which is called every ``look`` seconds. Raises Trouble after ``ceiling``."""
+    give_up = time.monotonic() + ceiling
+    while not (answer := what()):
+        if time.monotonic() > give_up:
+            raise Trouble(f"{wanted}: not within {ceiling:g} s")
+        time.sleep(look)
+    return answer
