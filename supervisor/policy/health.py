@@ -39,7 +39,7 @@ def next_time(now: float, period: float) -> float:
     the supervisor wakes once, and not each in its own.
     """
     quarter = period / _PARTS
-    return math.floor((now + period) / quarter) * quarter
+    return min(now + period, math.floor((now + period) / quarter) * quarter)  # a product is rounded, upwards too
 
 
 def has_failed(check: Check, probe: ProbeTiming) -> bool:

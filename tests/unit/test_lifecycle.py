@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleet_common.contract import ExitCode, Phase, StatusDocument
@@ -410,6 +410,7 @@ def test_a_launch_that_never_comes_back_is_abandoned_after_a_while() -> None:
 
 
 @given(st.floats(0.0, 1e9), st.floats(0.01, 3600.0))
+@example(3.0, 0.01)  # rounding
 def test_the_next_probe_is_a_period_later_or_a_little_less(now: float, period: float) -> None:
     """Never later, never more than a quarter early: what is due together is asked together."""
     due = health.next_time(now, period)
