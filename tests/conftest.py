@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -38,6 +39,9 @@ DEAREST = (
     "real/test_gpu_check.py",
     "unit/test_preload.py",
     "unit/test_worker_gpu.py",
+    "unit/test_dashboard_hostile.py",
+    "unit/test_config.py",
+    "unit/test_federated_training.py",
 )
 """Files by what they take, as `--durations` tells; docs/testing.md has the figures."""
 
@@ -102,6 +106,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _place(item: pytest.Item) -> int:
     file = f"{item.path.parent.name}/{item.path.name}"
     return DEAREST.index(file) if file in DEAREST else len(DEAREST)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where tests that are marked ``process`` do not run, a file that has no others is not even imported: PySyft alone
+    takes seconds."""
+    if config.option.markexpr != "not process" or collection_path.suffix != ".py":
+        return None
+    return bool(_ALL_PROCESS.search(collection_path.read_text())) or None
+
+
+_ALL_PROCESS = re.compile(r"^pytestmark = \[?pytest[.]mark[.]process\b", re.MULTILINE)
 
 
 # --- what tests take ---

@@ -1046,13 +1046,20 @@ TAKEN = [
 VALUES = {"NAME": "a", "PORT": "1", "DEV": "no", "BEAT": "3"}
 
 
+@pytest.fixture(scope="module")
+def checker() -> jsonschema.Draft202012Validator:
+    """The schema, which is one."""
+    jsonschema.Draft202012Validator.check_schema(schema := config.json_schema())
+    return jsonschema.Draft202012Validator(schema)
+
+
 @pytest.mark.parametrize(
     ("written", "sound"), [*((text, False) for text in REFUSED), *((text, True) for text in TAKEN)]
 )
-def test_schema_and_fleet_agree(read: Read, written: str, sound: bool) -> None:
+def test_schema_and_fleet_agree(
+    read: Read, checker: jsonschema.Draft202012Validator, written: str, sound: bool
+) -> None:
     """What an editor marks is refused, and what it passes loads."""
-    checker = jsonschema.Draft202012Validator(config.json_schema())
-    checker.check_schema(checker.schema)
     assert sound == checker.is_valid(yaml.safe_load(f"{HEAD}  - {written}"))
     try:
         read(f"{HEAD}  - {written}", **VALUES)
@@ -1123,7 +1130,7 @@ FILES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=FILES)
 def test_any_text_is_a_fleet_or_a_list_of_problems(tmp_path: Path, text: str) -> None:
     """Never another exception, and never a problem without words."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
@@ -103,6 +104,22 @@ def send(client: TestClient, path: str, content: str | bytes) -> int:
     return client.post(path, content=content, headers={"content-type": "application/json"}).status_code
 
 
+def post_all(client: TestClient, path: str, contents: Iterable[str]) -> list[tuple[int, int]]:
+    """What each is answered, and what alpha's own page answers after it. In the server's thread: ten times as fast."""
+
+    async def post() -> list[tuple[int, int]]:
+        transport = httpx.ASGITransport(client.app, raise_app_exceptions=False)
+        headers = {"content-type": "application/json"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver", headers=headers) as asking:
+            return [
+                ((await asking.post(path, content=one)).status_code, (await asking.get("/factories/alpha")).status_code)
+                for one in contents
+            ]
+
+    assert client.portal is not None
+    return client.portal.call(post)
+
+
 async def _snapshot(frames: Any) -> Any:
     told = b""
     async with aclosing(frames):
@@ -130,12 +147,9 @@ def looks(client: TestClient, *names: str) -> dict[str, int]:
 @pytest.mark.parametrize(("path", "field"), FIELDS)
 def test_no_value_of_any_field_breaks_anything(client: TestClient, database: Path, path: str, field: str) -> None:
     """Refused or taken, never a 5xx; all that can be looked at answers 200 after each, and after a restart."""
-    wrong = []
-    for value in STRANGE:
-        codes = send(client, path, body(path, field, value)), client.get("/factories/alpha").status_code
-        if codes[0] >= 500 or codes[1] != 200:
-            wrong.append((value[:40], *codes))
-    assert [] == wrong
+    codes = post_all(client, path, [body(path, field, value) for value in STRANGE])
+    told = zip(STRANGE, codes, strict=True)
+    assert [] == [(value[:40], *both) for value, both in told if both[0] >= 500 or both[1] != 200]
     assert {} == looks(client)
     client.__exit__(None, None, None)
     with a_client(database) as again:
@@ -244,11 +258,13 @@ DAMAGE: list[Any] = [
 ]
 
 
-def spoil(database: Path, statement: str, value: Any = None) -> None:
-    """As another program would, which knows of no bound. Text that begins with CAST is SQL, for what is no UTF-8."""
-    words = statement.replace("?", value) if str(value).startswith("CAST") else statement
+def spoil(database: Path, *damage: tuple[str, Any]) -> None:
+    """As another program would, which knows of no bound: each is a statement, and the value for its question mark. Text
+    that begins with CAST is SQL, for what is no UTF-8."""
     with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute(words, (value,) if "?" in words else ())
+        for statement, value in damage:
+            words = statement.replace("?", value) if str(value).startswith("CAST") else statement
+            connection.execute(words, (value,) if "?" in words else ())
 
 
 def seeded(database: Path, *more: str) -> None:
@@ -267,8 +283,8 @@ def spoiled(database: Path, request: pytest.FixtureRequest) -> list[str]:
     names = [f"spoiled_{number:02}" for number in range(len(DAMAGE))]
     seeded(database, *names)
     table, column = request.param
-    for name, value in zip(names, DAMAGE, strict=True):
-        spoil(database, f"UPDATE {table} SET {column} = ? WHERE name = '{name}'", value)
+    statements = [f"UPDATE {table} SET {column} = ? WHERE name = '{name}'" for name in names]
+    spoil(database, *zip(statements, DAMAGE, strict=True))
     return names
 
 
@@ -287,8 +303,8 @@ def test_a_spoiled_column_fails_nothing(spoiled: list[str], database: Path, capl
         told = complaints(caplog)
         assert len(told) == len(set(told))
         assert all("factory 'spoiled_" in line and "it is shown as unknown" in line for line in told), told
-        for name in spoiled:
-            assert 200 == client.post("/heartbeat", json={"factory_name": name}).status_code
+        beats = [json.dumps({"factory_name": name}) for name in spoiled]
+        assert {(200, 200)} == set(post_all(client, "/heartbeat", beats))
         assert 200 == client.post("/register_factory", json=ALPHA).status_code
         assert {} == looks(client)
 
@@ -296,10 +312,11 @@ def test_a_spoiled_column_fails_nothing(spoiled: list[str], database: Path, capl
 def test_the_log_names_the_factory_and_the_field(database: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One figure of a load: the others are shown."""
     seeded(database)
-    spoil(database, "UPDATE factories SET current_load = ? WHERE name = 'alpha'", '{"cpu_usage":1e300,"disk_usage":5}')
+    load = '{"cpu_usage":1e300,"disk_usage":5}'
+    spoil(database, ("UPDATE factories SET current_load = ? WHERE name = 'alpha'", load))
     with a_client(database) as client:
-        load = {"cpu_usage": None, "memory_usage": None, "disk_usage": 5.0, "network_latency": None}
-        assert load == client.get("/factories/alpha").json()["load"]
+        shown = {"cpu_usage": None, "memory_usage": None, "disk_usage": 5.0, "network_latency": None}
+        assert shown == client.get("/factories/alpha").json()["load"]
     wanted = "factory 'alpha': the database holds a current_load.cpu_usage that cannot be used; it is shown as unknown"
     assert [wanted] == complaints(caplog)
 
@@ -310,7 +327,7 @@ def test_a_row_without_a_name_that_can_be_one_is_left_out(
 ) -> None:
     """And told in the log; the others are there."""
     seeded(database)
-    spoil(database, "UPDATE factories SET name = ? WHERE name = 'beta'", name)
+    spoil(database, ("UPDATE factories SET name = ? WHERE name = 'beta'", name))
     with a_client(database) as client:
         assert {} == looks(client)
         assert ["alpha"] == [one["factory_name"] for one in client.get("/factories").json()["factories"]]
@@ -329,8 +346,8 @@ def test_a_spoiled_history_fails_nothing(spoiled: list[str], database: Path, cap
             assert {} == looks(client, *spoiled)
         history = client.get("/factories/beta/history").json()
         assert (1, 1) == (len(history["changes"]), len(history["load"][0]["points"]))
-        for name in spoiled:
-            assert 200 == client.post("/heartbeat", json={"factory_name": name}).status_code
+        beats = [json.dumps({"factory_name": name}) for name in spoiled]
+        assert {(200, 200)} == set(post_all(client, "/heartbeat", beats))
         assert 200 == client.post("/register_factory", json=ALPHA).status_code
     told = complaints(caplog)
     assert len(told) == len(set(told))

@@ -21,6 +21,8 @@ from supervisor.policy.launching import launch_order, live_settings
 from supervisor.spec import Dataset, DatasiteSpec, Mock
 from tests.unit.fakes import fleet
 
+pytestmark = pytest.mark.process  # it loads PySyft
+
 LINE = DatasiteSpec(
     "alpha",
     8080,

@@ -17,6 +17,8 @@ from datasite_worker.data.files import Content
 from datasite_worker.pysyft.dataset_site import Held, Ids
 from fleet_common.contract import DatasetOrder
 
+pytestmark = pytest.mark.process  # it loads PySyft
+
 NOW = 1_800_000_000.0
 LONG_AGO = NOW - 3600
 

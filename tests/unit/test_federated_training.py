@@ -24,6 +24,8 @@ from central.federated.plan import Address, Plan, PlanRejected, parse
 from central.federated.rounds import Fact
 from central.federated.training import Training
 
+pytestmark = pytest.mark.process  # it loads PySyft
+
 MODEL = """\
 import torch
 

@@ -14,6 +14,8 @@ from syft.types.uid import UID
 from datasite_worker.pysyft.jobs import inputs as inputs_module
 from datasite_worker.pysyft.jobs.inputs import NEVER, Inputs, Unobtainable
 
+pytestmark = pytest.mark.process  # it loads PySyft
+
 LOCKED = StashDBException(private_message="OperationalError: database is locked")
 
 

@@ -18,6 +18,8 @@ from syft.service.user.user_roles import ServiceRole
 
 from datasite_worker.pysyft.jobs import process, stores
 
+pytestmark = pytest.mark.process  # it loads PySyft
+
 
 @pytest.fixture
 def ours() -> Iterator[logging.Logger]:

@@ -32,6 +32,8 @@ from datasite_worker.pysyft.jobs import process
 from datasite_worker.pysyft.jobs.inputs import Unobtainable
 from datasite_worker.pysyft.jobs.process import Errand
 
+pytestmark = pytest.mark.process  # it loads PySyft
+
 
 @dataclass
 class Job:

@@ -32,10 +32,11 @@ Exit codes:
 
 @doctor.command(epilog=_GPU_CODES)
 def gpu(list_checks: List = False, as_json: AsJson = False, limit: Limit = 540) -> None:
-    """Check the GPUs of this host, and every promise of docs/gpus.md on them.
+    """Check the GPUs of this host with real datasites.
 
-    It takes minutes: it brings up real datasites in a temporary folder and trains on them. Run it after a driver
-    or PyTorch was installed. It leaves nothing behind, and does not touch a fleet that runs here.
+    It checks every promise of docs/gpus.md, which takes minutes: it brings up datasites in a temporary folder and
+    trains on them. Run it after you install a driver or PyTorch. It leaves nothing behind, and does not touch a
+    fleet that runs here.
 
     \b
     Examples:
