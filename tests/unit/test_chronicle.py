@@ -269,6 +269,19 @@ def test_interrupted_jobs_are_told_once() -> None:
     assert (expected, True) == (told[0].text, told[0].warning)
 
 
+def test_a_job_that_was_cut_off_is_told_by_its_name() -> None:
+    """Each time there is one more; a new process counts anew."""
+    one = said(jobs_cut_off=1, last_job_cut_off="train_1: out of memory")
+    two = replace(one, jobs_cut_off=2, last_job_cut_off="train_2: SIGKILL")
+    told = events(record(), PulseReceived("a", 3, one), ProbeAnswered("a", 3, one), PulseReceived("a", 3, two))
+    assert [
+        ("jobs_interrupted", "a job was interrupted: train_1: out of memory"),
+        ("jobs_interrupted", "a job was interrupted: train_2: SIGKILL"),
+    ] == [(one.event, one.text) for one in told]
+    anew = events(record(status=said(2, jobs_cut_off=5)), PulseReceived("a", 3, one))
+    assert ["jobs_interrupted"] == kinds(anew)
+
+
 def test_refusals_are_told_with_how_many_there_were() -> None:
     """Those since the datasite last spoke of them; a new process counts anew."""
     once = said(failed_logins=1, last_failed_login="for a@b from 10.0.0.1")

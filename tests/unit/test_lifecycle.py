@@ -254,6 +254,34 @@ def test_a_stop_during_the_launch_meets_the_newborn() -> None:
     assert (Terminate("a", 3, 77),) == step(stopping.record, FACTS[ProcessStarted], 100.1).orders
 
 
+def test_a_start_that_took_too_long_is_killed_as_soon_as_there_is_a_process() -> None:
+    """Its deadline passed while it was being launched; a SIGTERM is for one that was asked to stop."""
+    launched = record(WorkerState.STARTING, started_at=1.0, deadline=100.0)
+    late = step(launched, DeadlineReached("a", 3), 100.0)
+    assert (WorkerState.STOPPING, ()) == (late.record.state, late.orders)
+    assert (Kill("a", 3, 77),) == step(late.record, FACTS[ProcessStarted], 100.1).orders
+
+
+@pytest.mark.parametrize("state", [WorkerState.STOPPING, WorkerState.BACKOFF, WorkerState.QUARANTINED])
+@pytest.mark.parametrize("deadline", [None, 100.1])
+def test_a_deadline_that_was_moved_changes_nothing(state: WorkerState, deadline: float | None) -> None:
+    """The engine may wake for one that holds no more: what counts is the record's own."""
+    before = record(state, pid=77, deadline=deadline)
+    assert (before, ()) == ((after := step(before, DeadlineReached("a", 3), 100.0)).record, after.orders)
+
+
+@pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.READY, WorkerState.UNREADY])
+def test_a_worker_that_nobody_wants_stays_down_when_it_ends(state: WorkerState) -> None:
+    """However it ended, and whatever the restart mode."""
+    ended = step(record(state, wanted=Wanted.DOWN), FACTS[ProcessExited], 100.0)
+    assert (WorkerState.DOWN, ()) == (ended.record.state, ended.orders)
+
+
+def test_a_worker_whose_process_is_unknown_is_told_nothing() -> None:
+    """There is nobody to signal."""
+    assert () == step(record(WorkerState.READY, pid=None), RulesChanged("a", LIVE, told=True), 100.0).orders
+
+
 def test_adoption_is_no_restart() -> None:
     """An adopted line is ready when it answers, with no restart and its own up-time."""
     adopted = step(WorkerRecord("a"), FACTS[ProcessAdopted], 100.0)

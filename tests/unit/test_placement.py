@@ -358,6 +358,21 @@ def test_the_fault_names_every_line() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("names", "words"), [(["a"], "no answer, and a asks for a GPU"), (["a", "b"], "no answer, and a, b ask for a GPU")]
+)
+def test_the_fault_of_gpus_that_cannot_be_seen(names: list[str], words: str) -> None:
+    """It says why, and for whom that matters."""
+    fault = placement.UnseenGpus("no answer", names)
+    assert (words, tuple(names)) == (str(fault), fault.names)
+
+
+def test_a_placement_is_remembered_for_the_same_request_only() -> None:
+    """Whether the GPUs would do for another one cannot be told while they are not seen."""
+    kept = place({"a": ONE, "b": ONE, "left": ONE}, [card(0), card(1), card(2)], {})
+    assert {"a": kept.assignments["a"]} == placement.remembered(kept, {"a": ONE, "b": ALONE, "new": ONE})
+
+
 def test_a_fleet_asks_for_what_its_lines_ask_for() -> None:
     """Where all say none, nobody has to look for GPUs."""
     lines = (DatasiteSpec("a", 1, gpu=NONE), DatasiteSpec("b", 2, gpu=ALONE))
