@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 from syft.service.job.job_stash import JobStatus
 
+from fleet_tools.temporary_fleet import brought_up
 from supervisor.effects.cgroups import LEAF, LINES
 from tests.kernel.unit import a_unit
-from tests.real.harness import PATIENCE, Fleet, answers, brought_up, eventually
+from tests.real.harness import PATIENCE, Fleet, answers, eventually
 from tests.real.test_supervision import events
 
 MB = 10**6

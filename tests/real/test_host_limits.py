@@ -17,8 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
+from fleet_tools.temporary_fleet import brought_up
 from supervisor.policy import limits
-from tests.real.harness import Fleet, answers, brought_up, eventually
+from tests.real.harness import Fleet, answers, eventually
 from tests.real.test_limits import (
     KEEP_MB,
     MB,

@@ -22,9 +22,10 @@ import numpy as np
 import psutil
 import pytest
 
+from fleet_tools.temporary_fleet import brought_up
 from supervisor.faces.client import ControlClient
 from supervisor.policy import limits
-from tests.real.harness import Fleet, answers, brought_up, eventually, select_nothing
+from tests.real.harness import Fleet, answers, eventually, select_nothing
 from tests.real.test_supervision import events
 
 MB = 10**6

@@ -6,13 +6,15 @@ import contextlib
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
 
 from fleet_tools.gpu_check import checks, cli, compare, host, questions, verdict
+from fleet_tools.gpu_check.plant import Plant
 from supervisor.cards import Card, Process
 from supervisor.config import load
 from supervisor.faces.cli import app
@@ -129,7 +131,10 @@ def test_the_training_is_the_same_every_time() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a model this small is slower with more
     try:
-        first, second = (json.loads(questions.train("cpu")) for _ in range(2))
+        first, second = (
+            json.loads(questions.train("cpu"))  # type: ignore[no-untyped-call]  # PySyft ships its source
+            for _ in range(2)
+        )
     finally:
         torch.set_num_threads(threads)
     assert (first, True, 577) == (second, first["loss"] < 5.0, len(first["parameters"]))
@@ -185,7 +190,7 @@ def test_the_table_and_the_document() -> None:
 
 
 def unread() -> tuple[Card, ...]:
-    raise checks.Unmeasured("NVML cannot be used: Driver/library version mismatch")
+    raise verdict.Unmeasured("NVML cannot be used: Driver/library version mismatch")
 
 
 NOTHING = [
@@ -219,6 +224,11 @@ def test_a_torch_with_nothing_to_check(seen: Any, said: str) -> None:
 # --- the checks, one by one ---
 
 
+SEES_NOTHING = host.Torch("2.13.0", None, {}, {})
+NOWHERE: Any = None
+"""The scene of a check that looks at nothing of it."""
+
+
 def a_check(look: Any, *, needs_fleet: bool = True) -> Any:
     return checks.Check("p", look, needs_fleet)
 
@@ -234,7 +244,7 @@ LOOKS = [
     (lambda _: ("well", []), ("ok", "well")),
     (lambda _: ("well", ["bad"]), ("NOT OK", "bad")),
     (raises(checks.Skipped("none here")), ("skipped", "none here")),
-    (raises(checks.Unmeasured("not within 3 s")), ("not checked", "not within 3 s")),
+    (raises(verdict.Unmeasured("not within 3 s")), ("not checked", "not within 3 s")),
     (raises(ValueError("what PySyft throws")), ("not checked", "ValueError: what PySyft throws")),
     (raises(cli.OutOfTime()), ("not checked", "out of time")),
 ]
@@ -243,7 +253,7 @@ LOOKS = [
 @pytest.mark.parametrize(("look", "expected"), LOOKS)
 def test_a_check_that_fails_stops_no_other(look: Any, expected: tuple[str, str]) -> None:
     """Whatever it throws is told beside its name."""
-    found = cli._one("c", a_check(look), None, [], lambda: False)
+    found = cli._one("c", a_check(look), NOWHERE, [], lambda: False)
     assert expected == (str(found.state), found.seen)
 
 
@@ -251,11 +261,11 @@ def test_what_needs_a_fleet_is_not_tried_without_one() -> None:
     """Nor anything when the time is up."""
     down = verdict.Finding("placement", "p", verdict.State.UNCHECKED, "fleet up ended with 1")
     told = [
-        cli._one("c", a_check(raises(AssertionError())), None, before, lambda over=over: over).seen
+        cli._one("c", a_check(raises(AssertionError())), NOWHERE, before, partial(bool, over)).seen
         for before, over in (([down], False), ([], True))
     ]
     assert ["the fleet did not come up", "out of time"] == told
-    assert "ok" == cli._one("c", a_check(lambda _: ("", []), needs_fleet=False), None, [down], lambda: False).state
+    assert "ok" == cli._one("c", a_check(lambda _: ("", []), needs_fleet=False), NOWHERE, [down], lambda: False).state
 
 
 def test_time_that_is_up_between_two_checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -265,7 +275,7 @@ def test_time_that_is_up_between_two_checks(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(cli, "plant", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(cli, "_alarm", lambda _: contextlib.nullcontext(lambda: False))
     monkeypatch.setattr(cli, "_progress", lambda name, _: raises(cli.OutOfTime())(name) if name == "second" else None)
-    found = cli._all((ZERO,), None, tmp_path, 60)
+    found = cli._all((ZERO,), SEES_NOTHING, tmp_path, 60)
     told = [("first", "ok", "well"), *((name, "not checked", "out of time") for name in ("second", "third"))]
     assert told == [(one.check, str(one.state), one.seen) for one in found]
 
@@ -300,7 +310,7 @@ class FakePlant:
 
 def scene(monkeypatch: pytest.MonkeyPatch, *cards: Card, **answers: Any) -> Any:
     monkeypatch.setattr(host, "cards", lambda: cards)
-    return checks.Scene(cards, None, compare.wishes([ZERO]), Path(), FakePlant(**answers))
+    return checks.Scene(cards, SEES_NOTHING, compare.wishes([ZERO]), Path(), cast("Plant", FakePlant(**answers)))
 
 
 HELD = {"within": "given", "beyond": "OutOfMemoryError"}
@@ -319,7 +329,7 @@ def test_memory_beyond_the_claim(monkeypatch: pytest.MonkeyPatch, job: Any, line
 
 def test_a_full_gpu_is_no_limit_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where too little is free, a refusal would say nothing."""
-    with pytest.raises(checks.Unmeasured, match="only 1024 MiB are free"):
+    with pytest.raises(verdict.Unmeasured, match="only 1024 MiB are free"):
         checks.memory(scene(monkeypatch, replace(ZERO, free_bytes=GIB), job=HELD, line=HELD))
 
 
@@ -344,7 +354,7 @@ def test_a_killed_line_that_leaves_its_memory_behind(
     free, took = [ZERO.free_bytes], here.claim // 2
     monkeypatch.setattr(host, "cards", lambda: (replace(ZERO, free_bytes=free[-1]),))
     monkeypatch.setattr(here.plant, "keeps", lambda count: free.append(free[0] - count))
-    monkeypatch.setattr(checks.os, "kill", lambda pid, number: free.append(free[0] if frees else free[0] - took))
+    monkeypatch.setattr(os, "kill", lambda pid, number: free.append(free[0] if frees else free[0] - took))
     monkeypatch.setattr(checks, "_SOON", 0.05)
     assert faults == checks.line_killed(here)[1]
 
@@ -352,7 +362,7 @@ def test_a_killed_line_that_leaves_its_memory_behind(
 def test_memory_that_was_not_seen_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it says nothing that it is free afterwards."""
     here = scene(monkeypatch, ZERO, line=SAW, job=SAW)
-    monkeypatch.setattr(checks.os, "kill", lambda pid, number: None)
+    monkeypatch.setattr(os, "kill", lambda pid, number: None)
     assert ["the memory that it took was not seen on the GPU"] == checks.line_killed(here)[1]
 
 
