@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "datasite-fleet"
 PACKAGES = ("supervisor", "datasite_worker", "central", "fleet_common", "fleet_tools")
 FOLDERS = {"fleet_tools": ROOT / "scripts" / "fleet_tools"}
-SCRIPTS = ("scripts/fleet", "scripts/test", "scripts/check", ".ci/run")
+DOORS = ("fleet", "test", "check", "bench", "chaos", "gpu-check", "example")
+SCRIPTS = (*(f"scripts/{name}" for name in DOORS), ".ci/run")
 
 # The modules of supervisord, whose import package is called `supervisor` as well.
 SUPERVISORD = frozenset(
