@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from fleet_tools.bench.beats import Crowd
 from tests.real.dashboards import Dashboard, a_dashboard, a_factory, seed
 from tests.real.harness import a_fleet, eventually
 
@@ -137,8 +137,7 @@ def test_history_goes_on_across_a_kill(tmp_path: Path) -> None:
 def test_the_load_of_the_bench_is_a_real_one(board: Dashboard) -> None:
     """Every factory of `scripts/bench dashboard` registers and beats, is listed, and is seen by a page that listens;
     a dashboard that is gone fails every beat of it."""
-    sys.path.append(str(Path(__file__).parents[2] / "scripts" / "lib"))
-    crowd: Any = importlib.import_module("bench.beats").Crowd(board.port, 20)
+    crowd = Crowd(board.port, 20)
 
     async def load() -> Any:
         await crowd.register()
