@@ -1,5 +1,6 @@
 """The orchestrator's client of a datasite: connect, upload a model, train it where the data is, fetch parameters."""
 
+from central.client.datasite_client import DatasiteClient, connect
 from central.client.errors import (
     ClientError,
     Interrupted,
@@ -11,7 +12,6 @@ from central.client.errors import (
     UnknownData,
     Unreachable,
 )
-from central.client.site import DatasiteClient, connect
 from central.client.training import LocalUpdate, TrainingState
 from central.client.underway import Training
 

@@ -11,8 +11,8 @@ import os
 import sys
 
 from central.client import transport
+from central.client.connection import Connection
 from central.client.errors import ClientError
-from central.client.link import Link
 from central.client.owner import Owner, Waiting
 
 
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(asked: argparse.Namespace) -> None:
     password = os.environ.get("FLEET_PASSWORD") or getpass.getpass(f"Password of {asked.email}: ")
     session = transport.session(asked.ca, asked.client_cert, 60.0)
-    owner = Owner(Link(transport.parsed(asked.url, None), asked.email, password, session, 10.0))
+    owner = Owner(Connection(transport.parsed(asked.url, None), asked.email, password, session, 10.0))
     if asked.command == "requests":
         _show(owner.waiting(), with_source=asked.source)
     elif asked.command == "approve":

@@ -12,8 +12,8 @@ from typing import Any
 from syft.service.user.user_roles import ServiceRole
 from syft.types.uid import UID
 
+from central.client.connection import ADMIN, Connection
 from central.client.errors import ClientError
-from central.client.link import ADMIN, Link
 from fleet_common.contract import code_hash
 
 
@@ -31,28 +31,28 @@ class Waiting:
 class Owner:
     """The owner's side of a datasite. Raises ClientError when the login is nobody's who may decide."""
 
-    def __init__(self, link: Link) -> None:
-        if link.role != ADMIN:
-            raise ClientError(f"this login is a {link.role} at {link.name}; log in as its ADMIN")
-        self._link = link
+    def __init__(self, connection: Connection) -> None:
+        if connection.role != ADMIN:
+            raise ClientError(f"this login is a {connection.role} at {connection.name}; log in as its ADMIN")
+        self._connection = connection
 
     def waiting(self) -> list[Waiting]:
         """What waits, the oldest first."""
-        found = [self._waiting(one) for one in self._link.call("request.get_all_pending")]
+        found = [self._waiting(one) for one in self._connection.call("request.get_all_pending")]
         return found[::-1]
 
     def approve(self, request_id: str) -> None:
         """Let this code run, from now on, as often as its user asks."""
-        self._link.call("request.apply", uid=_uid(request_id))
+        self._connection.call("request.apply", uid=_uid(request_id))
 
     def deny(self, request_id: str, reason: str) -> None:
         """Refuse this code; its user is told ``reason``. Also takes back an approval."""
-        self._link.call("request.undo", uid=_uid(request_id), reason=reason)
+        self._connection.call("request.undo", uid=_uid(request_id), reason=reason)
 
     def add_scientist(self, email: str, name: str, password: str | None = None) -> str:
         """Make a user who may ask, and not decide; the password, drawn unless one is given."""
         drawn = password or secrets.token_urlsafe(18)
-        self._link.call(
+        self._connection.call(
             "user.create",
             email=email,
             name=name,
@@ -63,7 +63,7 @@ class Owner:
         return drawn
 
     def _waiting(self, request: Any) -> Waiting:
-        code = self._link.ask(lambda: request.code)
+        code = self._connection.ask(lambda: request.code)
         return Waiting(
             str(request.id),
             code.service_func_name,

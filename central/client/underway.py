@@ -16,9 +16,9 @@ from syft.service.job.job_stash import JobStatus
 from syft.service.request.request import RequestStatus
 from syft.types.errors import SyftException
 
+from central.client.connection import ADMIN, Connection
 from central.client.errors import Interrupted, NotApproved, TimedOut, TrainingFailed
 from central.client.function import TrainingFunction, metrics_of
-from central.client.link import ADMIN, Link
 from central.client.training import FINAL, LocalUpdate, TrainingState, update_of
 
 _OFTEN, _SELDOM = 0.1, 1.0
@@ -48,9 +48,15 @@ class Training:
     """One training at one datasite."""
 
     def __init__(
-        self, link: Link, model: Model, function: TrainingFunction, code: Any, request: Any, inputs: dict[str, Any]
+        self,
+        connection: Connection,
+        model: Model,
+        function: TrainingFunction,
+        code: Any,
+        request: Any,
+        inputs: dict[str, Any],
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._model = model
         self._code = code
         self._inputs = inputs
@@ -97,7 +103,7 @@ class Training:
         """What it handed back; see ``DatasiteClient.get_parameters``."""
         if self.poll() is TrainingState.WAITING:
             raise self._not_approved()
-        state, where = self.wait(timeout), self._link.name
+        state, where = self.wait(timeout), self._connection.name
         if state is TrainingState.FAILED:
             raise TrainingFailed(f"the training {self.function_name} failed at {where}: {self._why}")
         if state is TrainingState.INTERRUPTED:
@@ -109,18 +115,18 @@ class Training:
     # --- inside ---
 
     def _approved(self) -> bool:
-        if self._link.role == ADMIN:
+        if self._connection.role == ADMIN:
             return True
-        request = self._link.call("request.get_by_uid", self._request)
-        status = self._link.ask(lambda: request.status)
+        request = self._connection.call("request.get_by_uid", self._request)
+        status = self._connection.ask(lambda: request.status)
         if status is RequestStatus.REJECTED:
-            self._denied = str(self._link.ask(lambda: request.deny_reason) or "no reason given")
+            self._denied = str(self._connection.ask(lambda: request.deny_reason) or "no reason given")
         return bool(status is RequestStatus.APPROVED)
 
     def _not_approved(self) -> NotApproved:
-        what = f"{self._link.name} has not approved {self.function_name}"
+        what = f"{self._connection.name} has not approved {self.function_name}"
         if self._denied:
-            what = f"{self._link.name} has denied {self.function_name} ({self._denied})"
+            what = f"{self._connection.name} has denied {self.function_name} ({self._denied})"
         return NotApproved(
             f"{what}; its owner approves request {self.request_id}, or lists {self.code_hash} under approved_code",
             code_hash=self.code_hash,
@@ -128,18 +134,18 @@ class Training:
         )
 
     def _begin(self) -> None:
-        if self._link.queues():
-            self._job = self._link.ask(partial(self._call, blocking=False))
+        if self._connection.queues():
+            self._job = self._connection.ask(partial(self._call, blocking=False))
             self._state = TrainingState.QUEUED
         else:
-            self._direct = _in_thread(lambda: self._link.take_time(self._call))
+            self._direct = _in_thread(lambda: self._connection.take_time(self._call))
             self._state = TrainingState.RUNNING
 
     def _call(self, **how: Any) -> Any:
-        return self._link.services.code.call(uid=self._code, **self._inputs, **how)
+        return self._connection.services.code.call(uid=self._code, **self._inputs, **how)
 
     def _look_at_job(self) -> None:
-        job = self._link.call("job.get", self._job.id)
+        job = self._connection.call("job.get", self._job.id)
         self._state = _STATES[job.status]
         if job.resolved and self._state not in FINAL:
             self._state = TrainingState.DONE
@@ -157,7 +163,7 @@ class Training:
             self._state, self._why = TrainingState.INTERRUPTED, str(error)
 
     def _fetched(self) -> Any:
-        got = self._link.ask(self._result.get)
+        got = self._connection.ask(self._result.get)
         return got.syft_action_data if isinstance(got, ActionObject) else got
 
 

@@ -26,9 +26,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from central.dashboard import page
+from central.dashboard.body_limit import BodyLimit
 from central.dashboard.feed import EventStream, Feed, Stream, TooMany, gently
 from central.dashboard.keeper import Keeper
-from central.dashboard.limits import BodyLimit
 from central.dashboard.liveness import FactoryStatus, Now, Thresholds
 from central.dashboard.newcomers import NEW_PER_HOUR, Newcomers
 from central.dashboard.roster import RECENT_MINUTES, Full, Roster

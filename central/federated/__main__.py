@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from central.federated.display import Plain
     from central.federated.model_file import ModelFile
     from central.federated.plan import Plan
-    from central.federated.training import Training
+    from central.federated.training import FederatedTraining
 
 OK, NOT_DONE, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -34,12 +34,12 @@ def main() -> int:
 def _prepared() -> int:
     from central.federated import display, model_file, plan
     from central.federated.checkpoint import Unusable
-    from central.federated.training import Training
+    from central.federated.training import FederatedTraining
 
     try:
         asked = plan.parse(sys.stdin.buffer.read())
         made = model_file.load(Path(asked.model).absolute())
-        training = Training(asked, made, display.Plain(asked.rounds).warn)
+        training = FederatedTraining(asked, made, display.Plain(asked.rounds).warn)
     except (plan.PlanRejected, model_file.Mistake, Unusable, ValueError) as error:
         return _complain(str(error), WRONG_USE)
     names = tuple(line.name for line in asked.lines)
@@ -47,7 +47,7 @@ def _prepared() -> int:
         return _train(asked, made, training, shown)
 
 
-def _train(asked: Plan, made: ModelFile, training: Training, shown: Plain) -> int:
+def _train(asked: Plan, made: ModelFile, training: FederatedTraining, shown: Plain) -> int:
     from central.federated.federation import QuorumMissed
     from central.federated.lines import DatasiteLine
     from central.federated.model_file import Mistake
@@ -64,7 +64,7 @@ def _train(asked: Plan, made: ModelFile, training: Training, shown: Plain) -> in
     return OK
 
 
-def _stopped(training: Training, why: str, code: int) -> int:
+def _stopped(training: FederatedTraining, why: str, code: int) -> int:
     done = training.kept.number
     kept = f"rounds up to {done} are kept; --resume goes on with them" if done else "no round was done"
     return _complain(f"{why}\n  {kept}", code)

@@ -28,7 +28,7 @@ class Watcher(Protocol):
     def done(self, entry: Mapping[str, Any]) -> None: ...
 
 
-class Training:
+class FederatedTraining:
     """Raises, here or in ``run``: Mistake, Unusable, ValueError for the quorum, QuorumMissed, OSError."""
 
     def __init__(self, plan: Plan, made: ModelFile, warn: Callable[[str], None]) -> None:

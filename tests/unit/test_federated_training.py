@@ -22,7 +22,7 @@ from central.federated.model_file import Mistake
 from central.federated.participants import Parameters, Refused
 from central.federated.plan import Address, Plan, PlanRejected, parse
 from central.federated.rounds import Fact
-from central.federated.training import Training
+from central.federated.training import FederatedTraining
 
 pytestmark = pytest.mark.process  # it loads PySyft
 
@@ -134,7 +134,7 @@ class Run:
         self.plan = plan
         self.warned: list[str] = []
         made = model_file.load(Path(plan.model))
-        self.training = Training(plan, made, self.warned.append)
+        self.training = FederatedTraining(plan, made, self.warned.append)
         self.lines = [Here(name, made.make(), rows, (dies or {}).get(name, 0)) for name, rows in LINES.items()]
 
     def go(self) -> Checkpoint:

@@ -30,7 +30,7 @@ _PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.Chun
 ADMIN = "ADMIN"
 
 
-class Link:
+class Connection:
     """A login at a datasite. ``role`` is PySyft's name for what this user may do."""
 
     def __init__(

@@ -16,12 +16,12 @@ from syft.service.code.user_code import SubmitUserCode
 from syft.service.policy.policy import Matches, MixedInputPolicy, OutputPolicyExecuteCount
 
 from central.client import transport
+from central.client.connection import Connection
 from central.client.errors import (
     ClientError,
     UnknownData,
 )
 from central.client.function import LOSSES, PAIR, TrainingFunction, training_function
-from central.client.link import Link
 from central.client.source import maker
 from central.client.training import LocalUpdate, completed
 from central.client.underway import Model, Training
@@ -52,7 +52,7 @@ def connect(
     Raises Unreachable and LoginFailed; ValueError for a URL that is none, FileNotFoundError for a missing certificate.
     """
     session = transport.session(ca, client_cert, timeout)
-    return DatasiteClient(Link(transport.parsed(url, port), email, password, session, patience))
+    return DatasiteClient(Connection(transport.parsed(url, port), email, password, session, patience))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class _Place:
 class DatasiteClient:
     """A logged-in user of one datasite, for months: it outlives restarts of the datasite. Made by ``connect``."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._models: dict[str, Model] = {}
         self._last: dict[str, Training] = {}
         self._asked: dict[tuple[str, frozenset[Any]], tuple[Any, Any]] = {}
@@ -78,16 +78,16 @@ class DatasiteClient:
     @property
     def name(self) -> str:
         """The datasite's name."""
-        return self._link.name
+        return self._connection.name
 
     @property
     def url(self) -> str:
-        return self._link.url
+        return self._connection.url
 
     @property
     def role(self) -> str:
         """What this user may do, by PySyft's name for it: DATA_SCIENTIST, DATA_OWNER, ADMIN."""
-        return self._link.role
+        return self._connection.role
 
     def datasets(self) -> dict[str, tuple[str, ...]]:
         """The datasets that the datasite publishes, each with the names of its assets."""
@@ -150,7 +150,7 @@ class DatasiteClient:
         code, request = self._submitted(function, place, model)
         begins = model.stored if parameters is None else self._send(_fitting(parameters, model))
         inputs = {"parameters": begins, "config": self._send(config), **place.ids}
-        made = Training(self._link, model, function, code, request, inputs)
+        made = Training(self._connection, model, function, code, request, inputs)
         self._last[model_id] = made
         made.poll()
         return made
@@ -191,10 +191,10 @@ class DatasiteClient:
 
     def _send(self, value: Any) -> Any:
         """Keep ``value`` at the datasite, for this user alone; its id."""
-        return self._link.ask(lambda: ActionObject.from_obj(value).send(self._link.syft)).id
+        return self._connection.ask(lambda: ActionObject.from_obj(value).send(self._connection.syft)).id
 
     def _published(self) -> list[Any]:
-        found: list[Any] = self._link.call("dataset.get_all")
+        found: list[Any] = self._connection.call("dataset.get_all")
         return found
 
     def _place(self, data: Data) -> _Place:
@@ -240,10 +240,10 @@ class DatasiteClient:
 
     def _known(self, function: TrainingFunction) -> list[Any]:
         """What this user has submitted of this very text."""
-        mine = self._link.syft.verify_key
+        mine = self._connection.syft.verify_key
         return [
             code
-            for code in self._link.call("code.get_all")
+            for code in self._connection.call("code.get_all")
             if code.raw_code.rstrip() == function.source.rstrip() and code.user_verify_key == mine
         ]
 
@@ -255,17 +255,19 @@ class DatasiteClient:
 
     def _request(self, code: Any, model: Model) -> Any:
         """The request for a code that is known. There is none when the datasite died between code and request."""
-        for request in self._link.call("request.get_all"):
+        for request in self._connection.call("request.get_all"):
             if request.code_id == code.id:
                 return request.id
         return self._requested(code, model).id
 
     def _requested(self, code: Any, model: Model) -> Any:
-        return self._link.call("code.request_code_execution", code=code, reason=model.description)
+        return self._connection.call("code.request_code_execution", code=code, reason=model.description)
 
     def _code(self, function: TrainingFunction, place: _Place, ending: str) -> SubmitUserCode:
         data = {name: dict if place.own else one for name, one in place.ids.items()}
-        policy = self._link.ask(lambda: MixedInputPolicy(client=self._link.syft, parameters=dict, config=dict, **data))
+        policy = self._connection.ask(
+            lambda: MixedInputPolicy(client=self._connection.syft, parameters=dict, config=dict, **data)
+        )
         return SubmitUserCode(
             code=function.source + ending,
             func_name=function.name,
