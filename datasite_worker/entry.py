@@ -45,13 +45,13 @@ def _become(order: LaunchOrder) -> None:
 
 
 def _made(order: LaunchOrder) -> Any:
-    from datasite_worker.datasite import FactoryDatasite, limit_threads
-    from datasite_worker.means import chance, gpu
+    from datasite_worker.datasite import launched
+    from datasite_worker.means import chance, gpu, threads
 
     chance.draw_afresh()
-    limit_threads(order.threads)
-    gpu.limit_memory(order.gpu_memory_bytes)
-    return FactoryDatasite.from_order(order, os.getpid())
+    threads.use(order.compute.threads)
+    gpu.limit_memory(order.compute.gpu_memory_bytes)
+    return launched(order, os.getpid())
 
 
 def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
@@ -76,10 +76,10 @@ def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
 
 
 def _set_environment(order: LaunchOrder) -> None:
-    threads = str(order.threads)
+    threads = str(order.compute.threads)
     os.environ.update({"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **order.environment})
-    if order.cuda_visible_devices is not None:
-        os.environ.update({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": order.cuda_visible_devices})
+    if (visible := order.compute.cuda_visible_devices) is not None:
+        os.environ.update({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible})
     if "TZ" in order.environment:
         import time
 

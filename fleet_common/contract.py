@@ -87,39 +87,69 @@ class DatasetOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveSettings:
+    """What a running worker takes on without a restart. Only the worker of that ``generation`` does."""
+
+    generation: int
+    heartbeat_interval: float
+    capabilities: dict[str, Any]
+    region: str = ""
+    location: str = ""
+    approved_code: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    datasets: tuple[DatasetOrder, ...] = ()
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class AdminOrder:
+    """The admin that a datasite has from its first start on. Without a password one is drawn."""
+
+    email: str = ""
+    name: str = ""
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeOrder:
+    """What a datasite computes with."""
+
+    threads: int = 1
+    threads_fixed: bool = False  # every training takes ``threads``, instead of sharing them
+    cuda_visible_devices: str | None = None  # UUIDs; None: leave as it is; "": no GPU
+    gpu_memory_bytes: int = 0  # what it may take of each GPU it sees; 0: all there is
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchOrder:
-    """Everything a worker needs to run one datasite. Paths are absolute, times are seconds."""
+    """Everything a worker needs to run one datasite. Paths are absolute, times are seconds. ``settings`` are those that
+    may change while it runs."""
 
     name: str
-    generation: int
     hostname: str
     port: int
     advertise: str
     dashboard_url: str
     heartbeat_url: str
-    heartbeat_interval: float
     state_dir: str  # this datasite's own: identity, database, secrets, working directory
     log_dir: str
+    settings: LiveSettings
     pulse_address: str = ""  # unix datagram socket of the supervisor; empty: nobody listens
     dev_mode: bool = False
     verbose: bool = False
+    reset: bool = False  # remove all state first. No supervisor asks for it: a restart never loses data
     association_request_auto_approval: bool = True
-    admin_email: str = ""
-    admin_name: str = ""
-    admin_password: str | None = field(default=None, repr=False)
-    capabilities: dict[str, Any] = field(default_factory=dict)
-    region: str = ""
-    location: str = ""
-    approved_code: tuple[str, ...] = ()  # sha256:… of functions that need no approval
-    limits: Limits = Limits()
-    datasets: tuple[DatasetOrder, ...] = ()
-    threads: int = 1
-    threads_fixed: bool = False  # every training takes ``threads``, instead of sharing them
-    environment: dict[str, str] = field(default_factory=dict)
-    cuda_visible_devices: str | None = None  # UUIDs; None: leave as it is; "": no GPU
-    gpu_memory_bytes: int = 0  # what it may take of each GPU it sees; 0: all there is
-    cgroup: str = ""  # folder of the control group that the worker puts itself into; empty: none
+    admin: AdminOrder = AdminOrder()
     access: Access = Access()
+    compute: ComputeOrder = ComputeOrder()
+    environment: dict[str, str] = field(default_factory=dict)
+    cgroup: str = ""  # folder of the control group that the worker puts itself into; empty: none
+
+    @property
+    def generation(self) -> int:
+        return self.settings.generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,23 +213,6 @@ class StatusDocument:
             {key: said[key] for key in PUBLIC_STATUS if key in said}
             | {"active_experiments": len(self.active_experiments)}
         ).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class LiveSettings:
-    """What a running worker takes on without a restart. Only the worker of that ``generation`` does."""
-
-    generation: int
-    heartbeat_interval: float
-    capabilities: dict[str, Any]
-    region: str = ""
-    location: str = ""
-    approved_code: tuple[str, ...] = ()
-    limits: Limits = Limits()
-    datasets: tuple[DatasetOrder, ...] = ()
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
 
 
 def parse_settings(raw: bytes) -> LiveSettings:

@@ -1,5 +1,5 @@
 """Keeps a datasite's datasets as its local files are: published, updated when a file changes, taken back when it is
-no longer listed. Knows files, digests and a ledger; PySyft's stores are ``dataset_site``'s affair.
+no longer listed. Knows files, digests and a ledger; the engine's own store is a ``DatasetStore``.
 
 What was published stays until something better can be: a file that is missing, broken or half written changes nothing.
 Each round runs in a short thread of its own, as a file may be large and its disk may hang.
@@ -17,12 +17,11 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from datasite_worker.data import files as data_files
-from datasite_worker.data import mocks
+from datasite_worker.data import files, mocks
 from datasite_worker.data.files import Blocked, Content, Look, Unusable
-from datasite_worker.pysyft.dataset_site import DatasetSite, Held, Ids
+from datasite_worker.data.store import DatasetStore, Ids
 from fleet_common import folders
 from fleet_common.contract import DatasetOrder
 from fleet_common.layout import WorkerFolder
@@ -41,17 +40,6 @@ OUTDATED = 600.0
 
 Looks = tuple[Look, ...]
 """The data file's, then the mock file's if there is one."""
-
-
-class Site(Protocol):
-    """``dataset_site.DatasetSite``, or what stands for it in a test."""
-
-    def holds(self, name: str) -> Held | None: ...
-    def put(self, name: str, description: str, ids: Ids, data: Content, mocks: Content) -> None: ...
-    def remove(self, ids: Ids) -> None: ...
-    def drop(self, assets: list[str]) -> None: ...
-    def blobs(self, assets: list[str]) -> list[str]: ...
-    def forget(self, blobs: list[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,40 +107,40 @@ class Datasets:
         """Other datasets from the next round on."""
         self._wanted = wanted
 
-    def look(self, server: Any) -> None:
+    def look(self, store: DatasetStore) -> None:
         """Begin a round, unless the last one still runs or there is nothing to do. Never blocks."""
-        if server is None or (self._thread is not None and self._thread.is_alive()):
+        if self._thread is not None and self._thread.is_alive():
             return
         if self._wanted or self._path.exists():
-            self._thread = threading.Thread(target=self._guarded, args=(server,), name="datasets", daemon=True)
+            self._thread = threading.Thread(target=self._guarded, args=(store,), name="datasets", daemon=True)
             self._thread.start()
 
-    def _guarded(self, server: Any) -> None:
+    def _guarded(self, store: DatasetStore) -> None:
         trouble, before = "", self._said
         try:
-            self.round(DatasetSite(server), time.time())
+            self.round(store, time.time())
         except Exception as error:  # noqa: BLE001 - whatever it was, the next round tries again; its words may hold data
             trouble = _named(error)
         if trouble and trouble != self._trouble:
             logger.warning("datasets: %s; it is tried again", trouble)
         self._trouble = trouble
         if self._said is not before:
-            data_files.give_back()
+            files.give_back()
 
-    def round(self, site: Site, now: float) -> None:
-        """Look at every file once, and make the site as they are. ``now``: the wall clock, as files have it."""
+    def round(self, store: DatasetStore, now: float) -> None:
+        """Look at every file once, and make the store as they are. ``now``: the wall clock, as files have it."""
         ledger = self._ledger = self._ledger or Ledger.kept(self._path)
         wanted = self._wanted
         for name in ledger.datasets.keys() - {one.name for one in wanted}:
-            self._remove(site, ledger, name)
+            self._remove(store, ledger, name)
         for order in wanted:
-            self._attempt(site, ledger, order, now)
-        self._forget_outdated(site, ledger, now)
+            self._attempt(store, ledger, order, now)
+        self._forget_outdated(store, ledger, now)
         self._say(wanted, ledger)
 
-    def _attempt(self, site: Site, ledger: Ledger, order: DatasetOrder, now: float) -> None:
+    def _attempt(self, store: DatasetStore, ledger: Ledger, order: DatasetOrder, now: float) -> None:
         try:
-            self._keep(site, ledger, order, now)
+            self._keep(store, ledger, order, now)
         except Blocked as blocked:
             self._problem(order, str(blocked), now + RETRY)
         except Unusable as unusable:
@@ -160,7 +148,7 @@ class Datasets:
         except Exception as error:  # noqa: BLE001 - of PySyft's stores; its words may hold data
             self._problem(order, f"could not be published ({_named(error)}); it is tried again", now + RETRY)
 
-    def _keep(self, site: Site, ledger: Ledger, order: DatasetOrder, now: float) -> None:
+    def _keep(self, store: DatasetStore, ledger: Ledger, order: DatasetOrder, now: float) -> None:
         """Publish the dataset if it is not yet, or no longer, as its file is."""
         before = self._seen.pop(order.name, None)
         looks = self._seen[order.name] = _looks(order)
@@ -173,49 +161,58 @@ class Datasets:
             return
         data, mock = _contents(order)
         if _looks(order) == looks:  # else it was written to while it was read: the next round reads it again
-            self._take_on(site, ledger, order, looks, data, mock, now)
+            self._take_on(store, ledger, order, looks, data, mock, now)
 
     def _take_on(
-        self, site: Site, ledger: Ledger, order: DatasetOrder, looks: Looks, data: bytes, mock: bytes, now: float
+        self,
+        store: DatasetStore,
+        ledger: Ledger,
+        order: DatasetOrder,
+        looks: Looks,
+        data: bytes,
+        mock: bytes,
+        now: float,
     ) -> None:
         known = ledger.datasets.get(order.name)
         digest = "".join((_rule(order), *(hashlib.sha256(raw).hexdigest() for raw in (data, mock))))
         if known is None or known.digest != digest:
-            self._publish(site, ledger, order, data, mock, now)
+            self._publish(store, ledger, order, data, mock, now)
             logger.info("dataset %s: %s", order.name, "published" if known is None else "updated")
             ledger.datasets[order.name] = replace(ledger.datasets[order.name], published_at=now_iso())
         ledger.datasets[order.name] = replace(ledger.datasets[order.name], digest=digest, looks=looks)
         ledger.write()
         self._solved(order)
 
-    def _publish(self, site: Site, ledger: Ledger, order: DatasetOrder, data: bytes, mock: bytes, now: float) -> None:
-        content = data_files.parsed(data, _kind(order.path), order.name)
+    def _publish(
+        self, store: DatasetStore, ledger: Ledger, order: DatasetOrder, data: bytes, mock: bytes, now: float
+    ) -> None:
+        content = files.parsed(data, _kind(order.path), order.name)
         shown = _mock(order, content, data, mock)
-        known = ledger.datasets.get(order.name) or _adopted(site, order.name) or Published(Ids(uuid.uuid4().hex, {}))
+        known = ledger.datasets.get(order.name) or _adopted(store, order.name) or Published(Ids(uuid.uuid4().hex, {}))
         gone = [asset for name, asset in known.ids.assets.items() if name not in content]
         ids = Ids(known.ids.dataset, {name: known.ids.assets.get(name) or uuid.uuid4().hex for name in content})
-        ledger.outdated |= dict.fromkeys(site.blobs(list(ids.assets.values())), now)
+        ledger.outdated |= dict.fromkeys(store.blobs(list(ids.assets.values())), now)
         # Until the assets that go are gone, the ledger keeps their ids; and no digest, so that this is done again.
         ledger.datasets[order.name] = replace(known, ids=replace(ids, assets=known.ids.assets | ids.assets), digest="")
         ledger.write()
-        site.put(order.name, order.description, ids, content, shown)
-        site.drop(gone)
+        store.put(order.name, order.description, ids, content, shown)
+        store.drop(gone)
         ledger.datasets[order.name] = replace(known, ids=ids, digest="")
 
-    def _remove(self, site: Site, ledger: Ledger, name: str) -> None:
-        site.remove(ledger.datasets[name].ids)
+    def _remove(self, store: DatasetStore, ledger: Ledger, name: str) -> None:
+        store.remove(ledger.datasets[name].ids)
         del ledger.datasets[name]
         ledger.write()
         for kept in (self._problems, self._seen, self._given_up):
             kept.pop(name, None)
         logger.info("dataset %s: removed, as fleet.yaml no longer lists it", name)
 
-    def _forget_outdated(self, site: Site, ledger: Ledger, now: float) -> None:
+    def _forget_outdated(self, store: DatasetStore, ledger: Ledger, now: float) -> None:
         due = [blob for blob, since in ledger.outdated.items() if not since <= now < since + OUTDATED]
         if not due:
             return
-        used = {blob for one in ledger.datasets.values() for blob in site.blobs(list(one.ids.assets.values()))}
-        site.forget([blob for blob in due if blob not in used])
+        used = {blob for one in ledger.datasets.values() for blob in store.blobs(list(one.ids.assets.values()))}
+        store.forget([blob for blob in due if blob not in used])
         ledger.outdated = {blob: since for blob, since in ledger.outdated.items() if blob not in due}
         ledger.write()
 
@@ -246,10 +243,10 @@ class Datasets:
         ]
 
 
-def _adopted(site: Site, name: str) -> Published | None:
+def _adopted(store: DatasetStore, name: str) -> Published | None:
     """A dataset that was made here and is not in the ledger, which was lost: it keeps its ids. Raises Blocked when
     somebody else made it."""
-    held = site.holds(name)
+    held = store.holds(name)
     if held is not None and not held.ours:
         raise Blocked("the site has a dataset of this name that somebody uploaded; rename one of them")
     return Published(held.ids) if held is not None else None
@@ -265,13 +262,13 @@ def _kind(path: str) -> str:
 
 
 def _looks(order: DatasetOrder) -> Looks:
-    data = data_files.look(Path(order.path))
-    return (data, _of_mock(lambda: data_files.look(Path(order.mock_path)))) if order.mock_path else (data,)
+    data = files.look(Path(order.path))
+    return (data, _of_mock(lambda: files.look(Path(order.mock_path)))) if order.mock_path else (data,)
 
 
 def _contents(order: DatasetOrder) -> tuple[bytes, bytes]:
-    data = data_files.read(Path(order.path))
-    return data, _of_mock(lambda: data_files.read(Path(order.mock_path))) if order.mock_path else b""
+    data = files.read(Path(order.path))
+    return data, _of_mock(lambda: files.read(Path(order.mock_path))) if order.mock_path else b""
 
 
 def _of_mock(does: Callable[[], T]) -> T:
@@ -296,5 +293,5 @@ def _mock(order: DatasetOrder, content: Content, data: bytes, mock: bytes) -> Co
     if order.mock == "file":
         if data == mock:
             raise Unusable("its mock: it is the data itself, which would be shown to everybody")
-        return mocks.own(content, _of_mock(lambda: data_files.parsed(mock, _kind(order.mock_path), order.name)))
+        return mocks.own(content, _of_mock(lambda: files.parsed(mock, _kind(order.mock_path), order.name)))
     return mocks.synthetic(content, order.name, 0 if order.mock == "empty" else order.mock_rows)

@@ -1,7 +1,8 @@
 """The queue of a datasite's jobs: first come, first served, so many at the same time, each in its own process.
 
 It takes the place of PySyft's own (ZeroMQ, a database query each second, jobs forked from a serving process). Clients
-notice nothing: jobs and items are kept in PySyft's stores as before. One thread waits for arrivals, births and ends.
+notice nothing: jobs are kept in the engine's ``JobStore`` as before. One thread waits for arrivals, births and ends;
+what it knows is a ``QueueState``.
 """
 
 from __future__ import annotations
@@ -18,102 +19,102 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from syft.service.job.job_stash import JobStatus
-from syft.service.queue.queue_stash import ActionQueueItem, QueueItem, Status
-from syft.types.uid import UID
-
+from datasite_worker.activity import Activity, Completed
+from datasite_worker.jobs.errand import Errand
 from datasite_worker.jobs.rules import how_it_ended
+from datasite_worker.jobs.state import EndedJob, QueuedJob, QueueState
+from datasite_worker.jobs.store import JobStore, Unobtainable
 from datasite_worker.jobs.zygote import Born, Gone, Unborn, Zygote
-from datasite_worker.pysyft.activity import Activity, Completed, shortened
-from datasite_worker.pysyft.jobs import marks, requests, stores
-from datasite_worker.pysyft.jobs.inputs import Inputs, Unobtainable
-from datasite_worker.pysyft.jobs.process import Errand
 
 logger = logging.getLogger(__name__)
 
 KILL_PATIENCE = 10.0
 """Seconds that a client's ``job.kill()`` waits until the job is gone and marked."""
-_LOOK_AGAIN = 1.0
+LOOK_AGAIN = 1.0
 """Seconds until jobs that wait for another object's value are looked at again, and ends are stored that the database
 has not taken."""
-
-
-@dataclass(slots=True)
-class _Running:
-    item: QueueItem
-    title: str
-    pid: int = 0
-    why: str = ""  # it ends without a result, or has
-    status: int | None = None  # waitpid's, once it has ended
-    started: ExitStack = field(default_factory=ExitStack)
-    completed: Completed | None = None
-    waited_for: list[threading.Event] = field(default_factory=list)  # by who wants it to end
-    told: bool = False
 
 
 @dataclass(slots=True)
 class _Recall:
     """A client wants that job to end. ``over`` is set when it has ended and is marked."""
 
-    job_id: UID
+    job_id: str
     why: str
     over: threading.Event = field(default_factory=threading.Event)
 
 
+@dataclass(slots=True)
+class _Mention:
+    """A running job among the activities: what ends that, and what notes that it completed."""
+
+    until: ExitStack = field(default_factory=ExitStack)
+    completed: Completed = lambda: None
+
+
 class JobQueue:
     """``cut_off`` is told of each job that ended without a result: its name and why. ``order``: what each errand has
-    in common. ``sessions``: so many jobs at the same time."""
+    in common. ``sessions``: so many jobs at the same time. ``fresh``: makes another zygote."""
 
     def __init__(
         self,
-        server: Any,
+        store: JobStore,
         zygote: Zygote | None,
+        fresh: Callable[[], Zygote],
         order: Callable[[int], Errand],
         activity: Activity,
         cut_off: Callable[[str, str], None],
         sessions: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._server = server
+        self._store = store
         self._zygote = zygote
+        self._fresh = fresh
         self._order = order
         self._activity = activity
         self._cut_off = cut_off
         self._sessions = sessions
-        self._arrived: deque[UID] = deque()
-        self._waiting: dict[UID, QueueItem] = {}
-        self._running: dict[int, _Running] = {}
-        self._ended: list[_Running] = []  # whose end the database does not know yet
+        self._clock = clock
+        self._state = QueueState()
+        self._mentions: dict[int, _Mention] = {}  # by tag
+        self._arrived: deque[str] = deque()
         self._recalled: deque[_Recall] = deque()
+        self._awaited: dict[str, list[threading.Event]] = {}  # by job: set when its end is stored
         self.full_at = float("-inf")  # when a job last had to wait because no more may run; by the monotonic clock
-        self._tags = 0
-        self._turns: dict[UID, int] = {}  # the tag that each job had when it was first to begin: its place in the queue
-        self._not_before = float("-inf")  # no job begins before then; by the monotonic clock
-        self._told_of: set[UID] = set()  # jobs that wait for a reason that the log tells
-        self._inputs = Inputs(server)
-        self._starved = False  # something waits for another object's value, or for the database
+        self._told_of: set[str] = set()  # jobs that wait for a reason that the log tells
+        self._unstored: set[str] = set()  # jobs whose end could not be stored, as the log tells
         self._look = True  # what is in the store is not all known
+        self._again = False  # something has to be looked at again, though nothing will say so
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
     def start(self) -> None:
-        stores.on_arrival(self._server, self._arrive)
-        requests.reach(self._server, self)
-        self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
+        self.attach()
+        self._thread.start()
+
+    def attach(self) -> None:
+        """Listen to store and zygote; ``turn`` does the rest."""
+        self._store.attach(self._arrive, self.kill)
+        self._selector.register(self._wake, selectors.EVENT_READ, lambda: os.eventfd_read(self._wake))
         if self._zygote is not None:
             self._listen(self._zygote)
         self._poke()  # the last process may have left some waiting
-        self._thread.start()
+
+    @property
+    def state(self) -> QueueState:
+        """This may be asked from any thread, and so may ``running`` and ``waiting``."""
+        return self._state
 
     @property
     def running(self) -> int:
-        """How many jobs run. This and ``waiting`` may be asked from any thread."""
-        return len(self._running)
+        """How many jobs run."""
+        return len(self._state.running)
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._state.waiting)
 
     def allow(self, sessions: int) -> None:
         """So many jobs at the same time from now on; those that run go on."""
@@ -130,9 +131,9 @@ class JobQueue:
             self._zygote.bury()
             self._zygote = None
 
-    def kill(self, job_ids: Iterable[UID], by: str) -> bool:
+    def kill(self, job_ids: Iterable[str], by: str) -> bool:
         """End those of the jobs that run, by SIGKILL, and take back those that wait; wait until all are marked. False
-        when that takes too long."""
+        when that takes too long. ``by`` is the reason, and not empty."""
         wanted = [_Recall(one, by) for one in job_ids]
         self._recalled.extend(wanted)
         self._poke()
@@ -142,113 +143,101 @@ class JobQueue:
     # --- the thread ---
 
     def _run(self) -> None:
+        again = False
         while not self._stopping:
             try:
-                for key, _ in self._selector.select(_LOOK_AGAIN if self._starved else None):
-                    key.data()
-                self._go_round()
+                again = self.turn(LOOK_AGAIN if again else None)
             except Exception:
                 logger.exception("the queue of jobs stumbled, and goes on")
-                self._starved = True
+                again = True
 
-    def _go_round(self) -> None:
-        self._starved = False
+    def turn(self, timeout: float | None) -> bool:
+        """Wait so long (None: for ever) for something to happen, and do what is to be done then. Whether there is
+        something to look at again soon, though nothing will say so."""
+        for key, _ in self._selector.select(timeout):
+            key.data()
+        self._again = False
         self._settle_all()
         try:
             self._take_in()
         finally:
             self._recall_all()  # what runs can be ended whatever the database says
-        for item in list(self._waiting.values()):
-            if len(self._running) >= self._sessions or self._stopping:
-                self.full_at = time.monotonic()
-                return
-            if time.monotonic() < self._not_before:
-                self._starved = True
-                return
-            if self._can_run(item):
-                if not self._begin(item):
-                    return
-                del self._waiting[item.id]
+        self._begin_all()
+        return self._again
 
     def _take_in(self) -> None:
-        stash, key = self._server.queue_stash, self._server.verify_key
-        if self._look:
+        look, self._look = self._look, True  # should one of them not be there yet
+        if look:
             self._arrived.clear()
-            found = stash.get_by_status(key, Status.CREATED).unwrap()
-            self._look = False
+            found: list[QueuedJob | None] = list(self._store.waiting())
         else:
-            self._look = True  # should one of them not be there yet
-            found = [stash.get_by_uid(key, self._arrived.popleft()).unwrap() for _ in range(len(self._arrived))]
-            self._look = False
-        at_work = {one.item.id for one in (*self._running.values(), *self._ended)}
-        new = [item for item in found if item.status is Status.CREATED and item.id not in at_work]
-        self._waiting |= {item.id: item for item in new}
+            found = [self._store.find(self._arrived.popleft()) for _ in range(len(self._arrived))]
+        self._look = False
+        self._state = self._state.arrived(job for job in found if job is not None)
 
-    def _can_run(self, item: QueueItem) -> bool:
+    def _begin_all(self) -> None:
+        for job in self._state.waiting:
+            if self._state.is_full(self._sessions) or self._stopping:
+                self.full_at = self._clock()
+                return
+            if not self._state.may_begin(self._sessions, self._clock()):
+                self._again = True
+                return
+            if self._can_run(job) and not self._begin(job):
+                return
+
+    def _can_run(self, job: QueuedJob) -> bool:
         """What is wrong with one job holds up no other: it is ended where it can never run, else looked at again."""
         try:
-            if self._inputs.are_there(item):
+            if self._store.has_inputs(job):
                 return True
         except Unobtainable as never:
-            self._give_up(item, str(never))
+            self._state = self._state.given_up(job, str(never))
+            self._settle_all()
             return False
         except Exception:  # noqa: BLE001 - logged, with its traceback, but not each second
-            self._say_once(item, "job %s cannot be looked at now", exc_info=True)
-        self._starved = True
+            self._say_once(job, "job %s cannot be looked at now", exc_info=True)
+        self._again = True
         return False
-
-    def _give_up(self, item: QueueItem, why: str, waited_for: Iterable[threading.Event] = ()) -> None:
-        """End a job that has not begun."""
-        given_up = _Running(item, self._title(item), why=why, waited_for=list(waited_for))
-        del self._waiting[item.id]
-        self._end(given_up)
 
     def _recall_all(self) -> None:
         for _ in range(len(self._recalled)):
-            asked = self._recalled.popleft()
-            if self._kill(asked):
-                continue
+            self._recall(self._recalled.popleft())
+
+    def _recall(self, wanted: _Recall) -> None:
+        if not self._state.knows(wanted.job_id):
             if self._look:  # it may wait in the store still
-                self._recalled.append(asked)
+                self._recalled.append(wanted)
             else:
-                asked.over.set()  # it has ended by itself
+                wanted.over.set()  # it has ended by itself
+            return
+        self._awaited.setdefault(wanted.job_id, []).append(wanted.over)
+        self._state = self._state.recalled(wanted.job_id, wanted.why)
+        tag = self._state.tag_of(wanted.job_id)
+        if tag is not None and self._zygote is not None:
+            with contextlib.suppress(OSError):  # it is gone, and so are its jobs
+                self._zygote.kill(tag)
+        self._settle_all()
 
-    def _kill(self, asked: _Recall) -> bool:
-        for one in [one for one in self._ended if one.item.job_id == asked.job_id]:
-            one.waited_for.append(asked.over)
-            return True
-        for tag, one in self._running.items():
-            if one.item.job_id == asked.job_id:
-                one.why = asked.why
-                one.waited_for.append(asked.over)
-                if self._zygote is not None:
-                    with contextlib.suppress(OSError):  # it is gone, and so are its jobs
-                        self._zygote.kill(tag)
-                return True
-        for item in [one for one in self._waiting.values() if one.job_id == asked.job_id]:
-            self._give_up(item, asked.why, [asked.over])
-            return True
-        return False
-
-    def _begin(self, item: QueueItem) -> bool:
-        self._tags += 1
-        self._turns.setdefault(item.id, self._tags)
-        running = self._running[self._tags] = _Running(item, self._title(item))
-        errand = self._order(len(self._running) - 1)
+    def _begin(self, job: QueuedJob) -> bool:
+        title = self._store.title(job)
+        after = self._state.begun(job, title)
+        errand = replace(self._order(self.running), item=job.id, title=title)
         try:
-            self._living_zygote().run(self._tags, errand_of(errand, item, running.title).to_dict())
+            self._living_zygote().run(after.last_tag, errand.to_dict())
         except OSError as error:
-            self._say_once(item, "job %s waits, as there is nothing to fork it from: %s", error)
-            del self._running[self._tags]
-            self._starved = True
+            self._say_once(job, "job %s waits, as there is nothing to fork it from: %s", error)
+            self._again = True
             return False
-        running.completed = running.started.enter_context(self._activity.running(running.title))
+        self._state = after
+        mention = self._mentions[after.last_tag] = _Mention()
+        mention.completed = mention.until.enter_context(self._activity.running(title))
         return True
 
     def _living_zygote(self) -> Zygote:
         if self._zygote is None:
             logger.info("starting a process to fork jobs from")
-            self._zygote = Zygote.fresh()
+            self._zygote = self._fresh()
             self._listen(self._zygote)
         return self._zygote
 
@@ -259,10 +248,11 @@ class JobQueue:
     def _heard(self, zygote: Zygote) -> None:
         match zygote.hear():
             case Born(tag, pid):
-                self._running[tag].pid = pid
-                logger.info("job %s runs as pid %d: %s", self._running[tag].item.job_id, pid, self._running[tag].title)
+                self._state = self._state.born(tag, pid)
+                one = self._state.with_tag(tag)
+                logger.info("job %s runs as pid %d: %s", one.job.job_id, pid, one.title)
             case Gone(tag, status, why):
-                self._over(tag, status, why)
+                self._over(tag, why or how_it_ended(status))
             case Unborn(tag, why):
                 self._put_back(tag, why)
             case None:
@@ -270,24 +260,22 @@ class JobQueue:
 
     def _put_back(self, tag: int, why: str) -> None:
         """At its old place, and tried again soon; unless somebody wants it ended."""
-        running = self._running.pop(tag)
-        if running.waited_for:
-            self._end(running)
-            return
-        running.started.close()
-        self._not_before = time.monotonic() + _LOOK_AGAIN
-        self._say_once(running.item, "job %s waits, as it cannot be started now: %s", why)
-        back = [(running.item.id, running.item), *self._waiting.items()]
-        self._waiting = dict(sorted(back, key=lambda one: self._turns.get(one[0], self._tags + 1)))
+        job = self._state.with_tag(tag).job
+        self._state = self._state.put_back(tag, self._clock() + LOOK_AGAIN)
+        if job in self._state.waiting:
+            self._forget(tag)
+            self._say_once(job, "job %s waits, as it cannot be started now: %s", why)
+        else:
+            self._settle_all()
 
-    def _say_once(self, item: QueueItem, words: str, *more: object, **how: Any) -> None:
+    def _say_once(self, job: QueuedJob, words: str, *more: object, **how: Any) -> None:
         """Of a job that waits and is looked at each second."""
-        if item.id not in self._told_of:
-            logger.warning(words, item.job_id, *more, **how)
-        self._told_of.add(item.id)
+        if job.id not in self._told_of:
+            logger.warning(words, job.job_id, *more, **how)
+        self._told_of.add(job.id)
 
     def _lost(self, zygote: Zygote) -> None:
-        """Its jobs died with it (``zygote.die_with``). Whatever its burial says, it is gone, and they have ended."""
+        """Its jobs died with it (``die_with``). Whatever its burial says, it is gone, and they have ended."""
         self._zygote = None
         for channel in (zygote.control, zygote.nudges):
             with contextlib.suppress(KeyError):  # nudges may have ended before
@@ -296,55 +284,52 @@ class JobQueue:
         try:
             zygote.bury()
         finally:
-            for tag, one in list(self._running.items()):
+            for one in self._state.running:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(one.pid, 0) if one.pid else None  # it came to us, dying
-                self._over(tag, None)
+                self._over(one.tag, how_it_ended(None))
 
-    def _over(self, tag: int, status: int | None, why: str = "") -> None:
-        running = self._running.pop(tag)
-        running.status, running.why = status, running.why or why or how_it_ended(status)
-        self._end(running)
-
-    def _end(self, running: _Running) -> None:
-        running.started.close()
-        self._turns.pop(running.item.id, None)
-        self._told_of.discard(running.item.id)
-        self._ended.append(running)
+    def _over(self, tag: int, why: str) -> None:
+        self._state = self._state.over(tag, why)
         self._settle_all()
 
     def _settle_all(self) -> None:
         """What the database does not take is kept, and tried again: none of these may ever be taken from the queue
         once more."""
-        for one in list(self._ended):
+        for end in self._state.ended:
+            self._told_of.discard(end.job.id)
+            if end.tag in self._mentions:
+                self._mentions[end.tag].until.close()
             try:
-                self._settle(one)
+                self._settle(end)
             except Exception:
-                self._starved = True
-                if not one.told:
-                    logger.exception("the end of job %s cannot be stored yet", one.item.job_id)
-                one.told = True
+                self._again = True
+                if end.job.id not in self._unstored:
+                    logger.exception("the end of job %s cannot be stored yet", end.job.job_id)
+                self._unstored.add(end.job.id)
             else:
-                self._ended.remove(one)
-                for waiting in one.waited_for:
-                    waiting.set()
+                self._state = self._state.settled(end)
+                self._unstored.discard(end.job.id)
+                self._forget(end.tag)
+                for over in self._awaited.pop(end.job.job_id, ()):
+                    over.set()
 
-    def _settle(self, running: _Running) -> None:
-        job = marks.job_of(self._server, running.item)
-        if job is None:
-            logger.info("job %s was deleted", running.item.job_id)
-        elif job.resolved:
-            logger.info("job %s: %s", job.id, job.status.value)
-            if job.status is JobStatus.COMPLETED and running.completed is not None:
-                running.completed()
+    def _settle(self, end: EndedJob) -> None:
+        job, mention = end.job, self._mentions.get(end.tag)
+        ending = self._store.end(job, end.why)
+        if ending.interrupted:
+            title = end.title or self._store.title(job)
+            logger.warning("job %s interrupted: %s (%s)", job.job_id, end.why, title)
+            self._cut_off(f"{title} ({job.job_id})", end.why)
         else:
-            marks.interrupt(self._server, job, running.why)
-            logger.warning("job %s interrupted: %s (%s)", job.id, running.why, running.title)
-            self._cut_off(f"{running.title} ({job.id})", running.why)
-        marks.close(self._server, running.item)  # it may have died between the job's end and the item's
+            logger.info("job %s%s", job.job_id, f": {ending.status}" if ending.status else " was deleted")
+        if ending.completed and mention is not None:
+            mention.completed()
+        self._store.close(job)  # it may have died between the job's end and the item's
 
-    def _woken(self) -> None:
-        os.eventfd_read(self._wake)
+    def _forget(self, tag: int) -> None:
+        if mention := self._mentions.pop(tag, None):
+            mention.until.close()
 
     def _nudged(self, zygote: Zygote) -> None:
         """Jobs queue jobs of their own; which ones, only the store tells."""
@@ -357,23 +342,9 @@ class JobQueue:
 
     # --- from other threads ---
 
-    def _arrive(self, item: QueueItem) -> None:
-        self._arrived.append(item.id)
+    def _arrive(self, place: str) -> None:
+        self._arrived.append(place)
         self._poke()
 
     def _poke(self) -> None:
         os.eventfd_write(self._wake, 1)
-
-    def _title(self, item: QueueItem) -> str:
-        """The function's name, as clients call it; the service's where there is none."""
-        with contextlib.suppress(Exception):  # a name is worth no job
-            action = item.kwargs.get("action") if isinstance(item, ActionQueueItem) else None
-            if action is not None and action.user_code_id is not None:
-                code = self._server.user_code_stash.get_by_uid(self._server.verify_key, action.user_code_id).unwrap()
-                return shortened(code.service_func_name)
-        return shortened(str(item.kwargs.get("path") or f"{item.service}.{item.method}"))
-
-
-def errand_of(common: Errand, item: QueueItem, title: str) -> Errand:
-    """What the process of ``item`` has to know."""
-    return replace(common, item=str(item.id), title=title)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import torch
 
-from datasite_worker.jobs.zygote import may_fork
+from datasite_worker.children import may_fork
 
 
 def device() -> str:

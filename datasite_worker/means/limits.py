@@ -8,7 +8,6 @@ the kernel's; how many trainings run is ``jobs.queue``'s.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import shutil
 import time
@@ -16,38 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from datasite_worker.bounds import pieces
 from fleet_common.contract import STATUS_PATH, Limits
 
-logger = logging.getLogger(__name__)
-
 DISK, BANDWIDTH, SESSIONS = "disk", "bandwidth", "training_sessions"
-UPLOADS = frozenset(
-    {
-        "action.np_array",
-        "action.set",
-        "api.add",
-        "api.update",
-        "blob_storage.allocate",
-        "blob_storage.allocate_for_user",
-        "blob_storage.write_to_disk",
-        "code.request_code_execution",
-        "code.submit",
-        "code.update",
-        "code_history.submit_version",
-        "dataset.add",
-        "migration.apply_migration_data",
-        "migration.create_migrated_objects",
-        "policy.add",
-        "project.add_event",
-        "project.create_project",
-        "project.sync",
-        "sync.sync_items",
-    }
-)
-"""PySyft's calls that bring something to be kept. Running approved code is none: a training may keep its result."""
 _GB = 1e9
 _CLEAR = 1.05
 """Uploads are taken again from this share of the threshold on, so that a disk at its edge is told once."""
@@ -109,35 +83,6 @@ def _free(folder: Path) -> int:
 
 def _gb(size: int) -> str:
     return f"{size / _GB:.3g}"
-
-
-def guard(server: Any, disk: Disk, refusal: Callable[[str], Any]) -> None:
-    """Have ``server`` answer uploads with a ``refusal`` when ``disk`` says so, before PySyft touches its database."""
-    handle = server.handle_api_call_with_unsigned_result
-
-    def guarded(api_call: Any, job_id: Any = None, check_call_location: bool = True) -> Any:
-        why = ""
-        if job_id is None and getattr(api_call, "is_valid", False) and _is_upload(api_call):
-            why = disk.refuses(_size(api_call.message))
-        if why:
-            logger.warning("refused %s: %s", api_call.message.path, why)
-            return refusal(why)
-        return handle(api_call, job_id=job_id, check_call_location=check_call_location)
-
-    server.handle_api_call_with_unsigned_result = guarded
-
-
-def _is_upload(api_call: Any) -> bool:
-    return api_call.message.path in UPLOADS
-
-
-def _size(message: Any) -> int:
-    """Bytes that the call announces or carries; 0 when it is not the kind that does."""
-    for value in (*message.args, *message.kwargs.values()):
-        size = len(value) if isinstance(value, bytes) else getattr(value, "file_size", 0)
-        if isinstance(size, int) and size > 0:
-            return size
-    return 0
 
 
 # --- the network ---
@@ -212,7 +157,7 @@ class Jobs(Protocol):
     def full_at(self) -> float: ...
 
 
-class Sessions:
+class SessionLimit:
     """The limit of trainings at the same time, ``most``; ``jobs`` is who keeps it, once there is one."""
 
     def __init__(self, most: int) -> None:
@@ -257,13 +202,13 @@ def threads_within(threads: int, cpu_percent: float) -> int:
 # --- all of them ---
 
 
-class Keeper:
+class Limiter:
     """Keeps a datasite's own limits. ``changed`` is called when an upload was refused: ``told`` may have changed."""
 
     def __init__(self, state_dir: Path, wanted: Limits, changed: Callable[[], None]) -> None:
         self.disk = Disk(state_dir, wanted.disk_free)
         self.bucket = Bucket(wanted.bandwidth)
-        self.sessions = Sessions(wanted.sessions)
+        self.sessions = SessionLimit(wanted.sessions)
         self._changed = changed
         self._looked_at = time.monotonic()
         self._waited = 0.0
@@ -275,17 +220,16 @@ class Keeper:
         self.bucket.rate = wanted.bandwidth
         self.sessions.use(wanted.sessions, time.monotonic())
 
-    def keep(self, server: Any, app: Any) -> None:
-        """Guard PySyft's ``server`` and pace ``app``, which is not yet served."""
-        guard(server, self.disk, self._refusal)
+    def refuses_upload(self, size: int) -> str:
+        """Why ``size`` more bytes are not taken now; empty when they are. May be asked from any thread."""
+        why = self.disk.refuses(size)
+        if why:
+            self._changed()
+        return why
+
+    def pace(self, app: Starlette) -> None:
+        """Hold the HTTP of ``app``, which is not yet served, to its bandwidth."""
         app.user_middleware.append(Middleware(Paced, bucket=self.bucket))  # innermost: time that it takes is ours
-
-    def _refusal(self, why: str) -> Any:
-        """PySyft's own kind of error, which its client raises with these words."""
-        from syft.service.response import SyftError
-
-        self._changed()
-        return SyftError(message=why)
 
     def look(self) -> None:
         """Find out whether traffic, or a training, has waited since the last look."""

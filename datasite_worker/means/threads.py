@@ -23,6 +23,11 @@ _SETTERS = (
 """Its name depends on how the library was built."""
 
 
+def in_use() -> int:
+    """How many torch computes with now."""
+    return torch.get_num_threads()
+
+
 def use(threads: int) -> None:
     """In this process from now on. What it executes, and libraries that it loads later, read the environment."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)

@@ -1,5 +1,7 @@
-"""Keeps what user code does to its own thread of control inside of its call: of ``sys.exit()`` and the like, and of
-``fork()``, PySyft knows nothing. Looks at no result, and holds nobody back who ends the process itself."""
+"""Surrounds each execution of user code: notes it while it runs, and keeps what it does to its own thread of control
+inside of its call. PySyft handles neither ``sys.exit()`` nor ``fork()``. Changes no result, and stops nobody from
+ending the process itself.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from syft.service.action import action_service
+from syft.service.code import user_code
 from syft.service.code.user_code import UserCodeExecutionOutput
+
+from datasite_worker.activity import Activity
 
 logger = logging.getLogger(__name__)
 
@@ -52,3 +58,20 @@ def _failed(code_item: Any, error: BaseException) -> UserCodeExecutionOutput:
     return UserCodeExecutionOutput(
         user_code_id=code_item.id, stdout="", stderr="", result=None, errored=True, safe_error_message=said
     )
+
+
+def watch(activity: Activity) -> None:
+    """Note every execution of user code in this process. The last ``activity`` to watch is the one told."""
+    original = getattr(user_code.execute_byte_code, "watched", user_code.execute_byte_code)
+    execute = contained(original)
+
+    def execute_byte_code(code_item: Any, kwargs: dict[str, Any], context: Any) -> Any:
+        with activity.running(str(code_item.service_func_name)) as completed:
+            output = execute(code_item, kwargs, context)
+            if not output.errored:
+                completed()
+            return output
+
+    execute_byte_code.watched = original  # type: ignore[attr-defined]
+    # The second module imported the function by name.
+    user_code.execute_byte_code = action_service.execute_byte_code = execute_byte_code

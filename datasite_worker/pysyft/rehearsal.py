@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from syft.protocol.data_protocol import get_data_protocol
 from syft.service.metadata.server_metadata import ServerMetadataJSON
 
 from datasite_worker.credentials import AdminLogin, draw_identity
-from datasite_worker.pysyft import server
+from datasite_worker.engine import Hosting
+from datasite_worker.pysyft import decoding, logs, server
 from fleet_common.contract import STATUS_PATH, StatusDocument
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,14 @@ _BY_NAME = (
     "uvicorn.protocols.websockets.auto",
 )
 """What the HTTP server imports by name when it begins to serve."""
+
+
+def prepare() -> None:
+    """What each worker would otherwise do by itself, in PySyft's modules."""
+    decoding.install()
+    logs.set_levels()
+    # PySyft reads its protocol's history on the first request: once here, instead of 0.1 s and 12 MB in every worker.
+    get_data_protocol()
 
 
 def rehearse() -> None:
@@ -55,7 +65,8 @@ class _InMemory(server.SettledDatasite):
 
 
 def _perform() -> None:
-    made = server.assemble(_InMemory, "rehearsal", draw_identity(), dev_mode=False, auto_approval=True, sessions=1)
+    hosting = Hosting("rehearsal", draw_identity(), Path(), dev_mode=False, auto_approval=True, sessions=1)
+    made = server.assemble(_InMemory, hosting)
     try:
         server.create_admin(made, AdminLogin("admin@fleet.example.com", "rehearsal", "rehearsal"))
         server.offer_status(made, dict)

@@ -12,7 +12,6 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -33,7 +32,8 @@ from syft.types.uid import UID
 
 from datasite_worker import bounds
 from datasite_worker.bounds import Connections
-from datasite_worker.credentials import AdminLogin, Identity
+from datasite_worker.credentials import AdminLogin
+from datasite_worker.engine import Hosting
 from datasite_worker.pysyft import gate, logs, routes
 from datasite_worker.pysyft.jobs import settling, stores
 from datasite_worker.pysyft.logins import Logins
@@ -112,41 +112,31 @@ def _holds_keys(value: Any) -> bool:
     return any(isinstance(one, User | UserV1) for one in several)
 
 
-def make_server(
-    name: str,
-    who: Identity,
-    state: Path,
-    *,
-    dev_mode: bool,
-    auto_approval: bool,
-    sessions: int,
-    access: Access = Access(),  # noqa: B008 - a frozen value
-) -> SettledDatasite:
-    """PySyft's server with its fixed identity. ``sessions``: how many workers it shows, as each runs one job."""
-    os.environ["SYFT_TEMP_ROOT"] = str(state / "syft")
-    made = assemble(SettledDatasite, name, who, dev_mode=dev_mode, auto_approval=auto_approval, sessions=sessions)
-    made.access = access
+def make_server(hosting: Hosting) -> SettledDatasite:
+    """PySyft's server with its fixed identity. It shows as many workers as jobs may run, as each runs one."""
+    os.environ["SYFT_TEMP_ROOT"] = str(hosting.state / "syft")
+    made = assemble(SettledDatasite, hosting)
+    made.access = hosting.access
     _open_registration(made)
     stores.be_patient(made)
     return made
 
 
-def assemble(
-    kind: type[SettledDatasite], name: str, who: Identity, *, dev_mode: bool, auto_approval: bool, sessions: int
-) -> SettledDatasite:
+def assemble(kind: type[SettledDatasite], hosting: Hosting) -> SettledDatasite:
     """The same, of any ``kind``, wherever that has its database."""
+    who = hosting.identity
     return kind(
-        name=name,
+        name=hosting.name,
         id=UID.from_string(who.uid),
         signing_key=SyftSigningKey(signing_key=SigningKey(bytes.fromhex(who.signing_key))),
         root_email=who.root_email,
         root_username="fleet",
         root_password=who.root_password,
         processes=1,
-        n_consumers=sessions,
+        n_consumers=hosting.sessions,
         in_memory_workers=True,
-        association_request_auto_approval=auto_approval,
-        dev_mode=dev_mode,
+        association_request_auto_approval=hosting.auto_approval,
+        dev_mode=hosting.dev_mode,
     )
 
 

@@ -7,7 +7,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fleet_common.contract import Access, DashboardOrder, DatasetOrder, LaunchOrder, Limits, LiveSettings
+from fleet_common.contract import (
+    Access,
+    AdminOrder,
+    ComputeOrder,
+    DashboardOrder,
+    DatasetOrder,
+    LaunchOrder,
+    Limits,
+    LiveSettings,
+)
 from supervisor.spec import (
     Capabilities,
     Dataset,
@@ -67,34 +76,31 @@ def _datasite_order(
 ) -> LaunchOrder:
     return LaunchOrder(
         name=spec.name,
-        generation=generation,
         hostname=spec.hostname,
         port=spec.port,
         advertise=spec.advertise or spec.hostname,
         dashboard_url=spec.dashboard_url,
         heartbeat_url=spec.heartbeat_url or spec.dashboard_url,
-        heartbeat_interval=spec.heartbeat_interval,
         state_dir=str(config.state.worker(spec.name).root),
         log_dir=str(config.log_dir),
         pulse_address=str(config.state.pulse_socket),
         dev_mode=spec.dev_mode,
         verbose=spec.verbose,
         association_request_auto_approval=spec.association_request_auto_approval,
-        admin_email=spec.admin.email,
-        admin_name=spec.admin.name,
-        admin_password=spec.admin.password,
-        capabilities=_told(spec.capabilities),
-        region=spec.region,
-        location=spec.location,
-        approved_code=spec.approved_code,
-        limits=limits_of(config, spec),
-        datasets=tuple(map(_dataset, spec.datasets)),
-        threads=threads_per_line(config, spec, cores),
-        threads_fixed=spec.resources.threads > 0,
+        admin=AdminOrder(spec.admin.email, spec.admin.name, spec.admin.password),
+        access=Access(spec.access.allow_guests, spec.access.allow_registration, round(spec.access.max_upload_gb * _GB)),
+        compute=_compute(spec, threads_per_line(config, spec, cores), gpus),
         environment=dict(spec.environment),
+        settings=live_settings(config, spec, generation),
+    )
+
+
+def _compute(spec: DatasiteSpec, threads: int, gpus: tuple[str, ...] | None) -> ComputeOrder:
+    return ComputeOrder(
+        threads=threads,
+        threads_fixed=spec.resources.threads > 0,
         cuda_visible_devices=None if gpus is None and spec.gpu.mode == "auto" else ",".join(gpus or ()),
         gpu_memory_bytes=spec.gpu.memory_bytes if gpus else 0,
-        access=Access(spec.access.allow_guests, spec.access.allow_registration, round(spec.access.max_upload_gb * _GB)),
     )
 
 

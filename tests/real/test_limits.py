@@ -135,7 +135,7 @@ def test_every_call_that_is_refused_is_one_of_pysyfts() -> None:
     import syft  # noqa: F401 - registers its services
     from syft.service.service import ServiceConfigRegistry
 
-    from datasite_worker.means.limits import UPLOADS
+    from datasite_worker.pysyft.uploads import UPLOADS
 
     assert [] == [path for path in sorted(UPLOADS) if not ServiceConfigRegistry.path_exists(path)]
 

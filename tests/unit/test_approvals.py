@@ -26,6 +26,7 @@ from syft.service.policy.policy import (
 from syft.service.user.user_roles import ServiceRole
 
 from datasite_worker.credentials import AdminLogin, Identity
+from datasite_worker.engine import Hosting
 from datasite_worker.pysyft import server as hosting
 from datasite_worker.pysyft.approvals import Approvals
 from fleet_common.contract import code_hash
@@ -41,7 +42,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         who = Identity(uuid.uuid4().hex, "11" * 32, "root@example.com", PASSWORD)
-        self.server = hosting.make_server("site", who, folder, dev_mode=False, auto_approval=True, sessions=1)
+        self.server = hosting.make_server(Hosting("site", who, folder, dev_mode=False, auto_approval=True, sessions=1))
         hosting.create_admin(self.server, AdminLogin("owner@example.com", "Owner", PASSWORD))
         self.owner = self.login("owner@example.com")
         x = np.arange(6.0)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from fleet_common.contract import LaunchOrder
 from supervisor import daemon
 from supervisor.cards import Card
 from supervisor.effects import assigner as rooms
@@ -207,7 +208,9 @@ def test_a_driver_that_never_answers_is_named_and_not_taken_for_none(tmp_path: P
 
 def told(made: Assigner, spec: DatasiteSpec) -> str | None:
     """What a worker that is launched now is told to see; None: its environment is left alone."""
-    return launching.launch_order(fleet(spec), spec, 1, 2, made.shown(spec.name)).cuda_visible_devices
+    order = launching.launch_order(fleet(spec), spec, 1, 2, made.shown(spec.name))
+    assert isinstance(order, LaunchOrder)
+    return order.compute.cuda_visible_devices
 
 
 def test_a_hung_driver_costs_auto_lines_their_gpu_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

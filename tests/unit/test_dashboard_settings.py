@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from datasite_worker.centre.link import Site, heartbeat_body, registration_body
+from datasite_worker.centre.central_link import Profile, heartbeat_body, registration_body
 from fleet_common.contract import DashboardOrder
 from supervisor.config import ConfigError, load
 from supervisor.policy.launching import launch_order
 from supervisor.spec import FleetConfig
 
-SITE = Site("alpha", "host", 8080, "cpu", "http://central:5000", "http://central:5000", 30.0, {})
+SITE = Profile("alpha", "host", 8080, "cpu", "http://central:5000", "http://central:5000", 30.0, {})
 
 
 def read(folder: Path, dashboard: str) -> FleetConfig:

@@ -43,7 +43,7 @@ def test_datasets_cross_to_the_worker() -> None:
     """At its start, and again while it runs, as JSON."""
     order = launch_order(fleet(LINE), LINE, 1, 2)
     assert isinstance(order, LaunchOrder)
-    assert ORDERS == order.datasets
+    assert ORDERS == order.settings.datasets
     assert ORDERS == parse_settings(live_settings(fleet(LINE), LINE, 3).to_json()).datasets
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from datasite_worker.data.datasets import OUTDATED, RETRY, SETTLED, Datasets
 from datasite_worker.data.files import Content
-from datasite_worker.pysyft.dataset_site import Held, Ids
+from datasite_worker.data.store import Held, Ids
 from fleet_common.contract import DatasetOrder
 
 pytestmark = pytest.mark.process  # it loads PySyft
@@ -167,10 +167,10 @@ def test_a_file_from_the_future_is_taken_once_it_stays_the_same(line: Line) -> N
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read of it is thrown away."""
-    from datasite_worker.data import files as data_files
+    from datasite_worker.data import files
 
     line.write("torque\n1\n")
-    read = data_files.read
+    read = files.read
 
     def and_written(path: Path) -> bytes:
         raw = read(path)
@@ -178,7 +178,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(line: Line, monkeypa
         return raw
 
     with monkeypatch.context() as patched:
-        patched.setattr(data_files, "read", and_written)
+        patched.setattr(files, "read", and_written)
         line.round()
     assert [] == line.site.puts
     line.round()
@@ -212,16 +212,16 @@ def test_what_was_published_stays_when_the_file_breaks_or_goes(line: Line) -> No
 
 def test_a_broken_file_is_not_read_again_and_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only when it changed, or another kind of mock is asked for."""
-    from datasite_worker.data import files as data_files
+    from datasite_worker.data import files
 
     reads: list[Path] = []
-    read = data_files.read
+    read = files.read
 
     def noted(path: Path) -> bytes:
         reads.append(path)
         return read(path)
 
-    monkeypatch.setattr(data_files, "read", noted)
+    monkeypatch.setattr(files, "read", noted)
     line.write("a,b\n1,2,3\n4,5,6,7\n")
     for _ in range(3):
         line.round(RETRY)

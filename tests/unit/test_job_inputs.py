@@ -11,8 +11,9 @@ from syft.store.document_store_errors import NotFoundException
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
+from datasite_worker.jobs.store import Unobtainable
 from datasite_worker.pysyft.jobs import inputs as inputs_module
-from datasite_worker.pysyft.jobs.inputs import NEVER, Inputs, Unobtainable
+from datasite_worker.pysyft.jobs.inputs import NEVER, Inputs
 
 pytestmark = pytest.mark.process  # it loads PySyft
 

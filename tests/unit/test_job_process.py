@@ -16,7 +16,7 @@ from sqlalchemy import create_engine
 from syft.service.job.job_stash import JobStatus
 from syft.service.user.user_roles import ServiceRole
 
-from datasite_worker.pysyft.jobs import process, stores
+from datasite_worker.pysyft.jobs import runner, stores
 
 pytestmark = pytest.mark.process  # it loads PySyft
 
@@ -36,11 +36,11 @@ def test_a_job_follows_the_datasites_log_and_never_turns_it_over(tmp_path: Path,
     log = tmp_path / "line.log"
     log.write_text("x" * 1000)
     ours.handlers = [RotatingFileHandler(log, maxBytes=10, backupCount=5)]
-    process._append_to(str(log))
-    process._append_to(str(log))  # where preparing failed the first time
-    process.logger.info("before")
+    runner._append_to(str(log))
+    runner._append_to(str(log))  # where preparing failed the first time
+    runner.logger.info("before")
     log.rename(tmp_path / "line.log.1")
-    process.logger.info("after")
+    runner.logger.info("after")
     assert ["line.log", "line.log.1"] == sorted(path.name for path in tmp_path.iterdir())
     assert log.read_text().endswith(" - INFO - after\n")
     assert 1 == len(log.read_text().splitlines())
@@ -59,7 +59,7 @@ def test_a_child_of_a_job_has_a_database_connection_of_its_own(tmp_path: Path, m
         with contextlib.closing(engine.raw_connection()) as connection:
             return connection.dbapi_connection
 
-    process._share_no_connection(server)
+    runner._share_no_connection(server)
     parents = used()
     assert parents is used()
     hooks["after_in_child"]()
@@ -76,15 +76,15 @@ def test_a_child_of_a_job_has_a_database_connection_of_its_own(tmp_path: Path, m
 def test_what_every_optimizer_imports_is_imported_before_the_first_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, by what jobs are forked from: it takes a second, and each job would pay it."""
     imported: list[str] = []
-    monkeypatch.setattr(process, "import_module", imported.append)
+    monkeypatch.setattr(runner, "import_module", imported.append)
     made = SimpleNamespace(
         queue_stash=SimpleNamespace(get_by_status=lambda _key, _status: Answer([])),
         verify_key="root",
         db=SimpleNamespace(engine=SimpleNamespace(dispose=lambda: None)),
     )
-    monkeypatch.setattr(process, "_server", lambda _told: made)
-    monkeypatch.setattr(process, "_append_to", lambda _log: None)
-    assert made is process.prepare(process.Errand("line", "/nowhere").to_dict())
+    monkeypatch.setattr(runner, "_server", lambda _told: made)
+    monkeypatch.setattr(runner, "_append_to", lambda _log: None)
+    assert made is runner.prepare(runner.Errand("line", "/nowhere").to_dict())
     assert ["torch._dynamo"] == imported
 
 
@@ -103,7 +103,7 @@ def test_a_job_that_has_begun_does_not_begin_again(status: JobStatus) -> None:
     stash = SimpleNamespace(get_by_uid=lambda _key, _uid: Answer(job))
     server = SimpleNamespace(job_stash=stash, verify_key="root")
     with pytest.raises(RuntimeError, match="has begun before, and does not run twice"):
-        process.perform(server, SimpleNamespace(job_id="job"))  # type: ignore[arg-type]  # of an item only this is read
+        runner.perform(server, SimpleNamespace(job_id="job"))  # type: ignore[arg-type]  # of an item only this is read
 
 
 @pytest.mark.process
@@ -115,10 +115,11 @@ def test_a_job_asks_for_the_role_again(tmp_path: Path) -> None:
     from syft.types.uid import UID
 
     from datasite_worker.credentials import Identity
+    from datasite_worker.engine import Hosting
     from datasite_worker.pysyft import server as hosting
 
     who = Identity(UID().no_dash, "11" * 32, "root@example.com", "a-long-password")
-    made = hosting.make_server("site", who, tmp_path, dev_mode=False, auto_approval=True, sessions=1)
+    made = hosting.make_server(Hosting("site", who, tmp_path, dev_mode=False, auto_approval=True, sessions=1))
     stranger = SyftSigningKey.generate().verify_key
     wanted = {"email": "made@example.com", "name": "M", "password": "A-long-passw0rd", "role": ServiceRole.ADMIN}
     for caller in (stranger, made.verify_key):
@@ -128,6 +129,6 @@ def test_a_job_asks_for_the_role_again(tmp_path: Path) -> None:
             worker_pool=made.get_worker_pool_ref_by_name(made.verify_key),
         )  # fmt: skip
         with pytest.raises(SyftException, match="does not run the job"):
-            process._call(made, item)
+            runner._call(made, item)
     assert ["root@example.com"] == [user.email for user in made.services.user.stash.get_all(made.verify_key).unwrap()]
     made.close()

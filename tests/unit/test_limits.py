@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleet_common.contract import StatusDocument
+from fleet_common.contract import LaunchOrder, StatusDocument
 from supervisor.config import ConfigError, load
 from supervisor.faces.table import plain
 from supervisor.facts import DeadlineReached, Load, LoadSeen, OperatorAsked, ProcessExited, PulseReceived
@@ -394,7 +394,8 @@ def test_no_more_threads_than_the_cpu_limit_is_cores(own: dict[str, float], host
     slower than one. The operator's own number stays."""
     config = lines(2, host, **own)
     order = launching.launch_order(config, config.datasites[0], 1, 16)
-    assert threads == order.threads
+    assert isinstance(order, LaunchOrder)
+    assert threads == order.compute.threads
 
 
 def test_a_reload_that_changes_a_lines_part_tells_the_running_line() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import requests
 
-from datasite_worker.centre import link as central_link
-from datasite_worker.centre.link import CentralLink, Site, in_words, retry_delay, shown
+from datasite_worker.centre import central_link
+from datasite_worker.centre.central_link import CentralLink, Profile, in_words, retry_delay, shown
 
-SITE = Site(
+SITE = Profile(
     "alpha", "host", 8080, "cpu", "http://central:5000", "http://central:8888", 30.0, {"security_level": "high"}
 )
 
@@ -176,7 +176,7 @@ def test_nothing_that_a_url_may_hold_ends_the_thread() -> None:
     """Broken URLs fail when they are used, in words."""
     for url in ("", "nonsense", "http://[::1", "http://a..b:1", "ftp://x"):
         told: dict[str, Any] = {}
-        site = Site("alpha", "host", 1, "cpu", url, url, 30.0, {})
+        site = Profile("alpha", "host", 1, "cpu", url, url, 30.0, {})
         link = CentralLink(site, told.update, lambda: True, dict)
         assert link.register() is False
         assert link.beat() is False

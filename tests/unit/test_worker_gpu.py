@@ -38,7 +38,7 @@ ORDERED = [((), "", 0), (("GPU-a",), "GPU-a", 8 * GIB), (("GPU-a", "GPU-b"), "GP
 def test_a_launch_order_names_the_gpus(gpus: tuple[str, ...], visible: str, memory: int) -> None:
     """By UUID; on the CPU none, and then no limit either."""
     made = order(LINE, *gpus)
-    assert (visible, memory) == (made.cuda_visible_devices, made.gpu_memory_bytes)
+    assert (visible, memory) == (made.compute.cuda_visible_devices, made.compute.gpu_memory_bytes)
 
 
 @pytest.mark.parametrize(("mode", "visible"), [("auto", None), ("none", "")])
@@ -46,7 +46,7 @@ def test_where_there_are_none_to_assign_only_none_means_none(mode: str, visible:
     """A host whose GPUs NVML does not know: ``auto`` is left to see them."""
     made = launch_order(fleet(LINE), replace(LINE, gpu=GpuRequest(mode)), 1, 2, None)
     assert isinstance(made, LaunchOrder)
-    assert visible == made.cuda_visible_devices
+    assert visible == made.compute.cuda_visible_devices
 
 
 @pytest.mark.parametrize("visible", ["", "GPU-a,GPU-b"])

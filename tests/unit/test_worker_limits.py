@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from datasite_worker.means import limits as module
 from datasite_worker.means import load
-from datasite_worker.means.limits import Bucket, Disk, Keeper, Paced, guard
+from datasite_worker.means.limits import Bucket, Disk, Limiter, Paced, threads_within
+from datasite_worker.pysyft.uploads import UPLOADS, guard
 from fleet_common.contract import Limits, StatusDocument, parse_status
 
 GB = 10**9
@@ -111,11 +111,11 @@ def full(space: Space, tmp_path: Path) -> tuple[Server, list[str]]:
         noted.append(why)
         return "refused"
 
-    guard(server, Disk(tmp_path, 5 * GB), refusal)
+    guard(server, Disk(tmp_path, 5 * GB).refuses, refusal)
     return server, noted
 
 
-@pytest.mark.parametrize("path", sorted({*module.UPLOADS, "sync.sync_items", "project.add_event", "project.sync"}))
+@pytest.mark.parametrize("path", sorted({*UPLOADS, "sync.sync_items", "project.add_event", "project.sync"}))
 def test_on_a_full_disk_no_upload_reaches_pysyft(full: tuple[Server, list[str]], path: str) -> None:
     """It is answered with the reason."""
     server, noted = full
@@ -149,7 +149,7 @@ def test_the_size_that_a_call_announces_counts(space: Space, tmp_path: Path) -> 
     """PySyft's blob storage is told the size before the first byte comes."""
     space.free = 6 * GB
     server = Server()
-    guard(server, Disk(tmp_path, 5 * GB), lambda why: why)
+    guard(server, Disk(tmp_path, 5 * GB).refuses, lambda why: why)
     answer = server.handle_api_call_with_unsigned_result(Call(Message("blob_storage.allocate", [Entry(2 * GB)])))
     assert "would leave less" in answer
     small = Message("blob_storage.write_to_disk", [], {"data": b"x" * 10})
@@ -246,20 +246,20 @@ def test_what_bites_is_told_and_taken_back(space: Space, tmp_path: Path, monkeyp
     """Disk and bandwidth, each in words; traffic that has not waited for half a minute is no longer held back."""
     clock = [100.0]
     monkeypatch.setattr("datasite_worker.means.limits.time.monotonic", lambda: clock[0])
-    keeper = Keeper(tmp_path, Limits(disk_free=5 * GB, bandwidth=MB), lambda: None)
-    assert {} == keeper.told()
+    limiter = Limiter(tmp_path, Limits(disk_free=5 * GB, bandwidth=MB), lambda: None)
+    assert {} == limiter.told()
     space.free = GB
-    keeper.bucket.take(10 * MB, clock[0])
+    limiter.bucket.take(10 * MB, clock[0])
     clock[0] += 5
-    keeper.look()
+    limiter.look()
     assert {
         "disk": "1 GB of disk free, 5 GB are to be kept: uploads are refused",
         "bandwidth": "HTTP is held to 8 Mbit/s",
-    } == keeper.told()
+    } == limiter.told()
     space.free = 100 * GB
     clock[0] += 31
-    keeper.look()
-    assert {} == keeper.told()
+    limiter.look()
+    assert {} == limiter.told()
 
 
 @dataclass
@@ -276,44 +276,44 @@ def test_trainings_that_wait_are_told_and_taken_back(tmp_path: Path, monkeypatch
     is not missed, and one that waits for another's value, with a place free, waits for no limit."""
     clock = [100.0]
     monkeypatch.setattr("datasite_worker.means.limits.time.monotonic", lambda: clock[0])
-    keeper, jobs = Keeper(tmp_path, Limits(sessions=3), lambda: None), Crowd(running=3)
+    limiter, jobs = Limiter(tmp_path, Limits(sessions=3), lambda: None), Crowd(running=3)
 
     def looked(seconds: float = 5.0, **what: Any) -> str:
         clock[0] += seconds
         for name, value in what.items():
             setattr(jobs, name, value)
-        keeper.look()
-        return keeper.told().get("training_sessions", "")
+        limiter.look()
+        return limiter.told().get("training_sessions", "")
 
     assert "" == looked()  # the queue is not there yet
-    keeper.sessions.jobs = jobs
+    limiter.sessions.jobs = jobs
     assert ["", ""] == [looked(), looked(running=2, waiting=1)]
     limit = "no more than 3 may run at the same time"
     assert f"3 trainings run, 2 wait: {limit}" == looked(running=3, waiting=2)
     assert [f"trainings have waited for their turn: {limit}"] * 2 == [looked(waiting=0), looked(20.0)]
     assert "" == looked(10.0)
     assert f"trainings have waited for their turn: {limit}" == looked(full_at=clock[0] + 1.0)
-    keeper.use(Limits(sessions=1))
+    limiter.use(Limits(sessions=1))
     assert f"3 trainings run, 1 waits: {limit.replace('3', '1')}" == looked(waiting=1)
-    keeper.use(Limits(sessions=4))
+    limiter.use(Limits(sessions=4))
     assert "" == looked()
 
 
 def test_other_limits_hold_at_once(space: Space, tmp_path: Path) -> None:
     """A reload may lift or set them while the datasite serves."""
     space.free = 2 * GB
-    keeper = Keeper(tmp_path, Limits(), lambda: None)
-    assert "" == keeper.disk.refuses()
-    keeper.use(Limits(disk_free=5 * GB, bandwidth=77))
-    assert (True, 77) == (bool(keeper.disk.refuses()), keeper.bucket.rate)
-    keeper.use(Limits())
-    assert ("", {}) == (keeper.disk.refuses(), keeper.told())
+    limiter = Limiter(tmp_path, Limits(), lambda: None)
+    assert "" == limiter.disk.refuses()
+    limiter.use(Limits(disk_free=5 * GB, bandwidth=77))
+    assert (True, 77) == (bool(limiter.disk.refuses()), limiter.bucket.rate)
+    limiter.use(Limits())
+    assert ("", {}) == (limiter.disk.refuses(), limiter.told())
 
 
 @pytest.mark.parametrize(("percent", "threads"), [(0.0, 4), (50.0, 1), (150.0, 2), (400.0, 4), (1600.0, 4)])
 def test_a_training_takes_no_more_threads_than_its_cpu_limit_is_cores(percent: float, threads: int) -> None:
     """Also by a limit that a reload brought; threads beyond it would only wait for each other."""
-    assert threads == module.threads_within(4, percent)
+    assert threads == threads_within(4, percent)
 
 
 # --- load ---

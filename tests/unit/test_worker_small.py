@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from datasite_worker.pysyft.activity import Activity, shortened
-from datasite_worker.strays import Strays
+from datasite_worker.activity import Activity, shortened
+from datasite_worker.children import Orphans
 from fleet_common.contract import LiveSettings, StatusDocument, parse_settings, parse_status
 from fleet_common.layout import WorkerFolder
 from fleet_common.listening import own_address, reachable_name
@@ -56,9 +56,9 @@ def zombie(code: str = "") -> int:
 def test_a_dead_child_that_nobody_waits_for_goes_in_the_second_round() -> None:
     """One round is left to whoever forked it."""
     pid = zombie()
-    strays = Strays()
-    assert pid not in strays.reap()
-    assert pid in strays.reap()
+    orphans = Orphans()
+    assert pid not in orphans.reap()
+    assert pid in orphans.reap()
     assert not psutil.pid_exists(pid)
 
 
@@ -66,9 +66,9 @@ def test_no_exit_status_is_stolen() -> None:
     """subprocess learns how its child ended, however late it asks."""
     child = subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(7)"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    strays = Strays()
+    orphans = Orphans()
     for _ in range(3):
-        assert child.pid not in strays.reap()
+        assert child.pid not in orphans.reap()
     assert 7 == child.wait()
 
 
@@ -77,17 +77,17 @@ def test_a_child_that_its_starter_dropped_goes_too() -> None:
     pid = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE).pid
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    strays = Strays()
-    assert [False, True] == [pid in strays.reap() for _ in range(2)]
+    orphans = Orphans()
+    assert [False, True] == [pid in orphans.reap() for _ in range(2)]
     assert not psutil.pid_exists(pid)
 
 
 def test_a_living_child_is_left_alone() -> None:
     """However many rounds it lives."""
     pid = os.posix_spawn(sys.executable, [sys.executable, "-S", "-c", "input()"], os.environ)
-    strays = Strays()
+    orphans = Orphans()
     try:
-        assert [set(), set()] == [strays.reap() & {pid} for _ in range(2)]
+        assert [set(), set()] == [orphans.reap() & {pid} for _ in range(2)]
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

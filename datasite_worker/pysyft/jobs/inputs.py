@@ -12,11 +12,9 @@ from syft.service.user.user_roles import ServiceRole
 from syft.store.document_store_errors import NotFoundException
 from syft.types.uid import UID
 
+from datasite_worker.jobs.store import Unobtainable
+
 NEVER = "it waits for the result of a job that ended without one"
-
-
-class Unobtainable(Exception):
-    """A job can never run; the message says why."""
 
 
 class Inputs:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 from syft.service.job.job_service import JobService
 from syft.service.job.job_stash import Job, JobStatus
@@ -16,13 +16,13 @@ KILLED = "killed on request"
 NO_RESTART = "This datasite does not restart jobs: call the function again."
 
 
-class Queue(Protocol):
-    def kill(self, job_ids: list[UID], by: str) -> bool: ...
+Kill: TypeAlias = Callable[[list[str], str], bool]
+"""Ends the jobs of these ids, for a reason; False when they have not ended in time."""
 
 
-def reach(server: Any, queue: Queue) -> None:
-    """Clients of ``server`` reach ``queue`` from now on."""
-    server.job_queue = queue
+def reach(server: Any, kill: Kill) -> None:
+    """What clients of ``server`` want killed is handed to ``kill`` from now on."""
+    server.kill_jobs = kill
     JobService._kill = _kill
     if not hasattr(JobService.kill, "reaches"):
         JobService.kill = _waiting_too(JobService.kill)
@@ -34,10 +34,10 @@ _kill_as_pysyft = JobService._kill
 
 def _kill(service: JobService, context: Any, job: Job) -> SyftSuccess:
     """PySyft would mark the job, and wait for a thread of the job to look at the mark."""
-    queue: Queue | None = getattr(context.server, "job_queue", None)
-    if queue is None:
+    end: Kill | None = getattr(context.server, "kill_jobs", None)
+    if end is None:
         return _kill_as_pysyft(service, context, job)
-    if not queue.kill([job.id, *_below(service, context, job.id)], KILLED):
+    if not end([str(one) for one in (job.id, *_below(service, context, job.id))], KILLED):
         raise SyftException(public_message=f"Job {job.id} has been told to end, and has not ended yet")
     return SyftSuccess(message="Job killed successfully!")
 

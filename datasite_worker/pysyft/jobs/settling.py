@@ -15,7 +15,7 @@ from syft.service.queue.queue_stash import QueueItem, Status
 from syft.service.response import SyftError
 from syft.types.errors import SyftException
 
-from datasite_worker.pysyft.activity import shortened
+from datasite_worker.activity import shortened
 
 logger = logging.getLogger(__name__)
 

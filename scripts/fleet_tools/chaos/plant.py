@@ -104,7 +104,7 @@ class Plant(TemporaryFleet):
         return [event for path in (*files, newest) if path.exists() for event in read_lines(path)]
 
 
-_ZYGOTES = ("jobs are forked from here", "datasite_worker.jobs.zygote")
+_ZYGOTES = ("jobs are forked from here", "datasite_worker.pysyft.jobs.zygote_main")
 
 
 def _title(pid: int) -> str:

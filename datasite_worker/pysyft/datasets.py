@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from syft.service.action.action_object import ActionObject
@@ -22,29 +21,14 @@ from syft.types.twin_object import TwinObject
 from syft.types.uid import UID
 
 from datasite_worker.data.files import Content
+from datasite_worker.data.store import Held, Ids
 
 _OURS = "fleet.yaml"
 """The role of the uploader of what was made here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ids:
-    """Under which ids a dataset and its assets are kept, hexadecimal. They are for life."""
-
-    dataset: str
-    assets: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A dataset that the site has. ``ours``: made here, not by somebody who logged in."""
-
-    ids: Ids
-    ours: bool
-
-
-class DatasetSite:
-    """PySyft's stores, as far as datasets are concerned."""
+class PySyftDatasets:
+    """PySyft's stores, as far as datasets are concerned: a ``DatasetStore``."""
 
     def __init__(self, server: Any) -> None:
         self._server = server

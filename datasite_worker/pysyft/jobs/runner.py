@@ -11,7 +11,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from importlib import import_module
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -39,6 +38,7 @@ from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 from datasite_worker.credentials import identity
+from datasite_worker.jobs.errand import Errand
 from datasite_worker.means import chance, gpu, threads
 from datasite_worker.pysyft import doors, gate
 from datasite_worker.pysyft.containment import contained
@@ -49,23 +49,6 @@ from fleet_common.logs import FORMAT as LOG_FORMAT
 logger = logging.getLogger(__name__)
 
 _LOG_PATIENCE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """What a job's process has to know; crosses from worker to zygote as JSON."""
-
-    datasite: str
-    state_dir: str
-    item: str = ""  # uid of the queue item
-    title: str = ""  # what runs, for people
-    threads: int = 1
-    gpu_memory_bytes: int = 0
-    dev_mode: bool = False
-    log: str = ""  # the datasite's; empty: none
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def prepare(errand: dict[str, Any]) -> Server:

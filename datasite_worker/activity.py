@@ -1,8 +1,4 @@
-"""Which of the centre's functions run now, and when one last completed. Sees PySyft execute; changes no result.
-
-PySyft executes all user code, blocking and queued alike, by one function. It is wrapped once in this process; other
-threads read what was noted.
-"""
+"""Which of the centre's functions run now, and when one last completed. Notes what it is told; runs nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from datasite_worker.pysyft.containment import contained
 from fleet_common.moments import now_iso
 
 _MOST_NAMES = 32
@@ -59,23 +54,3 @@ class Activity:
 def shortened(name: str) -> str:
     """Names are the centre's choice: none may blow up a heartbeat."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
-
-
-def watch(activity: Activity) -> None:
-    """Note every execution of user code in this process. The last ``activity`` to watch is the one told."""
-    from syft.service.action import action_service
-    from syft.service.code import user_code
-
-    original = getattr(user_code.execute_byte_code, "watched", user_code.execute_byte_code)
-    execute = contained(original)
-
-    def execute_byte_code(code_item: Any, kwargs: dict[str, Any], context: Any) -> Any:
-        with activity.running(str(code_item.service_func_name)) as completed:
-            output = execute(code_item, kwargs, context)
-            if not output.errored:
-                completed()
-            return output
-
-    execute_byte_code.watched = original  # type: ignore[attr-defined]
-    # The second module imported the function by name.
-    user_code.execute_byte_code = action_service.execute_byte_code = execute_byte_code

@@ -39,7 +39,7 @@ _NOT_OFFERED = (404, 405, 501)
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class Profile:
     """What the centre is told of a datasite. Times are seconds."""
 
     factory_name: str
@@ -54,37 +54,37 @@ class Site:
     location: str = ""
 
 
-def registration_body(site: Site) -> dict[str, Any]:
+def registration_body(profile: Profile) -> dict[str, Any]:
     return {
-        "factory_name": site.factory_name,
-        "factory_hostname": site.hostname,
-        "factory_port": site.port,
-        "device": site.device,
+        "factory_name": profile.factory_name,
+        "factory_hostname": profile.hostname,
+        "factory_port": profile.port,
+        "device": profile.device,
         "status": "running",
-        "capabilities": site.capabilities,
-        **_place(site),
+        "capabilities": profile.capabilities,
+        **_place(profile),
     }
 
 
-def heartbeat_body(site: Site, status: str, latency_ms: float, activity: dict[str, Any]) -> dict[str, Any]:
+def heartbeat_body(profile: Profile, status: str, latency_ms: float, activity: dict[str, Any]) -> dict[str, Any]:
     """Loads are percent of the host's, the latency milliseconds of the last exchange with the dashboard;
     ``activity`` is active_experiments and last_training_completion."""
     return {
-        "factory_name": site.factory_name,
-        "hostname": site.hostname,
-        "port": site.port,
-        "device": site.device,
+        "factory_name": profile.factory_name,
+        "hostname": profile.hostname,
+        "port": profile.port,
+        "device": profile.device,
         "timestamp": now_iso(),
         "status": status,
         "current_load": current_load(latency_ms),
-        **_place(site),
+        **_place(profile),
         **activity,
     }
 
 
-def _place(site: Site) -> dict[str, str]:
+def _place(profile: Profile) -> dict[str, str]:
     """Only what is known: a central need not have heard of these keys."""
-    return {key: value for key, value in (("region", site.region), ("location", site.location)) if value}
+    return {key: value for key, value in (("region", profile.region), ("location", profile.location)) if value}
 
 
 def retry_delay(failures: int, chance: float) -> float:
@@ -98,17 +98,17 @@ class CentralLink:
 
     def __init__(
         self,
-        site: Site,
+        profile: Profile,
         changed: Callable[[dict[str, Any]], None],
         answers: Callable[[], bool],
         activity: Callable[[], dict[str, Any]],
     ) -> None:
-        self._site = site
+        self._profile = profile
         self._changed = changed
         self._answers = answers
         self._activity = activity
-        self._session = _session(site.dashboard_url)
-        self._beats = _session(site.heartbeat_url)
+        self._session = _session(profile.dashboard_url)
+        self._beats = _session(profile.heartbeat_url)
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="central", daemon=True)
@@ -136,16 +136,16 @@ class CentralLink:
         if self._thread.is_alive():
             self._thread.join(1.0)
         if self._last_status:
-            body = heartbeat_body(self._site, "stopping", self._latency_ms, self._activity())
+            body = heartbeat_body(self._profile, "stopping", self._latency_ms, self._activity())
             self._post(_session(self._heartbeat_url), self._heartbeat_url, body, FAREWELL)
 
     def apply(self, interval: float, capabilities: dict[str, Any], region: str = "", location: str = "") -> None:
         """Take on new settings now; a new capability, region or location is registered anew."""
-        site = replace(self._site, interval=interval, capabilities=capabilities, region=region, location=location)
-        if registration_body(site) != registration_body(self._site):
+        profile = replace(self._profile, interval=interval, capabilities=capabilities, region=region, location=location)
+        if registration_body(profile) != registration_body(self._profile):
             self._registration_due = 0.0
         self._beat_due = min(self._beat_due, time.monotonic() + interval)
-        self._site = site
+        self._profile = profile
         self._wake.set()
 
     def _run(self) -> None:
@@ -173,11 +173,11 @@ class CentralLink:
 
     def register(self) -> bool:
         """Register once; True when the dashboard took it. Never raises."""
-        url = f"{self._site.dashboard_url.rstrip('/')}/register_factory"
+        url = f"{self._profile.dashboard_url.rstrip('/')}/register_factory"
         if self._registration_failures == 0:
             logger.info("registering with %s", shown(url))
         self._registration_due = None  # before the request: what asks for one meanwhile is heard
-        code, why = self._post(self._session, url, registration_body(self._site), TIMEOUT)
+        code, why = self._post(self._session, url, registration_body(self._profile), TIMEOUT)
         if code is not None and code < 300:
             self._note_registration(True, "registered")
         elif code in _NOT_OFFERED:
@@ -189,7 +189,7 @@ class CentralLink:
 
     def _note_registration(self, registered: bool, words: str) -> None:
         level = logging.INFO if self._registered is not registered or registered else logging.DEBUG
-        logger.log(level, "%s with %s", words, shown(self._site.dashboard_url))
+        logger.log(level, "%s with %s", words, shown(self._profile.dashboard_url))
         self._registered = registered
         self._registration_failures = 0
         self._not_again_before = time.monotonic() + LAST_RETRY
@@ -213,12 +213,12 @@ class CentralLink:
 
     @property
     def _heartbeat_url(self) -> str:
-        return f"{(self._site.heartbeat_url or self._site.dashboard_url).rstrip('/')}/heartbeat"
+        return f"{(self._profile.heartbeat_url or self._profile.dashboard_url).rstrip('/')}/heartbeat"
 
     def beat(self) -> bool:
         """Beat once, and set when the next one is due; True when the dashboard took it. Never raises."""
         status = "operational" if self._answers() else "degraded"
-        body = heartbeat_body(self._site, status, self._latency_ms, self._activity())
+        body = heartbeat_body(self._profile, status, self._latency_ms, self._activity())
         code, why = self._post(self._beats, self._heartbeat_url, body, TIMEOUT)
         reached = code is not None and code < 300
         if reached:
@@ -235,7 +235,7 @@ class CentralLink:
             self._register_again(f"the dashboard answers again, after {self._beat_failures} failed heartbeats")
         self._beat_failures = 0
         self._not_again_before = 0.0
-        self._beat_due = time.monotonic() + self._site.interval
+        self._beat_due = time.monotonic() + self._profile.interval
         self._changed({"last_heartbeat": now_iso(), "heartbeat_error": ""})
 
     def _not_beaten(self, code: int | None, why: str) -> None:
@@ -245,7 +245,7 @@ class CentralLink:
         logger.log(level, "heartbeat failed: %s", why)
         if code == requests.codes.not_found:
             self._register_again("the dashboard does not know this datasite")
-        self._beat_due = time.monotonic() + min(self._site.interval, retry_delay(self._beat_failures, chance()))
+        self._beat_due = time.monotonic() + min(self._profile.interval, retry_delay(self._beat_failures, chance()))
         self._changed({"heartbeat_error": why})
 
     def _post(

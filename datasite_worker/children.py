@@ -1,4 +1,6 @@
-"""Dead children that nobody waits for: what user code forked twice comes to the worker, and would stay a zombie.
+"""The processes below this one: whether it may fork, and what becomes of children that nobody waits for.
+
+What user code forked twice comes to the worker, and would stay a zombie.
 
 An exit status is never stolen from subprocess or multiprocessing: a child that either of them knows is left to it, and
 any other only goes when it has been dead for two rounds, so that code which forks by itself has time to wait for it.
@@ -16,6 +18,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +31,14 @@ _RAISE = 100  # as if a job had taken a tenth of the memory more than it has
 _HIGHEST = 1000
 
 
-class Strays:
+def may_fork() -> bool:
+    """Whether this process has no thread of Python's beside the one that asks."""
+    return threading.active_count() == 1
+
+
+class Orphans:
+    """Reaps, in rounds, what is dead and nobody's."""
+
     def __init__(self) -> None:
         self._dead: set[int] = set()
 
