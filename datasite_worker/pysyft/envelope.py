@@ -13,6 +13,7 @@ from typing import Any
 from nacl.exceptions import BadSignatureError
 from syft.client.api import SignedSyftAPICall, SyftAPICall
 from syft.server.credentials import SyftVerifyKey
+from syft.service.user.user_roles import ServiceRole
 
 from datasite_worker.pysyft import decoding, frames
 from datasite_worker.pysyft.frames import Undecodable
@@ -27,11 +28,14 @@ HEAD = 64 * 1024
 """The first bytes of a body, which hold the sender's key: PySyft writes it first."""
 
 
-class _Checked(SignedSyftAPICall):  # type: ignore[misc]  # PySyft has no types
-    """A call whose signature was found good, already decoded."""
+class CheckedCall(SignedSyftAPICall):  # type: ignore[misc]  # PySyft has no types
+    """A call whose signature was found good, already decoded, and the role of its sender. Never read from a message:
+    PySyft does not know it as a type of its own."""
 
     __canonical_name__ = _NAME
     __version__ = _VERSION
+
+    role: ServiceRole
 
     @property
     def is_valid(self) -> bool:
@@ -54,8 +58,8 @@ class Envelope:
             return False
         return True
 
-    def opened(self, rules: decoding.Rules) -> Any:
-        """PySyft's signed call, for its server to answer. Only after ``is_signed``.
+    def opened(self, rules: decoding.Rules, role: ServiceRole) -> CheckedCall:
+        """PySyft's signed call, for its server to answer, from a sender with that ``role``. Only after ``is_signed``.
 
         Raises Undecodable, or what a type's constructor raises.
         """
@@ -63,7 +67,7 @@ class Envelope:
             call = decoding.decode(self.message)
         if type(call) is not SyftAPICall:
             raise Undecodable("what was signed is no call")
-        made = _Checked(credentials=self.key, signature=self.signature, serialized_message=b"")
+        made = CheckedCall(credentials=self.key, signature=self.signature, serialized_message=b"", role=role)
         made.cached_deseralized_message = call
         return made
 

@@ -293,10 +293,10 @@ def _answered(desk: Desk, request: Request, body: bytes) -> Response:
         return _refused(desk, request, f"the call failed ({type(error).__name__})")
 
 
-def _opened(sealed: envelope.Envelope, role: ServiceRole) -> Any:
+def _opened(sealed: envelope.Envelope, role: ServiceRole) -> envelope.CheckedCall:
     rules = decoding.only(catalogue.GUEST_CALL) if role is ServiceRole.GUEST else decoding.WIRE
     try:
-        return sealed.opened(rules)
+        return sealed.opened(rules, role)
     except Undecodable:
         raise
     except Exception as error:

@@ -35,6 +35,7 @@ from datasite_worker.bounds import Connections
 from datasite_worker.credentials import AdminLogin
 from datasite_worker.engine import Hosting
 from datasite_worker.pysyft import gate, logs, routes
+from datasite_worker.pysyft.envelope import CheckedCall
 from datasite_worker.pysyft.jobs import settling, stores
 from datasite_worker.pysyft.logins import Logins
 from datasite_worker.pysyft.sessions import Sessions
@@ -73,21 +74,25 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
         self, api_call: Any, job_id: UID | None = None, check_call_location: bool = True
     ) -> Any:
         """PySyft asks for a role where a call is blocking, and only there. Raises SyftException with the refusal."""
+        role = ServiceRole.NONE
         if isinstance(api_call, SignedSyftAPICall):
             if not api_call.is_valid:
                 raise SyftException(public_message="Your message signature is invalid")
-            if why := self._refusal(api_call):
+            role = self._role(api_call)
+            if why := self._refusal(api_call.message, role):
                 raise SyftException(public_message=why)
         result = super().handle_api_call_with_unsigned_result(api_call, job_id, check_call_location)
-        if _holds_keys(getattr(result, "value", result)) and not self._is_admin(api_call):
+        if role is not ServiceRole.ADMIN and _holds_keys(getattr(result, "value", result)):
             raise SyftException(public_message=NO_KEYS)
         return result
 
-    def _is_admin(self, api_call: Any) -> bool:
-        return self.get_role_for_credentials(credentials=api_call.credentials) is ServiceRole.ADMIN
+    def _role(self, api_call: Any) -> ServiceRole:
+        """``routes`` has looked it up; nobody has for a client in this process."""
+        if isinstance(api_call, CheckedCall):
+            return api_call.role
+        return self.get_role_for_credentials(credentials=api_call.credentials)
 
-    def _refusal(self, api_call: Any) -> str:
-        call, role = api_call.message, self.get_role_for_credentials(credentials=api_call.credentials)
+    def _refusal(self, call: Any, role: ServiceRole) -> str:
         if call.server_uid != self.id:
             return "This datasite passes no calls on to others."
         return gate.refusal(call.path, role.name, self.access, gate.pysyft_roles(), blocking=call.blocking)

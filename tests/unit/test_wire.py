@@ -23,6 +23,7 @@ from syft.client.api import SyftAPICall
 from syft.serde.recursive import chunk_bytes, recursive_scheme
 from syft.server.credentials import SyftSigningKey
 from syft.service.user.user import UserCreate
+from syft.service.user.user_roles import ServiceRole
 from syft.types.syft_object_registry import SyftObjectRegistry
 
 from datasite_worker.pysyft import catalogue, decoding, envelope, values
@@ -34,6 +35,7 @@ decoding.install()
 
 REGISTRY = SyftObjectRegistry.__object_serialization_registry__
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
+SCIENTIST = ServiceRole.DATA_SCIENTIST
 
 
 def again(value: Any) -> Any:
@@ -307,9 +309,27 @@ def test_an_envelope_says_who_sent_it_before_it_is_opened() -> None:
     key = SyftSigningKey.generate()
     found = envelope.read(sealed(key, x=1))
     assert (key.verify_key, True) == (found.key, found.is_signed())
-    assert {"x": 1} == found.opened(decoding.WIRE).message.kwargs
+    assert {"x": 1} == found.opened(decoding.WIRE, SCIENTIST).message.kwargs
     other = envelope.Envelope(found.key, found.signature, found.message.replace(b"a.b", b"a.c"))
     assert not other.is_signed()
+
+
+def test_the_senders_role_is_never_read_from_a_message() -> None:
+    """It is looked up by the key, once, and goes with the call; who writes one into the envelope is refused."""
+    key = SyftSigningKey.generate()
+    opened = envelope.read(sealed(key)).opened(decoding.WIRE, SCIENTIST)
+    assert (SCIENTIST, True) == (opened.role, opened.is_valid)
+    parts = {
+        "credentials": serialize(key.verify_key, to_bytes=True),
+        "serialized_message": serialize(b"m", to_bytes=True),
+        "signature": serialize(bytes(64), to_bytes=True),
+        "role": serialize(ServiceRole.ADMIN, to_bytes=True),
+    }
+    with pytest.raises(Undecodable):
+        envelope.read(filled("SignedSyftAPICall", parts))
+    for name in ("SignedSyftAPICall", "CheckedCall"):
+        with pytest.raises(Undecodable):
+            decoding.decode(filled(name, parts))
 
 
 def test_an_envelope_holds_nothing_else() -> None:
@@ -344,7 +364,7 @@ def test_what_was_signed_is_a_call() -> None:
     key = SyftSigningKey.generate()
     answer = SyftAPIData(data=1).sign(key)
     with pytest.raises(Undecodable, match="is no call"):
-        envelope.read(serialize(answer, to_bytes=True)).opened(decoding.WIRE)
+        envelope.read(serialize(answer, to_bytes=True)).opened(decoding.WIRE, SCIENTIST)
 
 
 @pytest.mark.parametrize("size", [10, 200_000, 3_000_000])
