@@ -32,7 +32,7 @@ from central.dashboard.keeper import Keeper
 from central.dashboard.liveness import FactoryStatus, Now, Thresholds
 from central.dashboard.newcomers import NEW_PER_HOUR, Newcomers
 from central.dashboard.roster import RECENT_MINUTES, Full, Roster
-from central.dashboard.store import MINUTE, STEPS, FactoryStore, Load, Step
+from central.dashboard.store import MINUTE, STEPS, FactoryStore, MeanLoad, Step
 from central.dashboard.wire import (
     Accepted,
     FactoryList,
@@ -240,7 +240,7 @@ def _series(desk: _Desk, name: str, step: Step) -> LoadSeries:
     return LoadSeries(step_s=step.seconds, kept_s=step.kept, points=points)
 
 
-def _point(load: Load) -> LoadPoint:
+def _point(load: MeanLoad) -> LoadPoint:
     return LoadPoint(
         at=_moment(load.at),
         beats=load.beats,

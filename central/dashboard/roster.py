@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from central.dashboard.liveness import FactoryStatus, Now, Thresholds, judge, worsens_after
-from central.dashboard.store import MINUTE, Batch, Change, Factory, Load
+from central.dashboard.store import MINUTE, Batch, Change, Factory, MeanLoad
 from central.dashboard.wire import CurrentLoad, Heartbeat, Registration, compact, experiments_kept
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class _Entry:
     factory: Factory
     heard: float
     queued: bool = False
-    minute: Load | None = None
+    minute: MeanLoad | None = None
     recent: Recent = field(default_factory=Recent)
     shown: bytes = b""
 
@@ -78,7 +78,7 @@ class Roster:
     """``changed`` names what is to be shown anew, until somebody takes it."""
 
     def __init__(
-        self, thresholds: Thresholds, now: Now, kept: Iterable[Factory] = (), minutes: Iterable[Load] = ()
+        self, thresholds: Thresholds, now: Now, kept: Iterable[Factory] = (), minutes: Iterable[MeanLoad] = ()
     ) -> None:
         self.thresholds = thresholds
         self.changed: set[str] = set()
@@ -86,7 +86,7 @@ class Roster:
         self._due: list[tuple[float, str]] = []
         self._unwritten: set[str] = set()
         self._changes: deque[Change] = deque(maxlen=_MOST_WAITING)
-        self._minutes: deque[Load] = deque(maxlen=_MOST_WAITING)
+        self._minutes: deque[MeanLoad] = deque(maxlen=_MOST_WAITING)
         for factory in kept:
             self._restore(factory, now)
         for load in minutes:
@@ -208,7 +208,7 @@ class Roster:
             bare = Factory(known.name, "", 0, "", "", b"{}", 0.0, 0.0, status=known.status)
             return _encoded(_Entry(bare, entry.heard))
 
-    def _is_over(self, load: Load) -> bool:
+    def _is_over(self, load: MeanLoad) -> bool:
         """Whether its minute is; one that still runs is taken again with its factory."""
         running = self._entries[load.name].minute
         return running is None or running.at != load.at
@@ -258,7 +258,7 @@ class Roster:
         if minute is None or minute.at != at:
             if minute is not None:
                 self._minutes.append(minute)
-            minute = Load(entry.factory.name, at)
+            minute = MeanLoad(entry.factory.name, at)
         entry.minute = _averaged(minute, load)
         entry.recent.note(at, entry.minute.cpu)
 
@@ -270,15 +270,15 @@ class Roster:
         self._become(entry, judge(now.tick - entry.heard, self.thresholds), now.wall)
         self._queue(entry)
 
-    def _restore_minute(self, load: Load) -> None:
+    def _restore_minute(self, load: MeanLoad) -> None:
         if entry := self._entries.get(load.name):
             entry.minute = load
             entry.recent.note(load.at, load.cpu)
 
 
-def _averaged(minute: Load, load: CurrentLoad) -> Load:
+def _averaged(minute: MeanLoad, load: CurrentLoad) -> MeanLoad:
     beats = minute.beats + 1
-    return Load(
+    return MeanLoad(
         minute.name,
         minute.at,
         beats,

@@ -167,7 +167,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class MeanLoad:
     """Means of the beats of one step, which began ``at``."""
 
     name: str
@@ -185,7 +185,7 @@ class Batch:
 
     factories: list[Factory] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
-    loads: list[Load] = field(default_factory=list)
+    loads: list[MeanLoad] = field(default_factory=list)
 
 
 class FactoryStore:
@@ -212,13 +212,13 @@ class FactoryStore:
             rows = connection.execute(select(_factories).order_by("name"))
             return [Factory(**columns) for columns in self._mended(mend.factory, (row._mapping for row in rows))]
 
-    def minutes(self, since: float) -> Iterator[Load]:
+    def minutes(self, since: float) -> Iterator[MeanLoad]:
         """The loads by minute from ``since`` on, oldest first for each factory."""
-        columns = [_loads.c[one.name] for one in fields(Load)]
+        columns = [_loads.c[one.name] for one in fields(MeanLoad)]
         wanted = select(*columns).where(_loads.c.step == MINUTE, _loads.c.at >= since).order_by("name", "at")
         with self._engine.connect() as connection:
             for told in self._mended(mend.load, connection.execute(wanted)):
-                yield Load(**told)
+                yield MeanLoad(**told)
 
     def write(self, batch: Batch) -> None:
         """All of ``batch``, or nothing."""
@@ -233,13 +233,13 @@ class FactoryStore:
         with self._engine.connect() as connection:
             return [Change(**columns) for columns in self._mended(mend.change, connection.execute(wanted))]
 
-    def loads(self, name: str, step: Step, now: float) -> list[Load]:
+    def loads(self, name: str, step: Step, now: float) -> list[MeanLoad]:
         """Oldest first, as far back as the step is kept."""
-        columns = [_loads.c[one.name] for one in fields(Load)]
+        columns = [_loads.c[one.name] for one in fields(MeanLoad)]
         of_it = (_loads.c.step == step.seconds, _loads.c.name == name, _loads.c.at >= now - step.kept)
         with self._engine.connect() as connection:
             rows = connection.execute(select(*columns).where(*of_it).order_by(_loads.c.at))
-            return [Load(**told) for told in self._mended(mend.load, rows)]
+            return [MeanLoad(**told) for told in self._mended(mend.load, rows)]
 
     def tidy(self, now: float) -> None:
         """Sum up finished steps into coarser ones, and remove what is older than it is kept. May be done twice."""
@@ -268,7 +268,7 @@ class FactoryStore:
         logger.warning("factory %s: the database holds a %s that cannot be used; %s", who, fault, outcome)
 
 
-def _columns(row: Factory | Change | Load) -> dict[str, Any]:
+def _columns(row: Factory | Change | MeanLoad) -> dict[str, Any]:
     return {one.name: getattr(row, one.name) for one in fields(row)}
 
 

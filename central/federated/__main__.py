@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from central.federated.display import Plain
     from central.federated.model_file import ModelFile
-    from central.federated.plan import Plan
+    from central.federated.plan import TrainingPlan
     from central.federated.training import FederatedTraining
 
 OK, NOT_DONE, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
@@ -33,21 +33,21 @@ def main() -> int:
 
 def _prepared() -> int:
     from central.federated import display, model_file, plan
-    from central.federated.checkpoint import Unusable
+    from central.federated.checkpoint import BadCheckpoint
     from central.federated.training import FederatedTraining
 
     try:
         asked = plan.parse(sys.stdin.buffer.read())
         made = model_file.load(Path(asked.model).absolute())
         training = FederatedTraining(asked, made, display.Plain(asked.rounds).warn)
-    except (plan.PlanRejected, model_file.Mistake, Unusable, ValueError) as error:
+    except (plan.PlanRejected, model_file.Mistake, BadCheckpoint, ValueError) as error:
         return _complain(str(error), WRONG_USE)
     names = tuple(line.name for line in asked.lines)
     with display.shown(asked.rounds, training.kept.number, names, as_json=asked.as_json, color=asked.color) as shown:
         return _train(asked, made, training, shown)
 
 
-def _train(asked: Plan, made: ModelFile, training: FederatedTraining, shown: Plain) -> int:
+def _train(asked: TrainingPlan, made: ModelFile, training: FederatedTraining, shown: Plain) -> int:
     from central.federated.federation import QuorumMissed
     from central.federated.lines import DatasiteLine
     from central.federated.model_file import Mistake

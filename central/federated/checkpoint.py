@@ -21,7 +21,7 @@ NAME = "checkpoint.pt"
 _FORMAT = 1
 
 
-class Unusable(Exception):
+class BadCheckpoint(Exception):
     """A file of parameters or a checkpoint cannot be used; the message says which, and why."""
 
 
@@ -50,17 +50,17 @@ def save(path: Path, kept: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """The checkpoint in ``path``. Raises Unusable when there is none, or it is none of ours."""
+    """The checkpoint in ``path``. Raises BadCheckpoint when there is none, or it is none of ours."""
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         if kept["format"] != _FORMAT:
-            raise Unusable(f"{path} is a checkpoint of another version of fleet (format {kept['format']})")
+            raise BadCheckpoint(f"{path} is a checkpoint of another version of fleet (format {kept['format']})")
         history = tuple(json.loads(kept["history"]))
         return Checkpoint(int(kept["round"]), dict(kept["parameters"]), json.loads(kept["settings"]), history)
     except FileNotFoundError as error:
-        raise Unusable(f"there is no {path} to go on from") from error
+        raise BadCheckpoint(f"there is no {path} to go on from") from error
     except (OSError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise Unusable(f"{path} is not a whole checkpoint of fleet: {error}") from error
+        raise BadCheckpoint(f"{path} is not a whole checkpoint of fleet: {error}") from error
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:

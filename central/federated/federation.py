@@ -14,7 +14,7 @@ import torch
 from central.federated import rounds
 from central.federated.aggregation import average, problem_with
 from central.federated.participants import Parameters, Participant, Refused, TrainingConfig
-from central.federated.rounds import Answered, Fact, Failed, Outcome, Round, Rules, Turn, TurnState
+from central.federated.rounds import Answered, Failed, Outcome, Round, RoundFact, RoundRules, Turn, TurnState
 
 
 class Outside(Protocol):
@@ -22,9 +22,9 @@ class Outside(Protocol):
 
     def now(self) -> float: ...
 
-    def begin(self, work: Callable[[], Fact]) -> None: ...
+    def begin(self, work: Callable[[], RoundFact]) -> None: ...
 
-    def wait(self, until: float) -> Fact | None: ...
+    def wait(self, until: float) -> RoundFact | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Federation:
         self,
         participants: Sequence[Participant],
         config: TrainingConfig,
-        rules: Rules,
+        rules: RoundRules,
         outside: Outside,
         tell: Callable[[Event], None],
     ) -> None:
@@ -120,13 +120,13 @@ class Federation:
             self._outside.begin(self._work(name, played, parameters, now))
         return rounds.asked(played, names, now)
 
-    def _work(self, name: str, played: Round, parameters: Parameters, now: float) -> Callable[[], Fact]:
+    def _work(self, name: str, played: Round, parameters: Parameters, now: float) -> Callable[[], RoundFact]:
         participant = self._participants[name]
         config = self._config.told(played.number, name)
         timeout = played.ends - now
         return lambda: _trained(participant, played.number, parameters, config, timeout)
 
-    def _take(self, played: Round, fact: Fact, parameters: Parameters) -> Round:
+    def _take(self, played: Round, fact: RoundFact, parameters: Parameters) -> Round:
         self._busy.pop(fact.name, None)
         fact = _judged(fact, parameters)
         self._tell(_event(fact, played.number))
@@ -135,7 +135,7 @@ class Federation:
 
 def _trained(
     participant: Participant, number: int, parameters: Parameters, config: Mapping[str, object], timeout: float
-) -> Fact:
+) -> RoundFact:
     try:
         return Answered(participant.name, number, participant.train(parameters, config, timeout))
     except Refused as error:
@@ -144,13 +144,13 @@ def _trained(
         return Failed(participant.name, number, str(error) or type(error).__name__)
 
 
-def _judged(fact: Fact, parameters: Parameters) -> Fact:
+def _judged(fact: RoundFact, parameters: Parameters) -> RoundFact:
     if isinstance(fact, Answered) and (problem := problem_with(fact.update, parameters)):
         return Failed(fact.name, fact.number, f"its update was rejected: {problem}", refused=True)
     return fact
 
 
-def _event(fact: Fact, number: int) -> Event:
+def _event(fact: RoundFact, number: int) -> Event:
     if fact.number != number:
         return Event("late", number, fact.name, f"what it did for round {fact.number} came too late and was dropped")
     if isinstance(fact, Answered):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from central.federated import checkpoint, history, plot
-from central.federated.checkpoint import Checkpoint, Unusable
+from central.federated.checkpoint import BadCheckpoint, Checkpoint
 from central.federated.participants import Parameters
 from fleet_common import folders
 
@@ -24,16 +24,18 @@ class Output:
         self.folder = folder
 
     def open(self, *, resume: bool) -> Checkpoint | None:
-        """The checkpoint to go on from, None for a new training. Raises Unusable."""
+        """The checkpoint to go on from, None for a new training. Raises BadCheckpoint."""
         path = self.folder / checkpoint.NAME
         if resume:
             return checkpoint.load(path)
         if path.exists():
-            raise Unusable(f"{self.folder} holds a training already: --resume goes on with it, --output names another")
+            raise BadCheckpoint(
+                f"{self.folder} holds a training already: --resume goes on with it, --output names another"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Unusable(f"{self.folder} cannot be made: {error.strerror}") from error
+            raise BadCheckpoint(f"{self.folder} cannot be made: {error.strerror}") from error
         return None
 
     def after_round(self, kept: Checkpoint) -> None:

@@ -34,7 +34,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """``config`` holds what the command line says; it goes before the model file's CONFIG. ``data``: "" is the line's
     only dataset. ``deadline``: seconds for a round."""
 
@@ -79,12 +79,12 @@ class Plan:
         }
 
 
-def parse(raw: bytes) -> Plan:
+def parse(raw: bytes) -> TrainingPlan:
     """Raises PlanRejected."""
     try:
         values = json.loads(raw)
         lines = tuple(Address(**line) for line in values.pop("lines"))
-        plan = Plan(lines=lines, **values)
+        plan = TrainingPlan(lines=lines, **values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise PlanRejected(f"no plan on standard input: {error}; `fleet train` writes one") from error
     if not lines or plan.rounds < 1:

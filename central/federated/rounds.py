@@ -35,7 +35,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RoundRules:
     """Seconds are seconds. ``retries``: how often a failed line is asked again although the quorum holds without it."""
 
     quorum: int
@@ -63,7 +63,7 @@ class Round:
 
     number: int
     ends: float
-    rules: Rules
+    rules: RoundRules
     turns: Mapping[str, Turn]
 
     def updates(self) -> list[Update]:
@@ -92,10 +92,10 @@ class Failed:
     refused: bool = False
 
 
-Fact = Answered | Failed
+RoundFact = Answered | Failed
 
 
-def opened(number: int, names: Sequence[str], busy: Collection[str], rules: Rules, now: float) -> Round:
+def opened(number: int, names: Sequence[str], busy: Collection[str], rules: RoundRules, now: float) -> Round:
     """A new round in which nobody has been asked yet. ``busy`` lines are left to finish what they do."""
     turns = {name: Turn(TurnState.BUSY if name in busy else TurnState.DUE, due=now) for name in names}
     return Round(number, now + rules.deadline, rules, turns)
@@ -113,7 +113,7 @@ def asked(played: Round, names: Collection[str], now: float) -> Round:
     return played
 
 
-def take(played: Round, fact: Fact, now: float) -> Round:
+def take(played: Round, fact: RoundFact, now: float) -> Round:
     """The round after ``fact``. What a line says of an earlier round only frees the line for this one."""
     turn = played.turns[fact.name]
     if fact.number != played.number:

@@ -7,22 +7,22 @@ import threading
 import time
 from collections.abc import Callable
 
-from central.federated.rounds import Fact
+from central.federated.rounds import RoundFact
 
 
 class Threads:
     """Daemon threads: one that waits for a straggler keeps nobody from ending the program."""
 
     def __init__(self) -> None:
-        self._facts: queue.SimpleQueue[Fact] = queue.SimpleQueue()
+        self._facts: queue.SimpleQueue[RoundFact] = queue.SimpleQueue()
 
     def now(self) -> float:
         return time.monotonic()
 
-    def begin(self, work: Callable[[], Fact]) -> None:
+    def begin(self, work: Callable[[], RoundFact]) -> None:
         threading.Thread(target=lambda: self._facts.put(work()), name="line", daemon=True).start()
 
-    def wait(self, until: float) -> Fact | None:
+    def wait(self, until: float) -> RoundFact | None:
         try:
             return self._facts.get(timeout=max(0.0, until - self.now()))
         except queue.Empty:

@@ -11,13 +11,13 @@ import torch
 
 from central.client.training import completed
 from central.federated import history, model_file
-from central.federated.checkpoint import Checkpoint, Unusable
+from central.federated.checkpoint import BadCheckpoint, Checkpoint
 from central.federated.federation import Event, Federation, Outside
 from central.federated.model_file import ModelFile
 from central.federated.output import Output, fits
 from central.federated.participants import Participant
-from central.federated.plan import Plan
-from central.federated.rounds import Rules, quorum_of
+from central.federated.plan import TrainingPlan
+from central.federated.rounds import RoundRules, quorum_of
 
 
 class Watcher(Protocol):
@@ -29,14 +29,14 @@ class Watcher(Protocol):
 
 
 class FederatedTraining:
-    """Raises, here or in ``run``: Mistake, Unusable, ValueError for the quorum, QuorumMissed, OSError."""
+    """Raises, here or in ``run``: Mistake, BadCheckpoint, ValueError for the quorum, QuorumMissed, OSError."""
 
-    def __init__(self, plan: Plan, made: ModelFile, warn: Callable[[str], None]) -> None:
+    def __init__(self, plan: TrainingPlan, made: ModelFile, warn: Callable[[str], None]) -> None:
         self._plan = plan
         self._made = made
         self._warn = warn
         self._output = Output(Path(plan.output))
-        self.rules = Rules(quorum_of(plan.quorum, len(plan.lines)), plan.deadline)
+        self.rules = RoundRules(quorum_of(plan.quorum, len(plan.lines)), plan.deadline)
         self._config = plan.training_config(made.config)
         completed(self._config.told(1, ""))
         self._settings = plan.settings(self._config, made.digest)
@@ -50,7 +50,9 @@ class FederatedTraining:
             initial = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
             return Checkpoint(0, initial, self._settings)
         if problem := fits(found.parameters, self.model.state_dict()):
-            raise Unusable(f"the checkpoint in {self._output.folder} does not go with {self._plan.model}: {problem}")
+            raise BadCheckpoint(
+                f"the checkpoint in {self._output.folder} does not go with {self._plan.model}: {problem}"
+            )
         for difference in _differences(found.settings, self._settings):
             self._warn(f"goes on with other settings than before: {difference}")
         return replace(found, settings=self._settings)

@@ -168,7 +168,7 @@ CHANGES = (
     ),
     Change(
         _W, "syft.service.queue.queue_stash.QueueStash.set_placeholder",
-        "(self, credentials, item, add_permissions=None)", "jobs.stores.on_arrival",
+        "(self, credentials, item, add_permissions=None)", "jobs.shared_database.on_arrival",
         "The queue of jobs is told of arrivals, instead of asking the database each second.",
         f"tests/unit/test_job_queue.py, {_JOBS}",
     ),

@@ -34,7 +34,7 @@ from datasite_worker.pysyft import frames, values
 from datasite_worker.pysyft.catalogue import ATTRIBUTES, MACHINERY
 from datasite_worker.pysyft.frames import Undecodable
 
-__all__ = ["DEEPEST", "STORED", "WIRE", "Rules", "Undecodable", "decode", "install", "only", "under"]
+__all__ = ["DEEPEST", "STORED", "WIRE", "TypeRules", "Undecodable", "decode", "install", "only", "under"]
 
 DEEPEST = 64
 """Levels of a message. Real ones have a dozen."""
@@ -42,7 +42,7 @@ _REGISTRY = SyftObjectRegistry.__object_serialization_registry__
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class TypeRules:
     """``accepts``: whether a type of that name may be built. ``reloads``: whether a name that is not known makes PySyft
     load the policies that its owner has approved."""
 
@@ -58,19 +58,19 @@ def _crosses(name: str) -> bool:
     return name in ATTRIBUTES or not _is_plain(name)
 
 
-WIRE = Rules(_crosses, reloads=True)
+WIRE = TypeRules(_crosses, reloads=True)
 """For all that came from outside, in the end: calls, answers, and what somebody uploaded. In force by default."""
-STORED = Rules(lambda _name: True, reloads=True)
+STORED = TypeRules(lambda _name: True, reloads=True)
 """For the rows of PySyft's own database: its machinery keeps itself there."""
 
 
-def only(names: frozenset[str]) -> Rules:
+def only(names: frozenset[str]) -> TypeRules:
     """For a message that may hold these types and no other."""
-    return Rules(names.__contains__)
+    return TypeRules(names.__contains__)
 
 
 class _State(threading.local):
-    rules: Rules = WIRE
+    rules: TypeRules = WIRE
     depth: int = 0
 
 
@@ -78,7 +78,7 @@ _state = _State()
 
 
 @contextmanager
-def under(rules: Rules) -> Iterator[None]:
+def under(rules: TypeRules) -> Iterator[None]:
     """Decode by ``rules`` inside, in this thread."""
     before, _state.rules = _state.rules, rules
     try:

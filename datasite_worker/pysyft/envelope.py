@@ -58,7 +58,7 @@ class Envelope:
             return False
         return True
 
-    def opened(self, rules: decoding.Rules, role: ServiceRole) -> CheckedCall:
+    def opened(self, rules: decoding.TypeRules, role: ServiceRole) -> CheckedCall:
         """PySyft's signed call, for its server to answer, from a sender with that ``role``. Only after ``is_signed``.
 
         Raises Undecodable, or what a type's constructor raises.
@@ -97,7 +97,7 @@ def _checked(found: frames.Object) -> dict[str, bytes]:
     return dict(found.fields)
 
 
-def _under(rules: decoding.Rules, blob: bytes) -> Any:
+def _under(rules: decoding.TypeRules, blob: bytes) -> Any:
     try:
         with decoding.under(rules):
             return decoding.decode(blob)

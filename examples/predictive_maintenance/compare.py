@@ -42,8 +42,8 @@ from central.client.training import completed
 from central.federated import model_file
 from central.federated.federation import Federation
 from central.federated.participants import Parameters
-from central.federated.plan import Address, Plan
-from central.federated.rounds import Rules
+from central.federated.plan import Address, TrainingPlan
+from central.federated.rounds import RoundRules
 from central.federated.threads import Threads
 from fleet_common.contract import PROBE_HEADER, STATUS_PATH
 from fleet_common.layout import WorkerFolder
@@ -193,9 +193,9 @@ def rounds_of(metrics: Path) -> list[dict[str, Any]]:
 
 def alone(name: str, data: pd.DataFrame, made: model_file.ModelFile, test: Test, rounds: int) -> Score:
     """As many rounds of the same training, by one participant: its average is itself."""
-    config = Plan("model.py", rounds, "", (Address(name, "", 0, "", ""),)).training_config(made.config)
+    config = TrainingPlan("model.py", rounds, "", (Address(name, "", 0, "", ""),)).training_config(made.config)
     participants = [InProcess(name, data, made)]
-    federation = Federation(participants, config, Rules(1, 600.0), Threads(), lambda _: None)
+    federation = Federation(participants, config, RoundRules(1, 600.0), Threads(), lambda _: None)
     curve, parameters = [], dict(model_file.fresh(made, 0).state_dict())
     for result in federation.run(parameters, 1, rounds):
         parameters = result.parameters

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from central.dashboard.store import Batch, Factory, FactoryStore, Load
+from central.dashboard.store import Batch, Factory, FactoryStore, MeanLoad
 from central.dashboard.wire import compact
 from fleet_tools.ports import free_ports
 from tests.real.harness import eventually
@@ -118,8 +118,8 @@ def seed(database: Path, factories: Iterable[Factory]) -> None:
     store.close()
 
 
-def _hour(factory: Factory, number: int) -> Iterator[Load]:
+def _hour(factory: Factory, number: int) -> Iterator[MeanLoad]:
     end = int(factory.last_seen // 60)
     for minute in range(end - 59, end + 1):
         wave = 45 + 30 * math.sin(minute / 7 + number) + 15 * math.sin(minute / 2.3 + number * 1.7)
-        yield Load(factory.name, minute * 60, 2, wave, 50.0, 30.0, 2.0)
+        yield MeanLoad(factory.name, minute * 60, 2, wave, 50.0, 30.0, 2.0)

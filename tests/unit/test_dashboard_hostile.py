@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from central.dashboard.app import create_app
 from central.dashboard.liveness import Now, Thresholds
 from central.dashboard.roster import Roster
-from central.dashboard.store import STEPS, Batch, Change, Factory, FactoryStore, Load
+from central.dashboard.store import STEPS, Batch, Change, Factory, FactoryStore, MeanLoad
 from central.dashboard.wire import (
     MAX_CAPABILITIES,
     MAX_EXPERIMENTS,
@@ -273,7 +273,7 @@ def seeded(database: Path, *more: str) -> None:
     names = ("alpha", "beta", *more)
     factories = [Factory(name, "plant", 8080, "cpu", "", b"{}", WALL, WALL, WALL) for name in names]
     changes = [Change(name, WALL - 5, "running") for name in names]
-    store.write(Batch(factories, changes, [Load(name, int(WALL), 1, 5.0, 5.0, 5.0, 5.0) for name in names]))
+    store.write(Batch(factories, changes, [MeanLoad(name, int(WALL), 1, 5.0, 5.0, 5.0, 5.0) for name in names]))
     store.close()
 
 
@@ -359,7 +359,7 @@ def test_a_spoiled_history_fails_nothing(spoiled: list[str], database: Path, cap
 def test_a_spoiled_minute_does_not_spoil_the_hours(database: Path) -> None:
     """What is beyond its bound does not go into the means."""
     store = FactoryStore(database)
-    store.write(Batch(loads=[Load("alpha", int(WALL), 1, 1e300), Load("alpha", int(WALL) + 60, 1, 7.0)]))
+    store.write(Batch(loads=[MeanLoad("alpha", int(WALL), 1, 1e300), MeanLoad("alpha", int(WALL) + 60, 1, 7.0)]))
     store.tidy(WALL + 1200)
     assert [7.0] == [load.cpu for load in store.loads("alpha", STEPS[1], WALL + 1200)]
     store.close()

@@ -10,7 +10,7 @@ import pytest
 from central.dashboard import roster as roster_module
 from central.dashboard.liveness import FactoryStatus, Now, Thresholds, judge, worsens_after
 from central.dashboard.roster import Full, Recent, Roster
-from central.dashboard.store import Batch, Factory, Load
+from central.dashboard.store import Batch, Factory, MeanLoad
 from central.dashboard.wire import CurrentLoad, FactoryView, Heartbeat, Registration
 
 START = 1_800_000_000.0
@@ -195,7 +195,7 @@ def test_after_a_restart_one_that_ran_has_its_time_to_beat(status: str, silent: 
 
 def test_after_a_restart_a_minute_goes_on() -> None:
     """Its mean counts the beats of before."""
-    minutes = [Load("alpha", int(START), 3, 20.0), Load("forgotten", int(START), 1, 1.0)]
+    minutes = [MeanLoad("alpha", int(START), 3, 20.0), MeanLoad("forgotten", int(START), 1, 1.0)]
     roster = Roster(Thresholds(), at(30), [kept("running", 0.0)], minutes)
     roster.beat(beat(cpu=60.0), at(30))
     assert [(4, 30.0)] == [(load.beats, load.cpu) for load in roster.take_unwritten().loads]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from central.dashboard import store as store_module
-from central.dashboard.store import STEPS, Batch, Change, Factory, FactoryStore, Load, StoreUnusable
+from central.dashboard.store import STEPS, Batch, Change, Factory, FactoryStore, MeanLoad, StoreUnusable
 
 NOW = 1_800_000_000.0
 DAY = 86400
@@ -27,13 +27,13 @@ def file(tmp_path: Path) -> Path:
 def test_what_is_written_is_there_for_the_next_process(file: Path) -> None:
     """A batch, written twice over: the later one holds."""
     first = FactoryStore(file)
-    first.write(Batch([a_factory()], [Change("alpha", NOW, "running")], [Load("alpha", int(NOW), 1, 5.0)]))
-    first.write(Batch([a_factory(seen=NOW + 5)], [], [Load("alpha", int(NOW), 2, 7.0)]))
+    first.write(Batch([a_factory()], [Change("alpha", NOW, "running")], [MeanLoad("alpha", int(NOW), 1, 5.0)]))
+    first.write(Batch([a_factory(seen=NOW + 5)], [], [MeanLoad("alpha", int(NOW), 2, 7.0)]))
     first.close()
     second = FactoryStore(file)
     assert [a_factory(seen=NOW + 5)] == second.factories()
     assert [Change("alpha", NOW, "running")] == second.changes("alpha")
-    assert [Load("alpha", int(NOW), 2, 7.0)] == list(second.minutes(NOW - 60))
+    assert [MeanLoad("alpha", int(NOW), 2, 7.0)] == list(second.minutes(NOW - 60))
     second.close()
 
 
@@ -96,7 +96,7 @@ def test_minutes_become_ten_minutes_become_six_hours(file: Path) -> None:
     begin = int(NOW) - 2 * DAY
     for hour in range(48):
         minutes = range(begin + hour * 3600, begin + (hour + 1) * 3600, 60)
-        store.write(Batch(loads=[Load("alpha", minute, 2, float(minute // 60 % 10)) for minute in minutes]))
+        store.write(Batch(loads=[MeanLoad("alpha", minute, 2, float(minute // 60 % 10)) for minute in minutes]))
         store.tidy(begin + (hour + 1) * 3600)
     store.tidy(NOW)
     minute, ten, six = ([*store.loads("alpha", step, NOW)] for step in STEPS)

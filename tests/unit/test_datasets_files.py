@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datasite_worker.data import files as data_files
-from datasite_worker.data import mocks
+from datasite_worker.data import files, mocks
 from datasite_worker.data.files import Unusable, look, parsed, read
 
 FRAME = pd.DataFrame(
@@ -116,14 +115,14 @@ def test_a_column_that_pysyft_cannot_carry_is_refused() -> None:
     assert ["a"] == list(tables(raw, ".parquet", "x")["x"].columns)
     twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
     with pytest.raises(ValueError, match="Duplicate column names"):
-        data_files._fitting(twice)
+        files._fitting(twice)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 KiB instead of 256 MiB."""
-    monkeypatch.setattr(data_files, "MOST_BYTES", 64 * 1024)
-    monkeypatch.setattr(data_files, "_SAMPLE", 4096)
+    monkeypatch.setattr(files, "MOST_BYTES", 64 * 1024)
+    monkeypatch.setattr(files, "_SAMPLE", 4096)
 
 
 @pytest.mark.usefixtures("small")
@@ -137,10 +136,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_would_fill_the_memory_is_refused_before_it_is_unpacked(kind: str, raw: bytes) -> None:
     """The file is within the limit, what it becomes is not."""
-    assert len(raw) < data_files.MOST_BYTES
+    assert len(raw) < files.MOST_BYTES
     with pytest.raises(Unusable) as caught:
         parsed(raw, kind, "x")
-    assert data_files.TOO_LARGE == str(caught.value)
+    assert files.TOO_LARGE == str(caught.value)
 
 
 @pytest.mark.usefixtures("small")
@@ -171,7 +170,7 @@ def test_a_large_file_is_not_read_at_all(tmp_path: Path) -> None:
     for ask in (look, read):
         with pytest.raises(Unusable) as caught:
             ask(path)
-        assert data_files.TOO_LARGE == str(caught.value)
+        assert files.TOO_LARGE == str(caught.value)
 
 
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
@@ -185,7 +184,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     assert ["not a regular file", "not a regular file", "the file is not there"] == told
 
 
-def shown(content: data_files.Content) -> str:
+def shown(content: files.Content) -> str:
     """All that can be seen of it, categories and the width of texts too."""
     parts = []
     for name, asset in content.items():
@@ -219,13 +218,13 @@ def test_a_synthetic_mock_knows_only_names_and_types() -> None:
 
 def test_the_number_of_rows_is_told_only_where_the_owner_asks_for_it() -> None:
     """``rows: same``; an empty mock has none."""
-    content: data_files.Content = {"x": FRAME}
+    content: files.Content = {"x": FRAME}
     assert [3, 7, 0] == [len(mocks.synthetic(content, "x", rows)["x"]) for rows in (None, 7, 0)]
 
 
 def test_a_mock_of_arrays() -> None:
     """All lengths but the first are the data's; the width of texts is not."""
-    content: data_files.Content = {
+    content: files.Content = {
         "x": np.full((5, 3, 2), 31337.5, dtype=np.float32),
         "n": np.full(5, 31337, dtype=np.int16),
         "label": np.array(["SECRET-LABEL-OF-SOME-LENGTH"] * 5),
@@ -242,10 +241,10 @@ def test_a_mock_of_arrays() -> None:
 
 def test_an_owners_own_mock_has_to_fit() -> None:
     """The same columns, or the same arrays with as many dimensions."""
-    frame: data_files.Content = {"x": FRAME[["torque", "count"]]}
-    fits: data_files.Content = {"x": pd.DataFrame({"torque": [1.0], "count": [2]})}
+    frame: files.Content = {"x": FRAME[["torque", "count"]]}
+    fits: files.Content = {"x": pd.DataFrame({"torque": [1.0], "count": [2]})}
     assert fits is mocks.own(frame, fits)
-    arrays: data_files.Content = {"x": np.zeros((2, 2))}
+    arrays: files.Content = {"x": np.zeros((2, 2))}
     for data, mock in (
         (frame, {"x": pd.DataFrame({"torque": [1.0]})}),
         (arrays, {"y": np.zeros((2, 2))}),

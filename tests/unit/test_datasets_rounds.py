@@ -1,4 +1,4 @@
-"""When a local file is published, updated, left alone and taken back: rounds over real files, with a site of our own."""
+"""When a local file is published, updated, left alone and taken back: rounds over real files, with a store of our own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG_AGO = NOW - 3600
 
 
 @dataclass
-class FakeSite:
+class FakeStore:
     """What PySyft's stores would hold."""
 
     datasets: dict[str, tuple[Ids, str, Content, Content]] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Line:
     """A datasite's state folder and a data file beside it; ``round`` is one look at it."""
 
     folder: Path
-    site: FakeSite = field(default_factory=FakeSite)
+    store: FakeStore = field(default_factory=FakeStore)
     said: list[list[dict[str, Any]]] = field(default_factory=list)
     now: float = NOW
 
@@ -85,10 +85,10 @@ class Line:
 
     def round(self, later: float = 5.0) -> None:
         self.now += later
-        self.datasets.round(self.site, self.now)
+        self.datasets.round(self.store, self.now)
 
     def rows(self) -> list[float]:
-        return [float(value) for value in self.site.datasets["bearings"][2]["bearings"]["torque"]]
+        return [float(value) for value in self.store.datasets["bearings"][2]["bearings"]["torque"]]
 
     def problem(self) -> str:
         return str(self.said[-1][0]["problem"])
@@ -103,7 +103,7 @@ def test_a_file_is_published_with_a_mock(line: Line) -> None:
     """In the first round, under the names of fleet.yaml; the status holds no path, no value and no count."""
     line.write("torque\n77123.25\n2\n")
     line.round()
-    _, description, _, mock = line.site.datasets["bearings"]
+    _, description, _, mock = line.store.datasets["bearings"]
     assert ("Vibration", [77123.25, 2.0], 100) == (description, line.rows(), len(mock["bearings"]))
     ((told,),) = line.said
     assert {"name", "published_at", "problem"} == set(told)
@@ -116,11 +116,11 @@ def test_what_does_not_change_is_published_once(line: Line) -> None:
     line.write("torque\n1\n")
     line.round()
     line.round()
-    ids = line.site.datasets["bearings"][0]
+    ids = line.store.datasets["bearings"][0]
     line.start()
     assert line.said[-1] == line.datasets.known()
     line.round()
-    assert (["bearings"], ids, 1) == (line.site.puts, line.site.datasets["bearings"][0], len(line.said))
+    assert (["bearings"], ids, 1) == (line.store.puts, line.store.datasets["bearings"][0], len(line.said))
 
 
 def test_a_touch_publishes_nothing(line: Line) -> None:
@@ -132,17 +132,17 @@ def test_a_touch_publishes_nothing(line: Line) -> None:
     line.file.rename(line.folder / "b.csv")
     line.write("torque\n1\n")
     line.round()
-    assert ["bearings"] == line.site.puts
+    assert ["bearings"] == line.store.puts
 
 
 def test_a_changed_file_is_published_under_the_same_ids(line: Line) -> None:
     """Approved code names its inputs by these ids."""
     line.write("torque\n1\n")
     line.round()
-    before = line.site.datasets["bearings"][0]
+    before = line.store.datasets["bearings"][0]
     line.write("torque\n1\n2\n", LONG_AGO + 60)
     line.round()
-    assert ([1.0, 2.0], before) == (line.rows(), line.site.datasets["bearings"][0])
+    assert ([1.0, 2.0], before) == (line.rows(), line.store.datasets["bearings"][0])
     assert line.said[0][0]["published_at"] < line.said[1][0]["published_at"]
 
 
@@ -151,7 +151,7 @@ def test_a_file_that_is_being_written_is_waited_for(line: Line) -> None:
     for size in range(1, 4):
         line.write("torque\n" + "1\n" * size, line.now + 5.0)
         line.round()
-    assert [] == line.site.puts
+    assert [] == line.store.puts
     line.round(SETTLED)
     assert [1.0] * 3 == line.rows()
 
@@ -160,9 +160,9 @@ def test_a_file_from_the_future_is_taken_once_it_stays_the_same(line: Line) -> N
     """Another machine's clock may be wrong."""
     line.write("torque\n1\n", NOW + 86400)
     line.round()
-    assert [] == line.site.puts
+    assert [] == line.store.puts
     line.round()
-    assert ["bearings"] == line.site.puts
+    assert ["bearings"] == line.store.puts
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(line: Line, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(files, "read", and_written)
         line.round()
-    assert [] == line.site.puts
+    assert [] == line.store.puts
     line.round()
     assert [1.0, 2.0] == line.rows()
 
@@ -192,7 +192,7 @@ def test_a_missing_file_is_told_and_published_once_it_is_there(line: Line) -> No
     assert ["the file is not there"] == [one[0]["problem"] for one in line.said]
     line.write("torque\n1\n")
     line.round()
-    assert (["bearings"], "") == (line.site.puts, line.problem())
+    assert (["bearings"], "") == (line.store.puts, line.problem())
 
 
 def test_what_was_published_stays_when_the_file_breaks_or_goes(line: Line) -> None:
@@ -234,27 +234,27 @@ def test_a_broken_file_is_not_read_again_and_again(line: Line, monkeypatch: pyte
 def test_what_is_not_the_files_fault_is_tried_again_after_a_while(line: Line) -> None:
     """A full disk, a locked database; its words may hold data and are not told."""
     line.write("torque\n1\n")
-    line.site.fails = RuntimeError("77123.25 is too large")
+    line.store.fails = RuntimeError("77123.25 is too large")
     line.round()
     assert "could not be published (RuntimeError); it is tried again" == line.problem()
-    line.site.fails = None
+    line.store.fails = None
     line.round()
-    assert [] == line.site.puts
+    assert [] == line.store.puts
     line.round(RETRY)
-    assert (["bearings"], "") == (line.site.puts, line.problem())
+    assert (["bearings"], "") == (line.store.puts, line.problem())
 
 
 def test_a_crash_in_the_middle_keeps_the_ids(line: Line) -> None:
     """The ledger has them before PySyft's stores do."""
     line.write("torque\n1\n")
-    line.site.fails = KeyboardInterrupt()  # type: ignore[assignment]  # nothing catches it, as nothing catches SIGKILL
+    line.store.fails = KeyboardInterrupt()  # type: ignore[assignment]  # nothing catches it, as nothing catches SIGKILL
     with pytest.raises(KeyboardInterrupt):
         line.round()
     (promised,) = json.loads((line.folder / "datasets.json").read_text())["datasets"].values()
-    line.site.fails = None
+    line.store.fails = None
     line.start()
     line.round()
-    ids = line.site.datasets["bearings"][0]
+    ids = line.store.datasets["bearings"][0]
     assert promised["ids"] == {"dataset": ids.dataset, "assets": ids.assets}
 
 
@@ -262,47 +262,47 @@ def test_a_lost_ledger_loses_no_id(line: Line) -> None:
     """They are found on the site; a broken ledger is as one that is lost."""
     line.write("torque\n1\n")
     line.round()
-    before = line.site.datasets["bearings"][0]
+    before = line.store.datasets["bearings"][0]
     (line.folder / "datasets.json").write_text("{")
     line.start()
     line.round()
-    assert (before, 2) == (line.site.datasets["bearings"][0], len(line.site.puts))
+    assert (before, 2) == (line.store.datasets["bearings"][0], len(line.store.puts))
 
 
 def test_a_dataset_that_somebody_uploaded_is_left_alone(line: Line) -> None:
     """Even under the same name; once it is gone, ours is published."""
     line.write("torque\n1\n")
-    line.site.strangers["bearings"] = Held(Ids("theirs", {}), ours=False)
+    line.store.strangers["bearings"] = Held(Ids("theirs", {}), ours=False)
     line.round()
-    assert [] == line.site.puts
+    assert [] == line.store.puts
     assert "somebody uploaded" in line.problem()
-    line.site.strangers.clear()
+    line.store.strangers.clear()
     line.round(RETRY)
-    assert (["bearings"], "") == (line.site.puts, line.problem())
+    assert (["bearings"], "") == (line.store.puts, line.problem())
 
 
 def test_what_is_no_longer_listed_is_taken_back(line: Line) -> None:
     """Live; also what an earlier process published. The same name is another dataset afterwards."""
     line.write("torque\n1\n")
     line.round()
-    before = line.site.datasets["bearings"][0]
+    before = line.store.datasets["bearings"][0]
     line.start()
     line.want()
     line.round()
-    assert ({}, []) == (line.site.datasets, line.said[-1])
+    assert ({}, []) == (line.store.datasets, line.said[-1])
     line.want(line.order)
     line.round()
-    assert before.dataset != line.site.datasets["bearings"][0].dataset
+    assert before.dataset != line.store.datasets["bearings"][0].dataset
 
 
 def test_another_description_or_mock_is_published_anew(line: Line) -> None:
     """Under the same ids, from the same file."""
     line.write("torque\n1\n")
     line.round()
-    before = line.site.datasets["bearings"][0]
+    before = line.store.datasets["bearings"][0]
     line.want(DatasetOrder("bearings", str(line.file), "Torque", mock="empty"))
     line.round()
-    ids, description, _, mock = line.site.datasets["bearings"]
+    ids, description, _, mock = line.store.datasets["bearings"]
     assert (before, "Torque", 0) == (ids, description, len(mock["bearings"]))
 
 
@@ -322,7 +322,7 @@ def test_an_owners_own_mock_is_watched_too(line: Line) -> None:
         "",
     ]
     assert expected == told
-    assert 2 == len(line.site.datasets["bearings"][3]["bearings"])
+    assert 2 == len(line.store.datasets["bearings"][3]["bearings"])
     mock.unlink()
     line.round()
     assert "its mock: the file is not there" == line.problem()
@@ -335,26 +335,26 @@ def test_arrays_come_and_go_with_the_file(line: Line) -> None:
     np.savez(file, x=np.zeros(3), y=np.ones(3))
     os.utime(file, (LONG_AGO, LONG_AGO))
     line.round()
-    before = line.site.datasets["bearings"][0]
+    before = line.store.datasets["bearings"][0]
     np.savez(file, x=np.zeros(4), z=np.ones(3))
     os.utime(file, (LONG_AGO, LONG_AGO))
     line.round()
-    after = line.site.datasets["bearings"][0]
+    after = line.store.datasets["bearings"][0]
     assert ({"x", "z"}, before.assets["x"]) == (set(after.assets), after.assets["x"])
-    assert [before.assets["y"]] == line.site.gone
+    assert [before.assets["y"]] == line.store.gone
 
 
 def test_the_last_version_is_kept_for_code_that_began_with_it(line: Line) -> None:
     """Then it is removed, and what is in use never is."""
     line.write("torque\n1\n")
     line.round()
-    (asset,) = line.site.datasets["bearings"][0].assets.values()
+    (asset,) = line.store.datasets["bearings"][0].assets.values()
     line.write("torque\n2\n", LONG_AGO + 1)
     line.round()
     line.round()
-    assert [] == line.site.forgotten
+    assert [] == line.store.forgotten
     line.round(OUTDATED)
-    assert [f"blob-1-{asset}"] == line.site.forgotten
+    assert [f"blob-1-{asset}"] == line.store.forgotten
 
 
 def test_one_bad_dataset_keeps_no_other_back(line: Line) -> None:
@@ -364,5 +364,5 @@ def test_one_bad_dataset_keeps_no_other_back(line: Line) -> None:
     os.utime(good, (LONG_AGO, LONG_AGO))
     line.want(line.order, DatasetOrder("good", str(good)))
     line.round()
-    assert ["good"] == line.site.puts
+    assert ["good"] == line.store.puts
     assert ["the file is not there", ""] == [one["problem"] for one in line.said[-1]]

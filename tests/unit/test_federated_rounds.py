@@ -13,7 +13,7 @@ import torch
 
 from central.federated.federation import Event, Federation, QuorumMissed, Result
 from central.federated.participants import Parameters, Refused, TrainingConfig
-from central.federated.rounds import Fact, Rules, TurnState, quorum_of
+from central.federated.rounds import RoundFact, RoundRules, TurnState, quorum_of
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Script:
 
     def __init__(self) -> None:
         self.clock = 0.0
-        self.coming: list[tuple[float, int, Fact]] = []
+        self.coming: list[tuple[float, int, RoundFact]] = []
         self.takes = 1.0
         self._order = itertools.count()
 
     def now(self) -> float:
         return self.clock
 
-    def begin(self, work: Callable[[], Fact]) -> None:
+    def begin(self, work: Callable[[], RoundFact]) -> None:
         self.takes = 1.0
         fact = work()
         heapq.heappush(self.coming, (self.clock + self.takes, next(self._order), fact))
 
-    def wait(self, until: float) -> Fact | None:
+    def wait(self, until: float) -> RoundFact | None:
         if self.coming and self.coming[0][0] <= until:
             self.clock, _, fact = heapq.heappop(self.coming)
             return fact
@@ -103,7 +103,7 @@ def play(
         name: Line(name, script, step, trouble.get(name, ())) for name, step in (("a", 0.0), ("b", 3.0), ("c", 6.0))
     }
     events: list[Event] = []
-    how = Rules(quorum_of(quorum, 3), **{"deadline": 60.0, **rules})
+    how = RoundRules(quorum_of(quorum, 3), **{"deadline": 60.0, **rules})
     federation = Federation(list(lines.values()), TrainingConfig(seed=seed), how, script, events.append)
     results: list[Result] = []
     played = Played(results, events, lines, 0.0)
@@ -172,7 +172,7 @@ def test_a_quorum_that_can_no_longer_be_reached_is_told_at_once() -> None:
     """Where a line refuses that is needed, nobody waits for the deadline."""
     script = Script()
     line = Line("a", script, trouble=[Refused("no dataset 'vibration'")])
-    federation = Federation([line], TrainingConfig(), Rules(1, 600.0), script, lambda _: None)
+    federation = Federation([line], TrainingConfig(), RoundRules(1, 600.0), script, lambda _: None)
     with pytest.raises(QuorumMissed, match="no dataset 'vibration'"):
         list(federation.run(START, 1, 1))
     assert 1.0 == script.clock

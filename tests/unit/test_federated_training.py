@@ -15,13 +15,13 @@ from rich.console import Console
 
 from central.client import LocalUpdate, LoginFailed, UnknownData, Unreachable
 from central.federated import checkpoint, display, model_file
-from central.federated.checkpoint import Checkpoint, Unusable
+from central.federated.checkpoint import BadCheckpoint, Checkpoint
 from central.federated.federation import Event, QuorumMissed
 from central.federated.lines import DatasiteLine
 from central.federated.model_file import Mistake
 from central.federated.participants import Parameters, Refused
-from central.federated.plan import Address, Plan, PlanRejected, parse
-from central.federated.rounds import Fact
+from central.federated.plan import Address, PlanRejected, TrainingPlan, parse
+from central.federated.rounds import RoundFact
 from central.federated.training import FederatedTraining
 
 pytestmark = pytest.mark.process  # it loads PySyft
@@ -93,15 +93,15 @@ class AtOnce:
 
     def __init__(self) -> None:
         self.clock = 0.0
-        self._facts: list[Fact] = []
+        self._facts: list[RoundFact] = []
 
     def now(self) -> float:
         return self.clock
 
-    def begin(self, work: Callable[[], Fact]) -> None:
+    def begin(self, work: Callable[[], RoundFact]) -> None:
         self._facts.append(work())
 
-    def wait(self, until: float) -> Fact | None:
+    def wait(self, until: float) -> RoundFact | None:
         if self._facts:
             return self._facts.pop(0)
         self.clock = until
@@ -116,13 +116,13 @@ def address(name: str) -> Address:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Callable[..., Plan]:
+def plan(tmp_path: Path) -> Callable[..., TrainingPlan]:
     """Plans with one model file and output folder."""
     (tmp_path / "model.py").write_text(MODEL)
 
-    def made(rounds: int = 4, output: str = "out", **more: Any) -> Plan:
+    def made(rounds: int = 4, output: str = "out", **more: Any) -> TrainingPlan:
         lines = tuple(map(address, LINES))
-        return Plan(str(tmp_path / "model.py"), rounds, str(tmp_path / output), lines, **more)
+        return TrainingPlan(str(tmp_path / "model.py"), rounds, str(tmp_path / output), lines, **more)
 
     return made
 
@@ -130,7 +130,7 @@ def plan(tmp_path: Path) -> Callable[..., Plan]:
 class Run:
     """One training; ``said`` is what it printed, ``warned`` what it complained of before."""
 
-    def __init__(self, plan: Plan, dies: Mapping[str, int] | None = None) -> None:
+    def __init__(self, plan: TrainingPlan, dies: Mapping[str, int] | None = None) -> None:
         self.plan = plan
         self.warned: list[str] = []
         made = model_file.load(Path(plan.model))
@@ -160,21 +160,21 @@ def same(one: Parameters, other: Parameters) -> bool:
 # --- what is learnt ---
 
 
-def test_lines_learn_together(plan: Callable[..., Plan]) -> None:
+def test_lines_learn_together(plan: Callable[..., TrainingPlan]) -> None:
     """After twenty rounds the global model knows, on data that no line has, most of what there was to learn."""
     run = Run(plan(rounds=20))
     before = distance(run.training.kept.parameters)
     assert distance(run.go().parameters) < 0.2 * before
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_gives_others(plan: Callable[..., Plan]) -> None:
+def test_the_same_seed_gives_the_same_bits_and_another_gives_others(plan: Callable[..., TrainingPlan]) -> None:
     """Initial parameters, shuffling and averaging follow from the seed."""
     once, again, other = (Run(plan(output=name, seed=seed)).go() for name, seed in (("1", 5), ("2", 5), ("3", 6)))
     assert same(once.parameters, again.parameters)
     assert not same(once.parameters, other.parameters)
 
 
-def test_a_crash_that_passes_changes_no_bit(plan: Callable[..., Plan]) -> None:
+def test_a_crash_that_passes_changes_no_bit(plan: Callable[..., TrainingPlan]) -> None:
     """A line that dies in its second training is asked again; the outcome is the undisturbed one."""
     calm, rough = Run(plan(output="calm")), Run(plan(output="rough"), {"b": 2})
     assert same(calm.go().parameters, rough.go().parameters)
@@ -182,7 +182,7 @@ def test_a_crash_that_passes_changes_no_bit(plan: Callable[..., Plan]) -> None:
     assert "round 2, b: killed" in rough.err.getvalue()
 
 
-def test_fedprox_holds_the_lines_back(plan: Callable[..., Plan]) -> None:
+def test_fedprox_holds_the_lines_back(plan: Callable[..., TrainingPlan]) -> None:
     """With a large proximal term the parameters stay nearer to the initial ones than with FedAvg."""
     moved = []
     for name, how in (("avg", {}), ("prox", {"algorithm": "fedprox", "mu": 10.0})):
@@ -196,7 +196,7 @@ def test_fedprox_holds_the_lines_back(plan: Callable[..., Plan]) -> None:
 # --- going on ---
 
 
-def test_a_resumed_training_has_the_bits_of_one_in_one_go(plan: Callable[..., Plan]) -> None:
+def test_a_resumed_training_has_the_bits_of_one_in_one_go(plan: Callable[..., TrainingPlan]) -> None:
     """Two rounds and two more are four rounds."""
     whole = Run(plan(output="whole")).go()
     Run(plan(rounds=2)).go()
@@ -205,7 +205,7 @@ def test_a_resumed_training_has_the_bits_of_one_in_one_go(plan: Callable[..., Pl
     assert same(whole.parameters, resumed.parameters)
 
 
-def test_a_checkpoint_is_kept_after_each_round(plan: Callable[..., Plan]) -> None:
+def test_a_checkpoint_is_kept_after_each_round(plan: Callable[..., TrainingPlan]) -> None:
     """When a later round misses its quorum, the rounds before are on the disk, and can be gone on with."""
     run = Run(plan(deadline=1.0), {"c": 3})
     with pytest.raises(QuorumMissed, match="round 3"):
@@ -214,42 +214,42 @@ def test_a_checkpoint_is_kept_after_each_round(plan: Callable[..., Plan]) -> Non
     assert 4 == Run(plan(resume=True)).go().number
 
 
-def test_other_settings_than_before_are_told(plan: Callable[..., Plan]) -> None:
+def test_other_settings_than_before_are_told(plan: Callable[..., TrainingPlan]) -> None:
     """Going on with another learning rate is allowed, and said."""
     Run(plan(rounds=1)).go()
     run = Run(plan(resume=True, config={"learning_rate": 0.01}))
     assert ["goes on with other settings than before: learning_rate 0.01 instead of 0.05"] == run.warned
 
 
-def test_a_training_takes_no_folder_of_another(plan: Callable[..., Plan]) -> None:
+def test_a_training_takes_no_folder_of_another(plan: Callable[..., TrainingPlan]) -> None:
     """Without --resume a folder that has a checkpoint is refused, and nothing in it changes."""
     Run(plan(rounds=1)).go()
     before = (Path(plan().output) / checkpoint.NAME).read_bytes()
-    with pytest.raises(Unusable, match="--resume goes on with it"):
+    with pytest.raises(BadCheckpoint, match="--resume goes on with it"):
         Run(plan())
     assert before == (Path(plan().output) / checkpoint.NAME).read_bytes()
 
 
-def test_there_is_nothing_to_resume_where_nothing_was(plan: Callable[..., Plan]) -> None:
+def test_there_is_nothing_to_resume_where_nothing_was(plan: Callable[..., TrainingPlan]) -> None:
     """--resume without a checkpoint is a mistake that is told."""
-    with pytest.raises(Unusable, match="to go on from"):
+    with pytest.raises(BadCheckpoint, match="to go on from"):
         Run(plan(resume=True))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"no checkpoint at all"])
-def test_a_broken_checkpoint_is_refused(plan: Callable[..., Plan], content: bytes) -> None:
+def test_a_broken_checkpoint_is_refused(plan: Callable[..., TrainingPlan], content: bytes) -> None:
     """A file that is none of ours, or half of one, is named; never is a training begun anew over it."""
     folder = Path(plan().output)
     folder.mkdir()
     (folder / checkpoint.NAME).write_bytes(content)
-    with pytest.raises(Unusable, match="not a whole checkpoint"):
+    with pytest.raises(BadCheckpoint, match="not a whole checkpoint"):
         Run(plan(resume=True))
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     """A pickle that would execute something is refused when it is loaded."""
     torch.save({"format": 1, "round": 1, "parameters": Trap(tmp_path / "sprung")}, tmp_path / "checkpoint.pt")
-    with pytest.raises(Unusable):
+    with pytest.raises(BadCheckpoint):
         checkpoint.load(tmp_path / "checkpoint.pt")
     assert not (tmp_path / "sprung").exists()
 
@@ -262,18 +262,18 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-def test_a_checkpoint_of_another_model_is_refused(plan: Callable[..., Plan]) -> None:
+def test_a_checkpoint_of_another_model_is_refused(plan: Callable[..., TrainingPlan]) -> None:
     """Parameters that do not fit the model file are told by name, not by a traceback of torch's."""
     Run(plan(rounds=1)).go()
     Path(plan().model).write_text(MODEL.replace("8", "9"))
-    with pytest.raises(Unusable, match=r"layers.0.weight has another shape than in Model"):
+    with pytest.raises(BadCheckpoint, match=r"layers.0.weight has another shape than in Model"):
         Run(plan(resume=True))
 
 
 # --- what is left ---
 
 
-def test_the_folder_holds_parameters_metrics_and_a_plot(plan: Callable[..., Plan]) -> None:
+def test_the_folder_holds_parameters_metrics_and_a_plot(plan: Callable[..., TrainingPlan]) -> None:
     """parameters.pt loads into the model; the table has a row for each line in each round; no half file is left."""
     run = Run(plan(rounds=2))
     kept, folder = run.go(), Path(run.plan.output)
@@ -290,7 +290,7 @@ def test_the_folder_holds_parameters_metrics_and_a_plot(plan: Callable[..., Plan
     assert "secret" not in (folder / "metrics.json").read_text()
 
 
-def test_each_round_is_one_line_of_text(plan: Callable[..., Plan]) -> None:
+def test_each_round_is_one_line_of_text(plan: Callable[..., TrainingPlan]) -> None:
     """Off a terminal: how far, how many lines, the metrics."""
     run = Run(plan(rounds=2))
     run.go()
@@ -299,7 +299,7 @@ def test_each_round_is_one_line_of_text(plan: Callable[..., Plan]) -> None:
     assert second.startswith("round 2/2  3 of 3 lines  loss ")
 
 
-def test_with_json_each_round_is_one_object(plan: Callable[..., Plan], tmp_path: Path) -> None:
+def test_with_json_each_round_is_one_object(plan: Callable[..., TrainingPlan], tmp_path: Path) -> None:
     """Programs read standard output line by line; the last object says where the outcome is."""
     out = io.StringIO()
     shown = display.Json(1, out, io.StringIO())
@@ -339,7 +339,7 @@ def test_on_a_terminal_there_is_a_bar_for_the_rounds_and_one_for_each_line() -> 
 # --- the model file ---
 
 
-def test_evaluate_is_measured_at_the_centre_after_each_round(plan: Callable[..., Plan]) -> None:
+def test_evaluate_is_measured_at_the_centre_after_each_round(plan: Callable[..., TrainingPlan]) -> None:
     """What the file's evaluate returns stands in the history, with the new global parameters in eval mode."""
     asked = plan(rounds=2)
     Path(asked.model).write_text(MODEL + '\ndef evaluate(model):\n    return {"training": float(model.training)}\n')
@@ -373,7 +373,7 @@ def test_a_mistake_in_the_model_file_is_told_in_words(words: str, tmp_path: Path
     assert "model.py" in str(mistake.value)
 
 
-def test_a_failing_evaluate_is_a_mistake_of_the_file(plan: Callable[..., Plan]) -> None:
+def test_a_failing_evaluate_is_a_mistake_of_the_file(plan: Callable[..., TrainingPlan]) -> None:
     """The training ends with its line, and what was trained before it is kept."""
     asked = plan()
     Path(asked.model).write_text(MODEL + "\ndef evaluate(model):\n    raise OSError('no test data')\n")
@@ -400,14 +400,16 @@ def test_what_is_no_plan_is_refused(raw: bytes) -> None:
         parse(raw)
 
 
-def test_the_command_line_goes_before_the_model_file(plan: Callable[..., Plan]) -> None:
+def test_the_command_line_goes_before_the_model_file(plan: Callable[..., TrainingPlan]) -> None:
     """CONFIG holds the model's own defaults; other keys of it are handed on to the lines."""
     config = plan(config={"epochs": 7}).training_config({"epochs": 2, "batch_size": 5, "momentum": 0.9})
     told = config.told(1, "a")
     assert (7, 5, 0.9, 0.0) == (told["epochs"], told["batch_size"], told["momentum"], told["proximal_mu"])
 
 
-def test_a_setting_that_no_line_can_train_with_is_told_before_any_line_is_asked(plan: Callable[..., Plan]) -> None:
+def test_a_setting_that_no_line_can_train_with_is_told_before_any_line_is_asked(
+    plan: Callable[..., TrainingPlan],
+) -> None:
     """A learning rate of 0 is an error in the settings, not one of each line."""
     with pytest.raises(ValueError, match="learning_rate must be above 0"):
         Run(plan(config={"learning_rate": 0.0}))

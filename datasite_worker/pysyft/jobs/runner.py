@@ -42,7 +42,7 @@ from datasite_worker.jobs.errand import Errand
 from datasite_worker.means import chance, gpu, threads
 from datasite_worker.pysyft import doors, gate
 from datasite_worker.pysyft.containment import contained
-from datasite_worker.pysyft.jobs import stores
+from datasite_worker.pysyft.jobs import shared_database
 from fleet_common import folders
 from fleet_common.logs import FORMAT as LOG_FORMAT
 
@@ -78,7 +78,7 @@ def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> No
     action_service.execute_byte_code = contained(action_service.execute_byte_code)
     _leave_mocks_alone()
     _share_no_connection(server)
-    stores.on_arrival(server, lambda _item: nudge())
+    shared_database.on_arrival(server, lambda _item: nudge())
     perform(server, server.queue_stash.get_by_uid(server.verify_key, UID.from_string(told.item)).unwrap())
 
 
@@ -148,7 +148,7 @@ def _server(told: Errand) -> Server:
         migrate=False,
         dev_mode=told.dev_mode,
     )
-    stores.be_patient(made)
+    shared_database.be_patient(made)
     return made
 
 

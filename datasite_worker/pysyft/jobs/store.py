@@ -13,7 +13,7 @@ from syft.types.uid import UID
 from datasite_worker.activity import shortened
 from datasite_worker.jobs.state import QueuedJob
 from datasite_worker.jobs.store import Ending
-from datasite_worker.pysyft.jobs import marks, requests, stores
+from datasite_worker.pysyft.jobs import marks, requests, shared_database
 from datasite_worker.pysyft.jobs.inputs import Inputs
 
 
@@ -25,7 +25,7 @@ class PySyftJobs:
         self._inputs = Inputs(server)
 
     def attach(self, arrived: Callable[[str], None], kill: Callable[[list[str], str], bool]) -> None:
-        stores.on_arrival(self._server, lambda item: arrived(str(item.id)))
+        shared_database.on_arrival(self._server, lambda item: arrived(str(item.id)))
         requests.reach(self._server, kill)
 
     def waiting(self) -> list[QueuedJob]:

@@ -16,7 +16,8 @@ from sqlalchemy import create_engine
 from syft.service.job.job_stash import JobStatus
 from syft.service.user.user_roles import ServiceRole
 
-from datasite_worker.pysyft.jobs import runner, stores
+from datasite_worker.jobs.errand import Errand
+from datasite_worker.pysyft.jobs import runner, shared_database
 
 pytestmark = pytest.mark.process  # it loads PySyft
 
@@ -53,7 +54,7 @@ def test_a_child_of_a_job_has_a_database_connection_of_its_own(tmp_path: Path, m
     monkeypatch.setattr(os, "register_at_fork", hooks.update)
     engine = create_engine(f"sqlite:///{tmp_path}/one.db")
     server = SimpleNamespace(db=SimpleNamespace(engine=engine))
-    stores.be_patient(server)
+    shared_database.be_patient(server)
 
     def used() -> Any:
         with contextlib.closing(engine.raw_connection()) as connection:
@@ -84,7 +85,7 @@ def test_what_every_optimizer_imports_is_imported_before_the_first_job(monkeypat
     )
     monkeypatch.setattr(runner, "_server", lambda _told: made)
     monkeypatch.setattr(runner, "_append_to", lambda _log: None)
-    assert made is runner.prepare(runner.Errand("line", "/nowhere").to_dict())
+    assert made is runner.prepare(Errand("line", "/nowhere").to_dict())
     assert ["torch._dynamo"] == imported
 
 
@@ -103,7 +104,7 @@ def test_a_job_that_has_begun_does_not_begin_again(status: JobStatus) -> None:
     stash = SimpleNamespace(get_by_uid=lambda _key, _uid: Answer(job))
     server = SimpleNamespace(job_stash=stash, verify_key="root")
     with pytest.raises(RuntimeError, match="has begun before, and does not run twice"):
-        runner.perform(server, SimpleNamespace(job_id="job"))  # type: ignore[arg-type]  # of an item only this is read
+        runner.perform(server, SimpleNamespace(job_id="job"))  # of an item only this is read
 
 
 @pytest.mark.process
