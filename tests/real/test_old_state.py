@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.real.harness import Fleet, brought_up, eventually
+from fleet_tools.temporary_fleet import brought_up
+from tests.real.harness import Fleet, eventually
 
 KEPT = sorted((Path(__file__).parents[1] / "histories").glob("state-*.tar.xz"))
 KEPT_FILES = ("identity.json", "admin.json", "datasets.json")

@@ -46,7 +46,7 @@ def inputs(monkeypatch: pytest.MonkeyPatch, value: Any, job: Any) -> Inputs:
     monkeypatch.setattr(inputs_module, "ActionQueueItem", Item)
     monkeypatch.setattr(Inputs, "_is_lacking", lambda self, uid: not self.action_service.get(None, uid).syft_resolved)
     made = Inputs.__new__(Inputs)
-    made.auth_context = SimpleNamespace(credentials="root")  # type: ignore[assignment]  # only that is read
+    made.auth_context = SimpleNamespace(credentials="root")  # only that is read
     made.action_service, made._jobs = Store(value), Store(job)
     return made
 
@@ -58,7 +58,7 @@ PROMISE = SimpleNamespace(syft_resolved=False)
 def test_a_database_that_cannot_be_asked_now_ends_no_job(monkeypatch: pytest.MonkeyPatch, value: Any, job: Any) -> None:
     """It is looked at again: neither the value nor its job is known to be gone."""
     with pytest.raises(SyftException) as raised:
-        inputs(monkeypatch, value, job).are_there(Item())  # type: ignore[arg-type]  # takes its place
+        inputs(monkeypatch, value, job).are_there(Item())  # takes its place
     assert LOCKED is raised.value
 
 
@@ -73,11 +73,11 @@ def test_a_database_that_cannot_be_asked_now_ends_no_job(monkeypatch: pytest.Mon
 def test_what_will_never_be_there_is_said_to(monkeypatch: pytest.MonkeyPatch, value: Any, job: Any, why: str) -> None:
     """It was deleted, or nothing is left to compute it."""
     with pytest.raises(Unobtainable, match=why):
-        inputs(monkeypatch, value, job).are_there(Item())  # type: ignore[arg-type]  # takes its place
+        inputs(monkeypatch, value, job).are_there(Item())  # takes its place
 
 
 @pytest.mark.parametrize(("resolved", "there"), [(True, True), (False, False)])
 def test_what_is_still_computed_is_waited_for(monkeypatch: pytest.MonkeyPatch, resolved: bool, there: bool) -> None:
     """And what is there is worked on."""
     made = inputs(monkeypatch, SimpleNamespace(syft_resolved=resolved), SimpleNamespace(resolved=False))
-    assert there == made.are_there(Item())  # type: ignore[arg-type]  # takes its place
+    assert there == made.are_there(Item())  # takes its place

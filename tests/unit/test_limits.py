@@ -271,7 +271,8 @@ def test_the_biggest_line_goes_when_all_together_take_too_much() -> None:
 
 def test_the_hosts_limits_are_told_of_the_fleet() -> None:
     """Once each, whichever line is the biggest at the moment: near, reached, cleared, by names of their own."""
-    now, told = Pressure(), []
+    now = Pressure()
+    told: list[Any] = []
     loads = [
         Load(memory=3700 * MB, memory_limit=LIMIT, of_host=True),
         Load(memory=4100 * MB, memory_limit=LIMIT, cpu=390.0, cpu_limit=400.0, cpu_looks=3, of_host=True),
