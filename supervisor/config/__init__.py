@@ -1,9 +1,9 @@
-"""``fleet.yaml`` text to a ``FleetConfig``: the door. Reads that file and the secret files it names, changes nothing.
+"""Loads ``fleet.yaml`` into a ``FleetConfig``. Reads that file and the secret files it names, and changes nothing.
 
-Every error is found in one pass and carries line, column and key. The rooms behind, in the order a file passes them:
-``tree`` (text to positioned values), ``interpolation`` (``${env:…}``, ``${file:…}``), ``schema`` (pydantic models of
-one mapping each, over the ``values`` of single keys), ``relations`` (what only two keys together can show), ``build``
-(to ``supervisor.spec``). They are imported on use: ``find`` serves commands that read no configuration.
+One pass finds every error, with line, column and key. The modules, in the order a file passes them: ``tree`` (text to
+values with positions), ``interpolation`` (``${env:…}``, ``${file:…}``), ``schema`` (one pydantic model per mapping;
+``values`` reads single keys), ``relations`` (checks across keys), ``build`` (makes ``supervisor.spec``). They are
+imported on use, because some commands need only ``find``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILE_VARIABLE = "FLEET_FILE"
 
 
 def find(option: Path | None, environ: Mapping[str, str]) -> Path:
-    """The file to read: ``option``, else ``./fleet.yaml``, else ``$FLEET_FILE``. Whether it can be read, load says."""
+    """The file to read: ``option``, else ``./fleet.yaml``, else ``$FLEET_FILE``. It may not exist: load checks that."""
     here = Path(FILE_NAME)
     if option is not None or here.exists():
         return option or here
@@ -31,10 +31,10 @@ def find(option: Path | None, environ: Mapping[str, str]) -> Path:
 
 
 def load(path: Path, environ: Mapping[str, str], fqdn: Callable[[], str] = socket.getfqdn) -> FleetConfig:
-    """The fleet that ``path`` describes. ``environ`` is what ``${env:…}`` reads.
+    """The fleet that ``path`` describes. ``${env:…}`` reads ``environ``.
 
-    ``fqdn`` is asked once, and only when a datasite listens on every address and names no ``advertise``.
-    Raises ConfigError with every problem of the file.
+    ``fqdn`` is called at most once, and only when a datasite listens on every address and has no ``advertise``.
+    Raises ConfigError with every problem in the file.
     """
     return check(path, environ, fqdn)[0]
 
@@ -42,7 +42,7 @@ def load(path: Path, environ: Mapping[str, str], fqdn: Callable[[], str] = socke
 def check(
     path: Path, environ: Mapping[str, str], fqdn: Callable[[], str] = socket.getfqdn
 ) -> tuple[FleetConfig, tuple[Problem, ...]]:
-    """As load, with what is allowed but unwise: the warnings that ``fleet validate`` shows."""
+    """Like load, and also returns the warnings that ``fleet validate`` shows."""
     from supervisor.config.build import check as checked
 
     return checked(path, environ, fqdn)
@@ -56,5 +56,5 @@ def json_schema() -> dict[str, Any]:
 
 
 def starter() -> str:
-    """The commented file that ``fleet init`` writes; valid as it is."""
+    """The commented file that ``fleet init`` writes. It is valid as it is."""
     return (Path(__file__).parent / "starter.yaml").read_text(encoding="utf-8")

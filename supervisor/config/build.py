@@ -1,4 +1,4 @@
-"""The whole way from a path to a ``FleetConfig``: reads the file, passes it through the other rooms, makes the spec."""
+"""From a path to a ``FleetConfig``: reads the file, runs the other modules over it and makes the spec."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _FILE_BYTES = 1024 * 1024
 
 
 def check(path: Path, environ: Environ[str, str], fqdn: Callable[[], str]) -> tuple[FleetConfig, tuple[Problem, ...]]:
-    """The fleet, and what is unwise in it. Raises ConfigError with everything that is wrong."""
+    """The fleet and its warnings. Raises ConfigError with every error."""
     tree, flaws = parse(_text(path))
     if tree is None or (isinstance(tree, Scalar) and tree.broken):
         raise ConfigError(problems_of(path, flaws))
     interpolator = Interpolator(environ, path.absolute().parent)
     root = interpolator.filled(tree)
     if not isinstance(root, Mapping):
-        message = "expected a mapping at the top: `version: 1`, `datasites:` and so on"
+        message = "expected a mapping at the top level: `version: 1`, `datasites:` and so on"
         raise ConfigError(problems_of(path, [*flaws, Flaw(root.mark, "", message)]))
     flaws += interpolator.flaws
     entries = _entries(root, flaws)
@@ -59,20 +59,22 @@ def check(path: Path, environ: Environ[str, str], fqdn: Callable[[], str]) -> tu
     config = _fleet(path.absolute(), top, [keys for keys in datasites if keys is not None], cache(fqdn))
     unwise = warnings(root, entries, readable_by_all=_grants(path, stat.S_IROTH), exists=_exists_beside(path))
     if _grants(path, stat.S_IWGRP | stat.S_IWOTH):
-        unwise.append(Flaw(Mark(), "", f"others can write this file, which names commands: chmod g-w,o-w {path.name}"))
+        unwise.append(
+            Flaw(Mark(), "", f"other users can change this file and the commands in it; run chmod g-w,o-w {path.name}")
+        )
     return config, problems_of(path, unwise)
 
 
 def _text(path: Path) -> str:
-    """The file's text. Raises ConfigError when there is none."""
+    """The file's text. Raises ConfigError when the file cannot be read as text."""
     try:
         with path.open("rb") as file:
             raw = file.read(_FILE_BYTES + 1)
         if len(raw) > _FILE_BYTES:
-            raise _unreadable(path, "larger than 1 MiB; is it the right file?")
+            raise _unreadable(path, "the file is larger than 1 MiB; check that it is the right file")
         return raw.removeprefix(codecs.BOM_UTF8).decode()
     except FileNotFoundError:
-        raise _unreadable(path, "no such file; `fleet init` writes one to start from, -f names another") from None
+        raise _unreadable(path, "file not found; create one with `fleet init`, or name another with -f") from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, _reason(error), _undecodable(error)) from None
 
@@ -83,8 +85,8 @@ def _unreadable(path: Path, message: str, mark: Mark | None = None) -> ConfigErr
 
 def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text; save the file as UTF-8"
-    return f"cannot be read: {error.strerror if isinstance(error, OSError) else 'not a path'}"
+        return "the file is not UTF-8 text; save it as UTF-8"
+    return f"cannot read the file: {error.strerror if isinstance(error, OSError) else 'not a valid path'}"
 
 
 def _undecodable(error: OSError | ValueError) -> Mark | None:
@@ -110,7 +112,7 @@ def _without(root: Mapping, *keys: str) -> Mapping:
 
 
 def _entries(root: Mapping, flaws: list[Flaw]) -> list[Mapping]:
-    """The datasites, each with the defaults merged in. What is wrong with the defaults themselves is found here."""
+    """The datasites, each with the defaults merged in. Also checks the defaults themselves."""
     defaults, found = root.items.get("defaults"), root.items.get("datasites")
     if defaults is not None and not _is_absent(defaults):
         validated(schema.DefaultKeys, defaults, flaws)
@@ -127,10 +129,10 @@ def _is_absent(tree: Tree) -> bool:
 
 
 def _datasites(root: Mapping, found: Tree | None, flaws: list[Flaw]) -> list[Mapping]:
-    expected = "expected a list of datasites: each begins with `- name: …`"
+    expected = "expected a list of datasites, each beginning with `- name: …`"
     if found is None or _is_absent(found) or (isinstance(found, Sequence) and not found.items):
         mark = found.mark if found else root.mark
-        flaws.append(Flaw(mark, "datasites", "at least one datasite is needed: `- {name: line_a, port: 8080}`"))
+        flaws.append(Flaw(mark, "datasites", "expected at least one datasite, such as `- {name: line_a, port: 8080}`"))
     elif not isinstance(found, Sequence):
         if not (isinstance(found, Scalar) and found.broken):
             flaws.append(Flaw(found.mark, "datasites", expected))
@@ -145,7 +147,7 @@ def _entry(item: Tree, flaws: list[Flaw]) -> Mapping | None:
     if isinstance(item, Mapping):
         return item
     if not (isinstance(item, Scalar) and item.broken):
-        flaws.append(Flaw(item.mark, item.key, "expected a datasite: `name: …`, `port: …`"))
+        flaws.append(Flaw(item.mark, item.key, "expected a datasite, with `name: …` and `port: …`"))
     return None
 
 
@@ -232,10 +234,10 @@ def _gpu(keys: str | list[str] | schema.GpuKeys) -> GpuRequest:
 
 
 def _capabilities(keys: schema.DatasiteKeys) -> Capabilities:
-    told = keys.capabilities
+    given = keys.capabilities
     return Capabilities(
-        max_concurrent_training=told.max_concurrent_training or keys.resources.max_concurrent_training_sessions,
-        supported_models=tuple(told.supported_models),
-        data_types=tuple(told.data_types),
-        security_level=told.security_level,
+        max_concurrent_training=given.max_concurrent_training or keys.resources.max_concurrent_training_sessions,
+        supported_models=tuple(given.supported_models),
+        data_types=tuple(given.data_types),
+        security_level=given.security_level,
     )

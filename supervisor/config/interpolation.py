@@ -1,7 +1,7 @@
-"""``${env:NAME}``, ``${env:NAME:-default}``, ``${file:path}`` and ``${credential:NAME}`` in any text; ``$${`` is a
-literal ``${``. A credential is one that systemd passes to its service (systemd.exec(5), LoadCredential).
+"""Fills in ``${env:NAME}``, ``${env:NAME:-default}``, ``${file:path}`` and ``${credential:NAME}`` in any text. ``$${``
+stands for a literal ``${``. Credentials come from systemd (systemd.exec(5), LoadCredential).
 
-Reads secret files, nothing else. What was read goes into the tree and never into a message.
+Reads secret files, nothing else. Their contents go into the tree and never into a message.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ _ENV = re.compile(r"env:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-.*)?", re.
 _FILE = re.compile(r"file:(?P<path>[^\0]+)", re.DOTALL)
 _CREDENTIAL = re.compile(r"credential:(?P<name>[A-Za-z0-9_.-]+)")
 _BLANK = re.compile(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*:-\}")
-_FORMS = "expected ${env:NAME}, ${env:NAME:-default} or ${file:path}; a literal ${ is written $${"
+_FORMS = "expected ${env:NAME}, ${env:NAME:-default}, ${file:path} or ${credential:NAME}; for a literal ${ write $${"
 _FILE_BYTES = 65536
 
 
 class _Missing(Exception):
-    """What could not be filled in, in words that hold no value."""
+    """A reference that cannot be filled in. The message holds no value."""
 
 
 @dataclass(slots=True)
 class Interpolator:
-    """``base`` is the folder that relative secret files are looked for in. ``flaws`` fills as trees pass."""
+    """Relative secret files are looked up in ``base``. ``flaws`` collects the errors of all trees."""
 
     environ: Environ[str, str] = field(repr=False)
     base: Path
     flaws: list[Flaw] = field(default_factory=list)
 
     def filled(self, tree: Tree) -> Tree:
-        """``tree`` with every reference replaced by what it names."""
+        """``tree`` with every reference replaced by its value."""
         if isinstance(tree, Mapping):
             return replace(tree, items={name: self.filled(item) for name, item in tree.items.items()})
         if isinstance(tree, Sequence):
@@ -67,7 +67,7 @@ class Interpolator:
             return self._file(named["path"])
         if named := _CREDENTIAL.fullmatch(body):
             return self._credential(named["name"])
-        # The body is not shown: a password that happens to hold `${` is read as a reference too.
+        # The message does not show the body: it may be part of a password that contains `${`.
         raise _Missing(_FORMS)
 
     def _variable(self, name: str, default: str | None) -> str:
@@ -75,15 +75,14 @@ class Interpolator:
         if default is not None:
             return value or default.removeprefix(":-")
         if value is None:
-            message = f"the environment variable {name} is not set; export it, or give a default: ${{env:{name}:-…}}"
+            message = f"the environment variable {name} is not set; export it, or write a default: ${{env:{name}:-…}}"
             raise _Missing(message)
         return value
 
     def _credential(self, name: str) -> str:
         folder = self.environ.get("CREDENTIALS_DIRECTORY")
         if folder is None:
-            message = f"the credential {name} is there only for a service of systemd that has LoadCredential={name}:…"
-            raise _Missing(message)
+            raise _Missing(f"credentials need systemd: add LoadCredential={name}:… to the unit, or use ${{file:…}}")
         return self._file(f"{folder}/{name}")
 
     def _file(self, name: str) -> str:
@@ -92,10 +91,10 @@ class Interpolator:
             with path.open("rb") as file:
                 raw = file.read(_FILE_BYTES + 1)
             if len(raw) > _FILE_BYTES:
-                raise _Missing(f"{path} is larger than {_FILE_BYTES // 1024} KiB; is it the right file?")
+                raise _Missing(f"the file {path} is larger than {_FILE_BYTES // 1024} KiB; correct the path")
             return re.sub(r"\r?\n\Z", "", raw.decode())
         except OSError as error:
-            message = f"the file {path} cannot be read: {error.strerror}; create it, or correct the path"
+            message = f"cannot read the file {path}: {error.strerror}; create it, or correct the path"
             raise _Missing(message) from None
         except UnicodeDecodeError:
-            raise _Missing(f"the file {path} is not UTF-8 text") from None
+            raise _Missing(f"the file {path} is not UTF-8 text; save it as UTF-8") from None

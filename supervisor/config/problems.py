@@ -1,4 +1,4 @@
-"""Where something stands in a file, and what is wrong there. A problem never holds an operator's secret."""
+"""Positions in a file, and what is wrong there. A problem never holds an operator's secret."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mark:
-    """A position, counted from 1 as editors do; line 0 is the file as a whole."""
+    """A position, counted from 1 as in editors. Line 0 means the whole file."""
 
     line: int = 0
     column: int = 0
@@ -17,7 +17,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """A problem before it is known in which file. ``key`` as in ``datasites[1].port``, empty for the whole file."""
+    """A problem without its file. ``key`` is written like ``datasites[1].port``, and empty for the whole file."""
 
     mark: Mark
     key: str
@@ -26,7 +26,7 @@ class Flaw:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to correct (or, among the warnings, to think about)."""
+    """One error to correct, or one warning."""
 
     path: Path
     line: int
@@ -40,7 +40,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The file cannot be used. ``problems``: all of them, in the order of the file; ``str()`` gives one per line."""
+    """The file cannot be used. ``problems`` has every reason, in file order; ``str()`` puts one on each line."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__(problems)
@@ -51,7 +51,7 @@ class ConfigError(Exception):
 
 
 def problems_of(path: Path, flaws: Iterable[Flaw]) -> tuple[Problem, ...]:
-    """Sorted by position, each once: a default or an anchor that is used ten times is one line to correct."""
+    """Sorted by position, without repeats: an error in a default or an anchor is shown once, not at each use."""
     unique: dict[tuple[Mark, str], Flaw] = {}
     for flaw in flaws:
         unique.setdefault((flaw.mark, flaw.message), flaw)
@@ -60,5 +60,5 @@ def problems_of(path: Path, flaws: Iterable[Flaw]) -> tuple[Problem, ...]:
 
 
 def _printable(text: str) -> str:
-    """On one line, as a terminal obeys control characters and keys come from the file."""
+    """Without control characters: keys come from the file, and a terminal would obey them."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)

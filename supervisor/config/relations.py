@@ -1,6 +1,6 @@
-"""What only several keys together can show: two datasites of one name or port, no dashboard, unwise choices. Pure.
+"""Checks across keys: two datasites with one name or port, a missing dashboard, and the warnings. Pure.
 
-Works on trees, not on finished models, so that a mistake in one datasite does not hide a clash between two others.
+Works on trees, not on finished models, so that an error in one datasite does not hide a clash between two others.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _read_port = values.whole(1, 65535)
 
 
 def relations(root: Mapping, entries: list[Mapping]) -> list[Flaw]:
-    """The clashes in a file. ``entries``: the datasites with the defaults merged in."""
+    """The errors across keys. ``entries``: the datasites with the defaults merged in."""
     return [*_names(entries), *_ports(root, entries), *_dashboards(root, entries), *_sessions(root, entries)]
 
 
 def _value(tree: Mapping, key: str, reader: Callable[[Tree], T]) -> T | None:
-    """The key's value; None when it is not there or wrong, which was said elsewhere."""
+    """The key's value; None when it is missing or wrong, which another module reports."""
     try:
         return reader(tree.items[key])
     except (KeyError, ValueError):
@@ -47,12 +47,12 @@ def _names(entries: list[Mapping]) -> Iterator[Flaw]:
         first, other = seen.setdefault(name.replace("-", "_"), (name, entry))
         where = f"{other.key} (line {other.items['name'].mark.line})"
         if other is not entry:
-            same = f"the same name as {where}" if first == name else f"the same name as {where} once - and _ are folded"
-            yield Flaw(entry.items["name"].mark, join(entry.key, "name"), f"{same}; each datasite needs its own")
+            same = f"same name as {where}" if first == name else f"same name as {where}, since - and _ count as equal"
+            yield Flaw(entry.items["name"].mark, join(entry.key, "name"), f"{same}; choose another")
 
 
 def _ports(root: Mapping, entries: list[Mapping]) -> Iterator[Flaw]:
-    """Those that the kernel would refuse: the same port on hosts that overlap."""
+    """The same port on hosts that overlap, which the kernel would refuse."""
     taken: dict[int, list[tuple[str, str]]] = {}
     used = {port for entry in entries if (port := _value(entry, "port", _read_port))}
     if (dashboard := _dashboard_address(root)) is not None:
@@ -67,12 +67,12 @@ def _ports(root: Mapping, entries: list[Mapping]) -> Iterator[Flaw]:
         if clash := next((who for other, who in taken.get(port, ()) if _overlap(host, other)), None):
             free = next(number for number in range(port + 1, port + 2 + len(used)) if number not in used)
             step = f"{free} is free in this file" if free <= 65535 else "choose another"
-            yield Flaw(node.mark, join(entry.key, "port"), f"the same port as {clash} on the same host; {step}")
+            yield Flaw(node.mark, join(entry.key, "port"), f"same port as {clash}, on the same host; {step}")
         taken.setdefault(port, []).append((host, f"{entry.key} (line {node.mark.line})"))
 
 
 def _dashboard_address(root: Mapping) -> tuple[str, int] | None:
-    """Host and port of the embedded dashboard; None without one, or when they cannot be read."""
+    """Host and port of the embedded dashboard; None when there is no dashboard or they cannot be read."""
     if not _present(root, "dashboard"):
         return None
     tree = root.items["dashboard"]
@@ -95,16 +95,18 @@ def _dashboards(root: Mapping, entries: Iterable[Mapping]) -> Iterator[Flaw]:
         return
     for entry in entries:
         if not _present(entry, "dashboard_url"):
-            message = "is missing, and so is dashboard; set it here or under defaults, or write `dashboard: embedded`"
+            message = (
+                "no dashboard is configured; set dashboard_url here or under defaults, or write `dashboard: embedded`"
+            )
             yield Flaw(entry.mark, join(entry.key, "dashboard_url"), message)
 
 
 def _sessions(root: Mapping, entries: list[Mapping]) -> Iterator[Flaw]:
-    """What is shared out evenly has to be enough for one each."""
+    """The trainings of the whole machine must be at least one for each datasite."""
     host = root.items.get("host")
     key = "max_concurrent_training_sessions"
-    asked = _value(host, key, values.whole(0, 1000)) if isinstance(host, Mapping) else None
-    if isinstance(host, Mapping) and asked and asked < len(entries):
+    sessions = _value(host, key, values.whole(0, 1000)) if isinstance(host, Mapping) else None
+    if isinstance(host, Mapping) and sessions and sessions < len(entries):
         message = f"expected at least {len(entries)}, one for each datasite, or 0 for no limit"
         yield Flaw(host.items[key].mark, join("host", key), message)
 
@@ -112,8 +114,8 @@ def _sessions(root: Mapping, entries: list[Mapping]) -> Iterator[Flaw]:
 def warnings(
     root: Mapping, entries: list[Mapping], *, readable_by_all: bool, exists: Callable[[str], bool]
 ) -> list[Flaw]:
-    """What is allowed but unwise in a valid file. ``readable_by_all``: what its mode grants. ``exists``: whether a file
-    named in it is there."""
+    """What is valid but unwise. ``readable_by_all``: every user may read the file. ``exists``: whether a file named in
+    it exists."""
     found = [flaw for entry in entries for flaw in (*_exposed(entry), *_absent(entry, exists))]
     if isinstance(dashboard := root.items.get("dashboard"), Mapping):
         found += _exposed(dashboard)
@@ -124,7 +126,11 @@ def _exposed(tree: Mapping) -> Iterator[Flaw]:
     node = tree.items.get("hostname")
     host = _value(tree, "hostname", values.host)
     if node is not None and host is not None and not values.is_loopback(host):
-        yield Flaw(node.mark, node.key, "served to the network as plain http, without TLS: others can read along")
+        yield Flaw(
+            node.mark,
+            node.key,
+            "this serves plain HTTP to the network, and others can read the traffic; put a TLS proxy in front",
+        )
 
 
 def _absent(entry: Mapping, exists: Callable[[str], bool]) -> Iterator[Flaw]:
@@ -133,12 +139,12 @@ def _absent(entry: Mapping, exists: Callable[[str], bool]) -> Iterator[Flaw]:
         name = _value(dataset, "path", values.data_file) if isinstance(dataset, Mapping) else None
         if isinstance(dataset, Mapping) and name is not None and not exists(name):
             node = dataset.items["path"]
-            yield Flaw(node.mark, node.key, "there is no such file yet; the dataset is published once there is")
+            yield Flaw(node.mark, node.key, "file not found; the dataset is published as soon as the file exists")
 
 
 def _open_password(entry: Mapping) -> Iterator[Flaw]:
     admin = entry.items.get("admin")
     node = admin.items.get("password") if isinstance(admin, Mapping) else None
     if isinstance(node, Scalar) and not node.interpolated and not node.absent:
-        message = "a password in a file that every user of this machine can read; use ${file:…} or chmod 600"
+        message = "every user of this machine can read this password; use ${file:…}, or run chmod 600 on fleet.yaml"
         yield Flaw(node.mark, node.key, message)

@@ -1,6 +1,6 @@
-"""The keys of ``fleet.yaml`` as pydantic models: names, readers, descriptions, and the JSON schema made of them.
+"""The keys of ``fleet.yaml`` as pydantic models: names, readers and descriptions, and the JSON schema made from them.
 
-No default stands here: ``supervisor.spec`` has them. What needs two keys far apart is ``relations``' affair.
+The defaults are in ``supervisor.spec``. Checks across mappings are in ``relations``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from supervisor.spec import (
 MOST_DATASITES = 1000
 MOST_DATASETS = 100
 
-_REFERENCE = {"type": "string", "pattern": r"\$\{(env|file):", "description": "Filled in when the file is read."}
+_REFERENCE = {"type": "string", "pattern": r"\$\{(env|file):", "description": "Replaced when the file is read."}
 _LINE = {"type": "string", "minLength": 1}
 _SECONDS = {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)? ?(ms|s|m|h|d))+$"}
 _BYTES = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(B|[kKMGT]B|[KMGT]iB)$"}
@@ -58,7 +58,7 @@ _GPU_INDEX = {"type": "integer", "minimum": 0, "maximum": 999}
 
 
 def _any(*schemas: dict[str, Any]) -> WithJsonSchema:
-    """For editors: one of ``schemas``, or a reference that stands for it."""
+    """For editors: one of ``schemas``, or a reference in its place."""
     return WithJsonSchema({"anyOf": [*schemas, _REFERENCE]})
 
 
@@ -126,30 +126,30 @@ Mode = Annotated[
 Embedded = Annotated[
     str,
     BeforeValidator(values.embedded),
-    WithJsonSchema({"const": "embedded", "description": "Fleet runs a dashboard itself, on this machine."}),
+    WithJsonSchema({"const": "embedded", "description": "Fleet runs a dashboard itself on this machine."}),
 ]
 
 
-# What fleet or PySyft sets by itself, and the setting to use instead.
+# Variables that fleet or PySyft sets, and what to use instead.
 _OWNED = (
     (r"SYFT_TEMP_ROOT", "use state_dir"),
     (r"DEFAULT_ROOT_EMAIL", "use admin.email"),
     (r"DEFAULT_ROOT_USERNAME", "use admin.name"),
     (r"DEFAULT_ROOT_PASSWORD", "use admin.password"),
     (r"SERVER_NAME", "use name"),
-    (r"SERVER_(UID|PRIVATE_KEY)", "each datasite's is drawn once and kept under state_dir"),
+    (r"SERVER_(UID|PRIVATE_KEY)", "fleet generates one for each datasite and keeps it in state_dir"),
     (r"SERVER_(PORT|HOST)", "use port and hostname"),
-    (r"SERVER_.*|SYFT_.*", "fleet sets PySyft up from the other keys"),
+    (r"SERVER_.*|SYFT_.*", "fleet configures PySyft from the other keys"),
     (r"(CUDA|NVIDIA|ROCR|HIP)_VISIBLE_DEVICES|CUDA_DEVICE_ORDER", "use gpu"),
     (r"(OMP|MKL|OPENBLAS|NUMEXPR|VECLIB|BLIS)_NUM_THREADS|VECLIB_MAXIMUM_THREADS", "use resources.threads"),
-    (r"FLEET_.*", "names that begin with FLEET_ are fleet's own"),
-    (r"NOTIFY_SOCKET|WATCHDOG_(USEC|PID)", "systemd speaks with fleet, not with a datasite"),
+    (r"FLEET_.*", "names that begin with FLEET_ are reserved for fleet"),
+    (r"NOTIFY_SOCKET|WATCHDOG_(USEC|PID)", "systemd talks to fleet, not to a datasite"),
 )
 
 
 def _variable_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise Wrong("expected the name of an environment variable: letters, digits and _, not beginning with a digit")
+        raise Wrong("expected the name of an environment variable: letters, digits and _, with no digit first")
     return name
 
 
@@ -157,7 +157,7 @@ def _environment_name(name: str) -> str:
     _variable_name(name)
     for pattern, instead in _OWNED:
         if re.fullmatch(pattern, name):
-            raise Wrong(f"is not for environment: {instead}")
+            raise Wrong(f"this variable cannot be set under environment; {instead}")
     return name
 
 
@@ -166,12 +166,12 @@ VariableName = Annotated[str, AfterValidator(_variable_name)]
 
 
 def _set(source: object, key: str, description: str) -> Any:
-    """A key whose default is ``source``'s."""
+    """A key with the default of ``source``."""
     return Field(default=getattr(source, key), description=description)
 
 
 class Keys(BaseModel):
-    """A mapping of the file: these keys and no others."""
+    """A mapping of the file. It has these keys and no others."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -188,63 +188,65 @@ _GRACE: Any = next(field.default for field in fields(FleetConfig) if field.name 
 class AdminKeys(Keys):
     """The datasite's administrator."""
 
-    email: Email = _set(_ADMIN, "email", "What the administrator logs in with.")
+    email: Email = _set(_ADMIN, "email", "The administrator's login.")
     name: Text = _set(_ADMIN, "name", "The administrator's display name.")
     password: Password | None = Field(
         default=None,
         repr=False,
-        description="At least 8 characters, best as ${env:NAME} or ${file:path}. Absent: a strong one is drawn at the "
-        "first start; fleet credentials shows it. A password changed later is never reset.",
+        description="At least 8 characters, best as ${env:NAME} or ${file:path}. Default: fleet generates a strong one "
+        "at the first start; fleet credentials shows it. A password that is changed later is never reset.",
     )
 
 
 class RestartKeys(Keys):
-    """How a crashed datasite is brought back."""
+    """How fleet restarts a crashed datasite."""
 
-    mode: Mode = _set(_RESTART, "mode", "When a datasite that ended by itself is started again.")
+    mode: Mode = _set(_RESTART, "mode", "Whether fleet restarts a datasite that exits by itself.")
     backoff: PositiveDuration = _set(
-        _RESTART, "backoff", "Wait before the second restart in a row, doubled for each further one."
+        _RESTART, "backoff", "The wait before the second restart in a row. It doubles with each further restart."
     )
     backoff_max: PositiveDuration = _set(_RESTART, "backoff_max", "The longest wait between restarts.")
-    jitter: Share = _set(_RESTART, "jitter", "Each wait is lengthened by up to this share of itself.")
-    stable_after: Duration = _set(_RESTART, "stable_after", "Ready for this long, earlier crashes are forgotten.")
+    jitter: Share = _set(_RESTART, "jitter", "Each wait is lengthened at random, by up to this share.")
+    stable_after: Duration = _set(
+        _RESTART, "stable_after", "When a datasite is ready for this long, its earlier crashes no longer count."
+    )
     max_crashes: Tally = _set(_RESTART, "max_crashes", "More crashes than this within window quarantine the datasite.")
-    window: PositiveDuration = _set(_RESTART, "window", "The time in which max_crashes counts.")
+    window: PositiveDuration = _set(_RESTART, "window", "The time within which max_crashes counts.")
     quarantine_retry: Duration = _set(
-        _RESTART, "quarantine_retry", "Wait before a quarantined datasite is tried again; 0: only when asked."
+        _RESTART, "quarantine_retry", "The wait before fleet tries a quarantined datasite again. 0: never by itself."
     )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.backoff_max < self.backoff:
-            raise Wrong(f"expected no less than backoff, which is {self.backoff:g} s", key="backoff_max")
+            raise Wrong(f"expected at least backoff, which is {self.backoff:g} s", key="backoff_max")
         return self
 
 
 def _probe(probe: ProbeTiming, key: str) -> Any:
-    said = {
-        "period": "Time from one check to the next.",
-        "timeout": "An answer later than this is a failure.",
-        "failure_threshold": "So many failures in a row turn it bad.",
-        "success_threshold": "So many successes in a row turn it good again.",
+    descriptions = {
+        "period": "Time from one probe to the next.",
+        "timeout": "A probe without an answer after this time has failed.",
+        "failure_threshold": "The probe fails after this many failures in a row.",
+        "success_threshold": "The probe succeeds again after this many successes in a row.",
     }
-    return _set(probe, key, said[key])
+    return _set(probe, key, descriptions[key])
 
 
 class StartupProbeKeys(Keys):
-    """Whether the datasite has started; until then the other two wait. Failing replaces the process."""
+    """Whether the datasite has started. The other two probes wait for it. A failure replaces the process."""
 
     period: PositiveDuration = _probe(_PROBES.startup, "period")
     timeout: PositiveDuration = _probe(_PROBES.startup, "timeout")
     failure_threshold: Limit = Field(
         default=_PROBES.startup.failure_threshold,
-        description="A start may take this many periods; one that takes longer has failed.",
+        description="A start fails when it takes longer than this many periods.",
     )
     success_threshold: Once = _probe(_PROBES.startup, "success_threshold")
 
 
 class ReadinessKeys(Keys):
-    """Whether the datasite is shown as ready. Failing changes nothing else."""
+    """Whether the datasite is shown as ready. A failure changes nothing else."""
 
     period: PositiveDuration = _probe(_PROBES.readiness, "period")
     timeout: PositiveDuration = _probe(_PROBES.readiness, "timeout")
@@ -253,7 +255,7 @@ class ReadinessKeys(Keys):
 
 
 class LivenessKeys(Keys):
-    """Whether the process is alive. Failing replaces it."""
+    """Whether the datasite still answers at all. A failure replaces the process."""
 
     period: PositiveDuration = _probe(_PROBES.liveness, "period")
     timeout: PositiveDuration = _probe(_PROBES.liveness, "timeout")
@@ -262,22 +264,23 @@ class LivenessKeys(Keys):
 
 
 class ProbeKeys(Keys):
-    """The checks of a datasite's own HTTP."""
+    """Requests of the supervisor to the datasite's own HTTP."""
 
     startup: StartupProbeKeys = Field(
-        default_factory=StartupProbeKeys, description="Whether the datasite has started; gates the other two."
+        default_factory=StartupProbeKeys, description="Whether the datasite has started. The other two wait for it."
     )
     readiness: ReadinessKeys = Field(
-        default_factory=ReadinessKeys, description="Whether the datasite is shown as ready, no more."
+        default_factory=ReadinessKeys, description="Whether the datasite is shown as ready."
     )
     liveness: LivenessKeys = Field(
-        default_factory=LivenessKeys, description="Whether the process is alive. Failing replaces it."
+        default_factory=LivenessKeys,
+        description="Whether the datasite still answers at all. A failure replaces the process.",
     )
 
 
 def _distinct(devices: list[str]) -> list[str]:
     if not devices or len(set(devices)) < len(devices):
-        raise Wrong("expected at least one GPU, and each once")
+        raise Wrong("expected at least one GPU, and no GPU twice")
     return devices
 
 
@@ -288,12 +291,14 @@ Devices = Annotated[
 
 
 class GpuKeys(Keys):
-    """A request for GPUs in full."""
+    """A request for GPUs, as a mapping."""
 
-    devices: Devices = Field(default=[], description="Exactly these GPUs. Absent: any.")
-    count: Count = _set(_GPU, "count", "How many GPUs, whichever are free.")
-    memory: Size = Field(default=_GPU.memory_bytes, description="GPU memory that has to be free, such as 8GiB; 0: any.")
-    exclusive: Flag = _set(_GPU, "exclusive", "Whether the GPUs are shared with no other datasite.")
+    devices: Devices = Field(default=[], description="Exactly these GPUs. Default: any.")
+    count: Count = _set(_GPU, "count", "How many GPUs. Fleet takes whichever are free.")
+    memory: Size = Field(
+        default=_GPU.memory_bytes, description="GPU memory that must be free, such as 8GiB. 0: no minimum."
+    )
+    exclusive: Flag = _set(_GPU, "exclusive", "Whether no other datasite may use these GPUs.")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -306,7 +311,7 @@ GpuWord = Annotated[str, BeforeValidator(values.gpu_word), _any({"enum": ["auto"
 
 
 def _form(value: Any) -> str:
-    """The shape a key was given in; also what pydantic adds to an error's place."""
+    """The form of a key's value. pydantic also adds this word to the place of an error."""
     return "(word)" if isinstance(value, Scalar | str) else "(list)" if isinstance(value, list) else "(keys)"
 
 
@@ -317,45 +322,45 @@ Gpu = Annotated[
 
 
 class ResourceKeys(Keys):
-    """Limits of one datasite; 0 means none."""
+    """Limits of one datasite. 0 means no limit."""
 
-    max_memory_usage_gb: Amount = _set(_RESOURCES, "max_memory_usage_gb", "Memory, in GB; 0: no limit.")
+    max_memory_usage_gb: Amount = _set(_RESOURCES, "max_memory_usage_gb", "Memory, in GB. 0: no limit.")
     max_cpu_usage_percent: Amount = _set(
-        _RESOURCES, "max_cpu_usage_percent", "CPU, where 100 is one core; 0: no limit."
+        _RESOURCES, "max_cpu_usage_percent", "CPU, where 100 is one core. 0: no limit."
     )
     max_concurrent_training_sessions: Count = _set(
-        _RESOURCES, "max_concurrent_training_sessions", "Trainings that run at the same time; more wait."
+        _RESOURCES, "max_concurrent_training_sessions", "How many trainings run at the same time. Others wait."
     )
     disk_space_threshold_gb: Amount = _set(
-        _RESOURCES, "disk_space_threshold_gb", "Free disk space to keep, in GB; 0: no limit."
+        _RESOURCES, "disk_space_threshold_gb", "Free disk space to keep, in GB. 0: no limit."
     )
     network_bandwidth_limit_mbps: Amount = _set(
-        _RESOURCES, "network_bandwidth_limit_mbps", "Network, in Mbit/s; 0: no limit."
+        _RESOURCES, "network_bandwidth_limit_mbps", "Network, in Mbit/s. 0: no limit."
     )
-    threads: Tally = _set(_RESOURCES, "threads", "OMP, MKL and torch threads; 0: the datasite's share of the cores.")
+    threads: Tally = _set(_RESOURCES, "threads", "OMP, MKL and torch threads. 0: the datasite's share of the cores.")
 
 
 class AccessKeys(Keys):
-    """What is open to callers without an account."""
+    """What callers without an account may do."""
 
     allow_guests: Flag = _set(
         _ACCESS, "allow_guests", "Whether callers without an account may read names, descriptions and mocks."
     )
     allow_registration: Flag = _set(
-        _ACCESS, "allow_registration", "Whether anybody may make an account (a data scientist's) by himself."
+        _ACCESS, "allow_registration", "Whether anybody may create an account, as a data scientist."
     )
-    max_upload_gb: Uploads = _set(_ACCESS, "max_upload_gb", "The largest body that a user may send, in GB.")
+    max_upload_gb: Uploads = _set(_ACCESS, "max_upload_gb", "The largest request body that a user may send, in GB.")
 
 
 class CapabilityKeys(Keys):
-    """What the dashboard is told at registration."""
+    """What the datasite tells the dashboard when it registers."""
 
     max_concurrent_training: Count | None = Field(
-        default=None, description="Trainings at the same time. Absent: resources.max_concurrent_training_sessions."
+        default=None, description="Trainings at the same time. Default: resources.max_concurrent_training_sessions."
     )
     supported_models: list[Text] = Field(default=list(_CAPABILITIES.supported_models), description="Kinds of models.")
-    data_types: list[Text] = Field(default=list(_CAPABILITIES.data_types), description="Kinds of data held here.")
-    security_level: Text = _set(_CAPABILITIES, "security_level", "A word for the dashboard.")
+    data_types: list[Text] = Field(default=list(_CAPABILITIES.data_types), description="Kinds of data.")
+    security_level: Text = _set(_CAPABILITIES, "security_level", "The security level that the dashboard shows.")
 
 
 MockWord = Annotated[
@@ -364,14 +369,16 @@ MockWord = Annotated[
 
 
 class MockKeys(Keys):
-    """What the centre sees instead of the data, in full. Either path or rows."""
+    """What everybody sees in place of the data, as a mapping. Either path or rows."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    path: DataFile | None = Field(default=None, description="The owner's own mock, a file of the same kind.")
+    path: DataFile | None = Field(
+        default=None, description="The owner's own mock, a file of the same kind as the data."
+    )
     rows: MockRows = Field(
         default=_MOCK.rows,
-        description="A synthetic mock of so many rows; same: as many as the data has, which reveals the number.",
+        description="A synthetic mock with this many rows. same: as many as the data, which reveals their number.",
     )
 
     @model_validator(mode="after")
@@ -390,20 +397,22 @@ MockRule = Annotated[
 class DatasetKeys(Keys):
     """A file of this machine that a datasite offers to the centre."""
 
-    name: DatasetName = Field(description="The name under which the centre finds it.")
-    path: DataFile = Field(description="A CSV, Parquet or NPZ file. Relative to this file. Read again when it changes.")
+    name: DatasetName = Field(description="The dataset's name at the centre.")
+    path: DataFile = Field(
+        description="A CSV, Parquet or NPZ file, relative to this file. The datasite reads it again when it changes."
+    )
     mock: MockRule = Field(
         default=_MOCK.rule,
-        description="What the centre sees instead: synthetic (random values that know nothing of the data), empty, or "
-        "path or rows.",
+        description="What everybody sees in place of the data: synthetic (random values, independent of the data), "
+        "empty, or path or rows.",
     )
-    description: OptionalText = Field(default="", description="What it is, for the centre.")
+    description: OptionalText = Field(default="", description="The dataset's description at the centre.")
 
     @model_validator(mode="after")
     def _same_kind(self) -> Self:
         kind = self.path.rpartition(".")[2].lower()
         if isinstance(self.mock, MockKeys) and self.mock.path and not self.mock.path.lower().endswith(f".{kind}"):
-            raise Wrong(f"expected a file of the data's own kind, .{kind}", key="mock")
+            raise Wrong(f"expected a .{kind} file, like the data", key="mock")
         return self
 
 
@@ -411,7 +420,7 @@ def _each_name_once(datasets: list[DatasetKeys]) -> list[DatasetKeys]:
     names = [one.name for one in datasets]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         first, second = [number for number, name in enumerate(names, 1) if name == twice][:2]
-        raise Wrong(f"datasets {first} and {second} have the same name; each needs its own")
+        raise Wrong(f"datasets {first} and {second} have the same name; rename one")
     return datasets
 
 
@@ -419,78 +428,84 @@ Datasets = Annotated[list[DatasetKeys], AfterValidator(_each_name_once)]
 
 
 class SharedKeys(Keys):
-    """What a datasite may be told, and defaults may say for all."""
+    """The keys that a datasite and ``defaults`` both have."""
 
-    hostname: Host = _set(_DATASITE, "hostname", "Address to listen on; 0.0.0.0 for every address of the machine.")
+    hostname: Host = _set(_DATASITE, "hostname", "Address to listen on. 0.0.0.0: every address of the machine.")
     advertise: ReachableHost | None = Field(
         default=None,
-        description="Host under which others reach the datasite. Absent: hostname, or the machine's full name where "
-        "hostname is 0.0.0.0 or ::.",
+        description="The host name at which others reach the datasite. Default: hostname, or the machine's full name "
+        "if hostname is 0.0.0.0 or ::.",
     )
     dashboard_url: Url | None = Field(
-        default=None, description="The central dashboard to register with. Absent: the embedded one."
+        default=None, description="The dashboard to register with. Default: the embedded one."
     )
-    heartbeat_url: Url | None = Field(default=None, description="Where heartbeats go, if elsewhere than dashboard_url.")
+    heartbeat_url: Url | None = Field(default=None, description="Where heartbeats go. Default: dashboard_url.")
     heartbeat_interval: PositiveDuration = _set(_DATASITE, "heartbeat_interval", "Time from one heartbeat to the next.")
-    priority: Priority = _set(_DATASITE, "priority", "Higher ones are started first.")
+    priority: Priority = _set(_DATASITE, "priority", "Datasites with a higher number start first.")
     dev_mode: Flag = _set(_DATASITE, "dev_mode", "PySyft's development mode. Not for production.")
-    reset: Flag = _set(_DATASITE, "reset", "Remove this datasite's data at fleet up, after asking.")
-    verbose: Flag = _set(_DATASITE, "verbose", "Log on the console too.")
+    reset: Flag = _set(_DATASITE, "reset", "Delete this datasite's data at fleet up, after a question.")
+    verbose: Flag = _set(_DATASITE, "verbose", "Also log to the console.")
     association_request_auto_approval: Flag = _set(
-        _DATASITE, "association_request_auto_approval", "Whether other PySyft servers may connect without being asked."
+        _DATASITE, "association_request_auto_approval", "Whether other PySyft servers may connect without approval."
     )
     admin: AdminKeys = Field(default_factory=AdminKeys, description="The datasite's administrator.")
-    restart: RestartKeys = Field(default_factory=RestartKeys, description="How a crashed datasite is brought back.")
-    probes: ProbeKeys = Field(default_factory=ProbeKeys, description="The checks of a datasite's own HTTP.")
+    restart: RestartKeys = Field(default_factory=RestartKeys, description="How fleet restarts a crashed datasite.")
+    probes: ProbeKeys = Field(
+        default_factory=ProbeKeys, description="Requests of the supervisor to the datasite's own HTTP."
+    )
     gpu: Gpu = Field(
         default=_GPU.mode,
-        description="auto, none, a GPU's index or UUID, a list of these, or count, memory, exclusive.",
+        description="auto, none, a GPU's index or UUID, a list of these, or a mapping with count, memory, exclusive.",
     )
-    resources: ResourceKeys = Field(default_factory=ResourceKeys, description="Limits; 0 means none.")
-    access: AccessKeys = Field(default_factory=AccessKeys, description="What is open to callers without an account.")
+    resources: ResourceKeys = Field(default_factory=ResourceKeys, description="Limits. 0 means no limit.")
+    access: AccessKeys = Field(default_factory=AccessKeys, description="What callers without an account may do.")
     capabilities: CapabilityKeys = Field(
-        default_factory=CapabilityKeys, description="What the dashboard is told at registration."
+        default_factory=CapabilityKeys, description="What the datasite tells the dashboard when it registers."
     )
-    region: OptionalText = _set(_DATASITE, "region", "Where the plant is; the dashboard groups by it.")
-    location: OptionalText = _set(_DATASITE, "location", "Where the line is within it, for people.")
+    region: OptionalText = _set(_DATASITE, "region", "Where the plant is. The dashboard groups datasites by it.")
+    location: OptionalText = _set(_DATASITE, "location", "Where the line is in the plant, for people.")
     approved_code: list[CodeHash] = Field(
         default=[],
-        description="Functions that run without being approved one by one, each by the SHA-256 of its source: sha256:…",
+        description="Functions that may run without a separate approval, each as the SHA-256 of its source: sha256:…",
     )
     datasets: Datasets = Field(
         default=[], max_length=MOST_DATASETS, description="Files of this machine, offered to the centre with a mock."
     )
     environment: dict[EnvironmentName, EnvironmentValue] = Field(
-        default={}, repr=False, description="Environment variables of this datasite, handed on as they are written."
+        default={}, repr=False, description="Environment variables of this datasite, passed on as written."
     )
 
 
 class DefaultKeys(SharedKeys):
-    """Settings of every datasite that does not say otherwise; mappings in them are merged key by key."""
+    """Settings for all datasites. A datasite's own settings replace them, key by key."""
 
 
 class DatasiteKeys(SharedKeys):
-    """One production line."""
+    """One datasite, for one production line."""
 
     name: Name = Field(description=f"The datasite's name: {values.NAME_RULE}.")
     port: Port = Field(description="The TCP port to listen on.")
 
 
 class DashboardKeys(Keys):
-    """The embedded dashboard in full."""
+    """The embedded dashboard, as a mapping."""
 
-    mode: Embedded = Field(default="embedded", description="Fleet runs a dashboard itself, on this machine.")
+    mode: Embedded = Field(default="embedded", description="Fleet runs a dashboard itself on this machine.")
     hostname: Host = _set(_DASHBOARD, "hostname", "Address to listen on.")
     port: Port = _set(_DASHBOARD, "port", "The TCP port to listen on.")
-    late_after: PositiveDuration = _set(_DASHBOARD, "late_after", "A datasite without a beat for this long is late.")
+    late_after: PositiveDuration = _set(
+        _DASHBOARD, "late_after", "A datasite without a heartbeat for this long is late."
+    )
     offline_after: PositiveDuration = _set(
-        _DASHBOARD, "offline_after", "A datasite without a beat for this long is offline."
+        _DASHBOARD, "offline_after", "A datasite without a heartbeat for this long is offline."
     )
 
     @model_validator(mode="after")
     def _late_before_offline(self) -> Self:
         if self.offline_after < self.late_after:
-            raise Wrong("expected at least late_after, as a datasite is late before it is offline", key="offline_after")
+            raise Wrong(
+                "expected at least late_after, because a datasite is late before it is offline", key="offline_after"
+            )
         return self
 
 
@@ -501,32 +516,34 @@ Dashboard = Annotated[
 
 
 class StartupKeys(Keys):
-    """How the datasites of the fleet are started."""
+    """How fleet starts the datasites."""
 
-    parallel: Tally = _set(_STARTUP, "parallel", "How many start at the same time; 0: twice the cores, at least 4.")
-    stagger: Duration = _set(_STARTUP, "stagger", "Least time from one start to the next.")
+    parallel: Tally = _set(
+        _STARTUP, "parallel", "How many datasites start at the same time. 0: twice the cores, at least 4."
+    )
+    stagger: Duration = _set(_STARTUP, "stagger", "The shortest time from one start to the next.")
 
 
 def _known_events(names: list[str]) -> list[str]:
     known = [kind.value for kind in EventKind]
     if unknown := [name for name in names if name not in known]:
-        raise Wrong(f"expected kinds of events, not {', '.join(unknown)}; there are {', '.join(known)}")
+        raise Wrong(f"expected kinds of events, not {', '.join(unknown)}; known: {', '.join(known)}")
     return names
 
 
 class HookKeys(Keys):
-    """Something that is told of events. Either command or webhook."""
+    """A command or a webhook that fleet notifies of events."""
 
     command: list[Text] = Field(
-        default=[], description="Program and arguments, without a shell; gets the event as JSON on standard input."
+        default=[], description="Program and arguments, run without a shell. Standard input is the event as JSON."
     )
-    webhook: Webhook = Field(default=_HOOK.webhook, repr=False, description="A URL; gets the event as JSON by POST.")
+    webhook: Webhook = Field(default=_HOOK.webhook, repr=False, description="A URL. Fleet POSTs the event as JSON.")
     events: Annotated[list[Text], AfterValidator(_known_events)] = Field(
-        default=[], description="Kinds of events to be told of. Absent: all."
+        default=[], description="The kinds of events to send. Default: all."
     )
-    timeout: PositiveDuration = _set(_HOOK, "timeout", "A hook that takes longer is ended.")
+    timeout: PositiveDuration = _set(_HOOK, "timeout", "Fleet stops a hook that takes longer than this.")
     environment: dict[VariableName, EnvironmentValue] = Field(
-        default={}, repr=False, description="Environment variables of the command: a token, say. It sees no others."
+        default={}, repr=False, description="Environment variables of the command, such as a token. It gets no others."
     )
 
     @model_validator(mode="after")
@@ -534,51 +551,58 @@ class HookKeys(Keys):
         if bool(self.command) == bool(self.webhook):
             raise Wrong("expected either command or webhook", key="command")
         if self.webhook and self.environment:
-            raise Wrong("is for a command; a webhook has no environment", key="environment")
+            raise Wrong("a webhook has no environment; remove this key", key="environment")
         return self
 
 
 class HostKeys(Keys):
-    """Limits of all datasites together; 0 means none."""
+    """Limits for all datasites together. 0 means no limit."""
 
-    max_memory_usage_gb: Amount = _set(_HOST, "max_memory_usage_gb", "Memory, in GB; 0: no limit.")
-    max_cpu_usage_percent: Amount = _set(_HOST, "max_cpu_usage_percent", "CPU, where 100 is one core; 0: no limit.")
+    max_memory_usage_gb: Amount = _set(_HOST, "max_memory_usage_gb", "Memory, in GB. 0: no limit.")
+    max_cpu_usage_percent: Amount = _set(_HOST, "max_cpu_usage_percent", "CPU, where 100 is one core. 0: no limit.")
     max_concurrent_training_sessions: Tally = _set(
         _HOST,
         "max_concurrent_training_sessions",
-        "Trainings that run at the same time, shared out evenly; 0: no limit.",
+        "How many trainings run at the same time, divided evenly among the datasites. 0: no limit.",
     )
     disk_space_threshold_gb: Amount = _set(
-        _HOST, "disk_space_threshold_gb", "Free disk space that every datasite keeps, in GB; 0: no limit."
+        _HOST, "disk_space_threshold_gb", "Free disk space that every datasite keeps, in GB. 0: no limit."
     )
     network_bandwidth_limit_mbps: Amount = _set(
-        _HOST, "network_bandwidth_limit_mbps", "Network, in Mbit/s, shared out evenly; 0: no limit."
+        _HOST,
+        "network_bandwidth_limit_mbps",
+        "Network, in Mbit/s, divided evenly among the datasites. 0: no limit.",
     )
 
 
 class FleetKeys(Keys):
-    """What stands at the top, apart from the datasites."""
+    """The keys at the top level, apart from the datasites."""
 
     version: Version = Field(description="The version of this format: 1.")
     name: Text = Field(default="fleet", description="The fleet's name, for people.")
     state_dir: Folder = Field(
-        default=".fleet", description="Identities, databases, secrets and sockets. Relative to this file."
+        default=".fleet", description="The folder of identities, databases, secrets and sockets, relative to this file."
     )
-    log_dir: Folder = Field(default="logs", description="One log per datasite, and fleet.log. Relative to this file.")
+    log_dir: Folder = Field(
+        default="logs", description="The folder of the logs: fleet.log and one per datasite. Relative to this file."
+    )
     dashboard: Dashboard | None = Field(
-        default=None, description="embedded, or absent: then every datasite names a dashboard_url."
+        default=None, description="embedded. Without this key, every datasite needs a dashboard_url."
     )
-    shutdown_grace: Duration = Field(default=_GRACE, description="Time from SIGTERM to SIGKILL at a stop.")
-    startup: StartupKeys = Field(default_factory=StartupKeys, description="How the datasites are started.")
-    host: HostKeys = Field(default_factory=HostKeys, description="Limits of all datasites together; 0 means none.")
-    on_event: list[HookKeys] = Field(default=[], max_length=32, description="Commands and webhooks told of events.")
+    shutdown_grace: Duration = Field(default=_GRACE, description="Time from SIGTERM to SIGKILL when a datasite stops.")
+    startup: StartupKeys = Field(default_factory=StartupKeys, description="How fleet starts the datasites.")
+    host: HostKeys = Field(default_factory=HostKeys, description="Limits for all datasites together. 0 means no limit.")
+    on_event: list[HookKeys] = Field(
+        default=[], max_length=32, description="Commands and webhooks that fleet notifies of events."
+    )
 
 
 class FleetFile(FleetKeys):
     """A fleet of PySyft datasites on one machine."""
 
     defaults: DefaultKeys = Field(
-        default_factory=DefaultKeys, description="Settings of every datasite that does not say otherwise."
+        default_factory=DefaultKeys,
+        description="Settings for all datasites. A datasite's own settings replace them, key by key.",
     )
     datasites: list[DatasiteKeys] = Field(
         min_length=1, max_length=MOST_DATASITES, description="The datasites, one per production line."
@@ -586,7 +610,7 @@ class FleetFile(FleetKeys):
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of the whole file, draft 2020-12; every key has its description."""
+    """The JSON schema (draft 2020-12) of the whole file. Every key has a description."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **FleetFile.model_json_schema(),

@@ -1,7 +1,7 @@
-"""YAML text to a tree that knows where each value stands, under which key, and how it was written. No meaning here.
+"""YAML text to a tree of values with their position, their key and how they are written. Checks no meaning.
 
-PyYAML only composes nodes: nothing is constructed, so no tag can run code, and ``port: 08080`` or ``name: no`` can
-still be told apart from what YAML 1.1 makes of them. Nothing of a value may enter a message: it may be a secret.
+PyYAML only composes nodes and constructs nothing. So no tag can run code, and ``port: 08080`` or ``name: no`` are seen
+as written, not as YAML 1.1 reads them. A message never shows a value: it may be a secret.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import yaml
 
 from supervisor.config.problems import Flaw, Mark
 
-# The one written in C is ten times as quick; PyYAML can be built without it.
+# The loader in C is ten times as fast, but PyYAML can be built without it.
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _DEPTH = 32
@@ -25,7 +25,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 
 
 class Kind(StrEnum):
-    """What YAML 1.1 takes a scalar for; the value is the tag's last word."""
+    """The type that YAML 1.1 gives a scalar. The value is the last word of the tag."""
 
     TEXT = "str"
     INT = "int"
@@ -33,12 +33,12 @@ class Kind(StrEnum):
     BOOL = "bool"
     NULL = "null"
     TIME = "timestamp"
-    OTHER = "other"  # `=`, `<<` as a value: text to people
+    OTHER = "other"  # `=` or `<<` as a value, which people mean as text
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A single value, ``text`` as written. ``quoted``: not plain. ``broken``: already reported, say no more of it."""
+    """A single value, ``text`` as written. ``quoted``: not plain. ``broken``: already reported, do not report again."""
 
     key: str
     mark: Mark
@@ -47,7 +47,7 @@ class Scalar:
     quoted: bool = False
     interpolated: bool = False
     broken: bool = False
-    blank: bool = False  # nothing but `${env:NAME:-}`, and it came out empty: as if the key were not there
+    blank: bool = False  # only `${env:NAME:-}`, and it is empty: the key counts as missing
 
     @property
     def absent(self) -> bool:
@@ -73,29 +73,29 @@ Tree = Scalar | Sequence | Mapping
 
 
 def join(key: str, name: str) -> str:
-    """The full name of what stands under ``name`` in ``key``."""
+    """The full key of ``name`` in ``key``."""
     return f"{key}.{name}" if key else name
 
 
 def parse(text: str) -> tuple[Tree | None, list[Flaw]]:
-    """The tree of ``text``, or None when it is not YAML or empty, and what is wrong with it."""
+    """The tree of ``text`` (None when it is empty or not YAML), and its errors."""
     if stray := _UNPRINTABLE.search(text):
         return None, [Flaw(_mark_at(text, stray.start()), "", _UNPRINTABLE_MESSAGE)]
     try:
         if deep := _too_deep(text):
-            return None, [Flaw(deep, "", f"nested more than {_DEPTH} levels deep; fleet.yaml needs four")]
+            return None, [Flaw(deep, "", f"nested more than {_DEPTH} levels deep; fleet.yaml needs only four")]
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         return None, [_syntax_flaw(text, error)]
     except yaml.YAMLError:
-        return None, [Flaw(Mark(1, 1), "", "not a YAML text")]
+        return None, [Flaw(Mark(1, 1), "", "the file is not YAML")]
     if node is None:
-        return None, [Flaw(Mark(), "", "the file is empty; `fleet init` writes one to start from")]
+        return None, [Flaw(Mark(), "", "the file is empty; create one with `fleet init`")]
     grower = _Grower()
     return grower.grow(node, ""), grower.flaws
 
 
-_UNPRINTABLE_MESSAGE = "a control character, which YAML does not allow; delete it"
+_UNPRINTABLE_MESSAGE = "YAML does not allow this control character; delete it"
 
 
 def _mark_at(text: str, index: int) -> Mark:
@@ -107,7 +107,7 @@ def _mark(mark: Any) -> Mark:
 
 
 def _too_deep(text: str) -> Mark | None:
-    """Where nesting goes too deep; asked before composing, which recurses."""
+    """Where nesting goes too deep. Checked before composing, which recurses."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -122,8 +122,8 @@ def _too_deep(text: str) -> Mark | None:
 def _syntax_flaw(text: str, error: yaml.MarkedYAMLError) -> Flaw:
     mark = error.problem_mark or error.context_mark
     position = _mark(mark) if mark else Mark(1, 1)
-    said = " ".join(part for part in (error.context, error.problem) if part)
-    return Flaw(position, "", f"YAML syntax: {said}{_syntax_hint(text, position)}")
+    reason = " ".join(part for part in (error.context, error.problem) if part)
+    return Flaw(position, "", f"YAML syntax error: {reason}{_syntax_hint(text, position)}")
 
 
 def _syntax_hint(text: str, position: Mark) -> str:
@@ -132,12 +132,12 @@ def _syntax_hint(text: str, position: Mark) -> str:
     if line[position.column - 1 : position.column] == "\t":
         return "; indent with spaces, not tabs"
     if "${" in line:
-        return '; inside { } put "${…}" in quotes'
-    return "; a text with : # @ % * & ! or quotes in it goes in quotes"
+        return '; inside { }, put "${…}" in quotes'
+    return "; put text that contains : # @ % * & ! or quotes in quotes"
 
 
 class _Grower:
-    """Nodes to tree: merge keys followed, duplicate keys found, aliases counted so that no bomb goes off."""
+    """Makes the tree from nodes: follows merge keys, finds duplicate keys, and limits aliases against YAML bombs."""
 
     def __init__(self) -> None:
         self.flaws: list[Flaw] = []
@@ -148,9 +148,9 @@ class _Grower:
         mark = _mark(node.start_mark)
         self._left -= 1
         if self._left < 0:
-            return self._broken(mark, "", f"more than {_NODES} values once aliases are followed; use fewer aliases")
+            return self._broken(mark, "", f"more than {_NODES} values after expanding aliases; use fewer aliases")
         if any(node is above for above in self._above):
-            return self._broken(mark, key, "contains itself through an alias")
+            return self._broken(mark, key, "this alias contains itself; remove it")
         self._above.append(node)
         try:
             return self._grown(node, key, mark)
@@ -160,7 +160,7 @@ class _Grower:
     def _grown(self, node: yaml.Node, key: str, mark: Mark) -> Tree:
         kind = _kind(node)
         if kind is None:
-            return self._broken(mark, key, "tags (words that begin with !) are not used in fleet.yaml; take it away")
+            return self._broken(mark, key, "fleet.yaml has no tags (words that begin with !); remove the tag")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, key, mark)
         if isinstance(node, yaml.SequenceNode):
@@ -182,10 +182,10 @@ class _Grower:
     def _add(self, grown: Mapping, name: yaml.Node, value: yaml.Node) -> None:
         at = _mark(name.start_mark)
         if not isinstance(name, yaml.ScalarNode) or (name.tag.endswith(":null")):
-            self.flaws.append(Flaw(at, grown.key, "a key has to be a plain word"))
+            self.flaws.append(Flaw(at, grown.key, "expected a plain word as the key"))
         elif name.value in grown.items:
             first = grown.key_marks[name.value].line
-            message = f"given twice, first in line {first} and again in line {at.line}; keep one"
+            message = f"duplicate key, first on line {first} and again on line {at.line}; keep one"
             self.flaws.append(Flaw(at, join(grown.key, name.value), message))
         else:
             grown.items[name.value] = self.grow(value, join(grown.key, name.value))
@@ -198,7 +198,7 @@ class _Grower:
                 if isinstance(tree, Mapping):
                     yield tree
                 elif not (isinstance(tree, Scalar) and tree.broken):
-                    self._broken(_mark(node.start_mark), key, "`<<` takes an alias of a mapping: `<<: *name`")
+                    self._broken(_mark(node.start_mark), key, "`<<` needs the alias of a mapping: `<<: *name`")
 
     def _broken(self, mark: Mark, key: str, message: str) -> Scalar:
         self.flaws.append(Flaw(mark, key, message))
@@ -211,7 +211,7 @@ _MERGE = _PREFIX + "merge"
 
 
 def _kind(node: yaml.Node) -> Kind | None:
-    """What the node is; None for a tag that has no place here."""
+    """The kind of the node; None for a tag that is not allowed."""
     word = node.tag.removeprefix(_PREFIX)
     if isinstance(node, yaml.MappingNode):
         return Kind.OTHER if word == "map" else None

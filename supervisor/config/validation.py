@@ -1,6 +1,6 @@
-"""Runs a model of ``schema`` over a tree and says what is wrong where. Pure.
+"""Validates a tree with a model of ``schema`` and reports each error at its place. Pure.
 
-pydantic finds all errors of a mapping at once; its words are replaced by ours, which never show a value unasked.
+pydantic finds all errors of a mapping at once. Our own messages replace its messages, which would show values.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ ModelT = TypeVar("ModelT", bound=Keys)
 KeyPath = tuple[int | str, ...]
 
 AS_WRITTEN = "environment"
-"""The one mapping in which an empty value is not the same as no key."""
+"""The only mapping in which an empty value differs from a missing key."""
 
 _PLAIN = {
-    "list_type": "expected a list: each entry begins with - ",
-    "dict_type": "expected a mapping: lines of `key: value`",
-    "model_type": "expected a mapping: lines of `key: value`",
-    "model_attributes_type": "expected a mapping: lines of `key: value`",
+    "list_type": "expected a list, each entry beginning with `- `",
+    "dict_type": "expected a mapping, written as `key: value` lines",
+    "model_type": "expected a mapping, written as `key: value` lines",
+    "model_attributes_type": "expected a mapping, written as `key: value` lines",
 }
 
 
 def plain(tree: Tree, *, as_written: bool = False) -> Any:
-    """Dicts and lists of scalars, as pydantic takes them; keys without a value are left out."""
+    """Dicts and lists of scalars for pydantic, without the keys that have no value."""
     if isinstance(tree, Mapping):
         kept = {key: item for key, item in tree.items.items() if as_written or not _absent(item)}
         return {key: plain(item, as_written=key == AS_WRITTEN) for key, item in kept.items()}
@@ -48,7 +48,7 @@ def _absent(tree: Tree) -> bool:
 
 
 def merged(base: Mapping, over: Mapping, *, as_written: bool = False) -> Mapping:
-    """``over`` on top of ``base``, mappings key by key. Values keep their places; an empty one drops the default."""
+    """``over`` on top of ``base``, key by key. Values keep their positions; an empty value drops the default."""
     items, marks = dict(base.items), base.key_marks | over.key_marks
     for key, item in over.items.items():
         below = base.items.get(key)
@@ -62,7 +62,7 @@ def merged(base: Mapping, over: Mapping, *, as_written: bool = False) -> Mapping
 
 
 def validated(model: type[ModelT], tree: Tree, flaws: list[Flaw]) -> ModelT | None:
-    """``tree`` as ``model``; None, with the reasons added to ``flaws``, when it does not fit."""
+    """``tree`` as ``model``. When it is not valid: None, and ``flaws`` gets the reasons."""
     if isinstance(tree, Scalar) and tree.broken:
         return None
     try:
@@ -73,7 +73,7 @@ def validated(model: type[ModelT], tree: Tree, flaws: list[Flaw]) -> ModelT | No
 
 
 def _flaw(model: type[Keys], tree: Tree, error: ErrorDetails) -> Flaw | None:
-    """``error`` in our words and at its place; None when it has been reported before."""
+    """``error`` with our message and its position; None when it is already reported."""
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, Reported):
         return None
@@ -85,7 +85,7 @@ def _flaw(model: type[Keys], tree: Tree, error: ErrorDetails) -> Flaw | None:
 
 
 def _found(tree: Tree, place: KeyPath, *, at_key: bool) -> tuple[Mark, str]:
-    """Where ``place`` is, and its full key. Steps that are no key (pydantic's own) are passed over."""
+    """The position of ``place``, and its full key. Skips steps that are not keys (pydantic adds some)."""
     mark = tree.mark
     for step in place:
         if isinstance(tree, Mapping) and step in tree.items:
@@ -104,7 +104,7 @@ def _message(model: type[Keys], error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return _unknown_key(owner, key)
     if error["type"] == "missing":
-        return f"is missing. {owner.model_fields[key].description}"
+        return f"this key is required. {owner.model_fields[key].description}"
     if error["type"] == "too_long":
         return f"expected at most {error['ctx']['max_length']} entries, not {error['ctx']['actual_length']}"
     return _PLAIN.get(error["type"], error["msg"])
@@ -113,7 +113,7 @@ def _message(model: type[Keys], error: ErrorDetails) -> str:
 def _unknown_key(owner: type[Keys], key: str) -> str:
     elsewhere = [place for place in _places().get(key, ()) if place]
     if elsewhere:
-        return f"unknown key here; {key} belongs {' or '.join(elsewhere)}"
+        return f"this key is not allowed here; {key} belongs {' or '.join(elsewhere)}"
     near = difflib.get_close_matches(key.lower().replace("-", "_"), owner.model_fields, n=1)
     if near:
         return f"unknown key; did you mean {near[0]}?"
@@ -122,9 +122,9 @@ def _unknown_key(owner: type[Keys], key: str) -> str:
 
 @cache
 def _places() -> dict[str, tuple[str, ...]]:
-    """Every key there is, with the words for where it belongs."""
+    """Every known key, and where it belongs."""
     places: dict[str, tuple[str, ...]] = {}
-    for where, model in _mappings(FleetFile, "at the top"):
+    for where, model in _mappings(FleetFile, "at the top level"):
         for key in model.model_fields:
             places[key] = (*places.get(key, ()), where)
     return places
@@ -137,7 +137,7 @@ def _mappings(model: type[Keys], where: str, under: str = "") -> Iterator[tuple[
         if inner is None or key == "defaults":
             continue
         if key == "datasites":
-            yield from _mappings(inner, "to a datasite")
+            yield from _mappings(inner, "in a datasite")
         else:
             yield from _mappings(inner, f"under {under}{key}", f"{under}{key}.")
 

@@ -1,6 +1,6 @@
-"""One scalar of ``fleet.yaml`` to one Python value. Pure; each reader raises ``Wrong`` with what was expected.
+"""Reads one scalar of ``fleet.yaml`` as one Python value. Pure; each reader raises ``Wrong`` with what it expected.
 
-A message shows the value that was found only when it was written in the file itself and its key is no secret's.
+A message shows the value only when the file itself contains it and the key is not a secret.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from supervisor.spec import DASHBOARD_NAME
 T = TypeVar("T")
 
 LONGEST = 7 * 86400.0
-"""Seconds; a longer wait is a mistake, and poll(2) cannot sleep much longer."""
+"""Seconds. A longer wait is a mistake, and poll(2) cannot wait much longer."""
 
 RESERVED_NAMES = (DASHBOARD_NAME, "fleet")
-"""Those of the supervisor's own processes and logs."""
+"""The names of the supervisor's own processes and logs."""
 
-NAME_RULE = "a-z and 0-9, then also - and _, 63 at most"
+NAME_RULE = "a-z, 0-9, - and _, beginning with a letter or digit, at most 63 characters"
 
 _WELL_KNOWN = frozenset(
-    (  # noqa: SIM905 - forty words in quotes of their own are harder to read
+    (  # noqa: SIM905 - forty quoted words would be harder to read
         "changethis changeme changeme1 changeit password password1 password12 password123 passw0rd p@ssw0rd "
         "admin admin123 admin1234 administrator adminadmin rootroot 12345678 123456789 1234567890 11111111 "
         "qwertyui qwertyuiop qwerty123 asdfghjk iloveyou letmein1 letmeinplease welcome1 welcome123 trustno1 "
@@ -40,7 +40,7 @@ _WELL_KNOWN = frozenset(
 
 
 class Wrong(ValueError):
-    """What was expected instead. ``node``: where, when that is not the value being read. ``key``: below it."""
+    """What was expected. ``node``: where, if not at the value being read. ``key``: the key in it."""
 
     def __init__(self, message: str, node: Tree | None = None, key: str = "") -> None:
         super().__init__(message)
@@ -49,11 +49,11 @@ class Wrong(ValueError):
 
 
 class Reported(ValueError):
-    """The value is known to be broken; nothing is to be said a second time."""
+    """The value is wrong, and that is already reported."""
 
 
 def scalar(value: Any, expected: str) -> Scalar:
-    """``value`` as a scalar that can be read. Raises Wrong for a mapping, a list or nothing, Reported if broken."""
+    """``value`` as a readable scalar. Raises Wrong for a mapping, a list or an empty value, Reported if broken."""
     if not isinstance(value, Scalar):
         raise Wrong(f"expected {expected}, not a {'mapping' if isinstance(value, dict | Mapping) else 'list'}")
     if value.broken:
@@ -64,33 +64,33 @@ def scalar(value: Any, expected: str) -> Scalar:
 
 
 def shown(value: Scalar) -> str:
-    """``, not 'abc'`` where the value may be seen, else nothing."""
+    """``, not 'abc'`` where the value may be shown, else nothing."""
     if value.interpolated or len(value.text) > 40 or ("://" in value.text and "@" in value.text):
         return ""
     return f", not {value.text!r}" if value.quoted or value.kind is Kind.TEXT else f", not {value.text}"
 
 
-def text(value: Any, expected: str = "a text") -> str:
-    """A line of text. Numbers and dates are taken as they are written; what YAML reads as yes or no is not."""
+def text(value: Any, expected: str = "text") -> str:
+    """A line of text. Accepts numbers and dates as written, but no word that YAML reads as true or false."""
     read = scalar(value, expected)
     if read.kind is Kind.BOOL:
         meaning = "true" if _is_true(read.text) else "false"
-        pitfall = f'YAML reads {read.text} as {meaning}: write it in quotes, "{read.text}"'
+        pitfall = f'YAML reads {read.text} as {meaning}; put it in quotes: "{read.text}"'
         raise Wrong(f"expected {expected}; {pitfall}", read)
     if not read.text.strip():
-        raise Wrong(f"expected {expected}, not an empty text", read)
+        raise Wrong(f"expected {expected}, not an empty value", read)
     if not read.text.isprintable():
         raise Wrong(f"expected {expected} on one line, without control characters", read)
     return read.text
 
 
 def environment_value(value: Any) -> str:
-    """As it is written: ``on`` stays ``on``. Empty only in quotes."""
+    """The value as written: ``on`` stays ``on``. An empty value needs quotes."""
     if isinstance(value, Scalar) and value.blank:
         return ""
-    read = scalar(value, 'a text ("" for an empty one)')
+    read = scalar(value, 'text ("" for an empty value)')
     if "\0" in read.text:
-        raise Wrong("expected a text without NUL characters", read)
+        raise Wrong("expected text without NUL characters", read)
     return read.text
 
 
@@ -110,8 +110,8 @@ def _is_true(word: str) -> bool:
 
 
 def whole(low: int, high: int, what: str = "") -> Callable[[Any], int]:
-    """A reader of whole numbers, both bounds allowed."""
-    expected = f"{what or 'a whole number'}, {f'{low}..{high}' if low < high else low}"
+    """A reader of whole numbers from ``low`` to ``high``."""
+    expected = f"{what or 'a whole number'}, {f'{low} to {high}' if low < high else low}"
 
     def read(value: Any) -> int:
         source = _number_source(value, expected)
@@ -124,8 +124,8 @@ def whole(low: int, high: int, what: str = "") -> Callable[[Any], int]:
 
 
 def number(low: float, high: float, what: str = "a number") -> Callable[[Any], float]:
-    """A reader of finite numbers, both bounds allowed."""
-    expected = f"{what}, {low:g}..{high:g}" if math.isfinite(high) else f"{what}, {low:g} or more"
+    """A reader of finite numbers from ``low`` to ``high``."""
+    expected = f"{what}, {low:g} to {high:g}" if math.isfinite(high) else f"{what}, {low:g} or more"
 
     def read(value: Any) -> float:
         source = _number_source(value, expected)
@@ -138,9 +138,9 @@ def number(low: float, high: float, what: str = "a number") -> Callable[[Any], f
 
 
 def duration(low: float, *, over: bool = False) -> Callable[[Any], float]:
-    """A reader of times: seconds, or with units. ``over``: ``low`` itself is too short."""
+    """A reader of times: seconds, or with units. ``over``: ``low`` itself is not allowed."""
     bound = f"more than {low:g}" if over else f"{low:g} or more"
-    expected = f"a time of {bound}, at most 7d: seconds, or as 500ms, 30s, 5m, 2h"
+    expected = f"a time of {bound} and at most 7d, in seconds or such as 500ms, 30s, 5m, 2h"
 
     def read(value: Any) -> float:
         source = _number_source(value, expected)
@@ -155,7 +155,7 @@ def duration(low: float, *, over: bool = False) -> Callable[[Any], float]:
 
 def size(value: Any) -> int:
     """Bytes, as a number or with a unit."""
-    expected = "a size: bytes, or as 512MiB, 8GiB, 10GB"
+    expected = "a size, in bytes or such as 512MiB, 8GiB, 10GB"
     source = _number_source(value, expected)
     found = _float(source.text)
     found = _sum_of_units(source.text, _BYTES) if found is None else found
@@ -170,7 +170,7 @@ _BYTES |= {f"{prefix}iB": 1024.0**n for n, prefix in enumerate("KMGT", 1)}
 
 
 def _sum_of_units(written: str, units: dict[str, float]) -> float | None:
-    """``1h30m`` with the units of times; None when it is not such a sum."""
+    """The value of ``1h30m`` with the units of time; None when ``written`` is not a sum of ``units``."""
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)", written.strip()[:60])
     if "".join(f"{amount}{unit}" for amount, unit in parts) != written.replace(" ", "") or not parts:
         return None
@@ -186,13 +186,13 @@ def _float(written: str) -> float | None:
 
 
 def _number_source(value: Any, expected: str) -> Scalar:
-    """The scalar, unless it only looks like the number it is: YAML 1.1 reads 0777 as 511 and 1:30 as 90."""
+    """The scalar, unless YAML 1.1 reads it as another number than people do: 0777 as 511, and 1:30 as 90."""
     read = scalar(value, expected)
     written = read.text
     if read.interpolated:
         return read
     if re.fullmatch(r"[-+]?0[0-9]+", written):
-        raise Wrong(f"expected {expected}; {written}: take the leading 0 away, which means octal in YAML", read)
+        raise Wrong(f"expected {expected}; remove the leading 0 of {written}, which means octal in YAML", read)
     if read.kind in (Kind.INT, Kind.FLOAT) and re.search(r"[:_xb]", written):
         raise Wrong(f"expected {expected}, in plain decimal digits{shown(read)}", read)
     return read if not read.quoted or _float(written) is None else _refuse_quoted(read, expected)
@@ -203,11 +203,11 @@ def _refuse_quoted(read: Scalar, expected: str) -> Scalar:
 
 
 def _unquote(read: Scalar) -> str:
-    return "; take the quotes away" if read.quoted and not read.interpolated else ""
+    return "; remove the quotes" if read.quoted and not read.interpolated else ""
 
 
 def choice(options: tuple[str, ...]) -> Callable[[Any], str]:
-    """A reader of one of the words."""
+    """A reader of one of ``options``."""
     expected = " or ".join(options) if len(options) < 3 else f"one of {', '.join(options)}"
 
     def read(value: Any) -> str:
@@ -220,8 +220,8 @@ def choice(options: tuple[str, ...]) -> Callable[[Any], str]:
 
 
 def embedded(value: Any) -> str:
-    """The one word that ``dashboard`` takes."""
-    expected = "embedded, or no dashboard here and a dashboard_url under defaults or in each datasite"
+    """The only word that ``dashboard`` takes."""
+    expected = "embedded (for another dashboard, remove this key and set dashboard_url)"
     read = scalar(value, expected)
     if read.text != "embedded":
         raise Wrong(f"expected {expected}{shown(read)}", read)
@@ -229,11 +229,11 @@ def embedded(value: Any) -> str:
 
 
 def name(value: Any) -> str:
-    """A datasite's name, fit for a file, a process title and a host."""
+    """A datasite's name. It is also used as a file name, a process title and a host name."""
     expected = f"a name of {NAME_RULE}"
     read = text(value, expected)
     if read in RESERVED_NAMES:
-        raise Wrong(f"{read} is the name of a part of fleet itself; choose another", value)
+        raise Wrong(f"fleet itself uses the name {read}; choose another", value)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", read):
         raise Wrong(f"expected {expected}{shown(value)}{_better_name(value)}", value)
     return read
@@ -248,15 +248,15 @@ def _better_name(value: Scalar) -> str:
 
 
 def optional_text(value: Any) -> str:
-    """A line of text, or nothing in quotes."""
+    """A line of text, or empty quotes."""
     if isinstance(value, Scalar) and value.quoted and not value.text:
         return ""
     return text(value)
 
 
 def code_hash(value: Any) -> str:
-    """``sha256:`` and 64 hexadecimal digits, which come back in lower case."""
-    expected = "the SHA-256 of a function's source, as sha256: and 64 hexadecimal digits"
+    """``sha256:`` and 64 hexadecimal digits, in lower case."""
+    expected = "the SHA-256 of a function's source, written as sha256: and 64 hexadecimal digits"
     read = text(value, expected).lower()
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", read):
         raise Wrong(f"expected {expected}{shown(value)}", value)
@@ -267,18 +267,18 @@ def folder(value: Any) -> str:
     expected = "a folder, relative to fleet.yaml or absolute"
     read = text(value, expected)
     if read.startswith("~"):
-        raise Wrong(f"expected {expected}; ~ is not followed here: write ${{env:HOME}}/…", value)
+        raise Wrong(f"expected {expected}; ~ is not expanded, write ${{env:HOME}}/…", value)
     return read
 
 
 DATA_FILES = (".csv", ".parquet", ".npz")
-"""The kinds of files that a dataset is made of, by the ends of their names."""
+"""The endings of the files that a dataset can consist of."""
 
-_DATASET_NAME = "a name of letters, digits, spaces and . _ -, 64 at most, beginning with a letter or digit"
+_DATASET_NAME = "a name of letters, digits, spaces and . _ -, beginning with a letter or digit, at most 64 characters"
 
 
 def dataset_name(value: Any) -> str:
-    """It is shown to everybody who may log in, and in logs."""
+    """A dataset's name. Logs and everybody who may log in see it."""
     read = text(value, _DATASET_NAME)
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?", read):
         raise Wrong(f"expected {_DATASET_NAME}{shown(value)}", value)
@@ -286,29 +286,29 @@ def dataset_name(value: Any) -> str:
 
 
 def data_file(value: Any) -> str:
-    expected = "a file that ends in .csv, .parquet or .npz, relative to fleet.yaml or absolute"
+    expected = "a .csv, .parquet or .npz file, relative to fleet.yaml or absolute"
     read = text(value, expected)
     if not read.lower().endswith(DATA_FILES):
         raise Wrong(f"expected {expected}{shown(value)}", value)
     if read.startswith("~"):
-        raise Wrong(f"expected {expected}; ~ is not followed here: write ${{env:HOME}}/…", value)
+        raise Wrong(f"expected {expected}; ~ is not expanded, write ${{env:HOME}}/…", value)
     return read
 
 
 def mock_rows(value: Any) -> int | None:
-    """How many rows a synthetic mock has; None for as many as the data has."""
-    expected = "a whole number, 1..100000, or same (as many as the data has)"
+    """How many rows a synthetic mock has; None for as many as the data."""
+    expected = "a whole number, 1 to 100000, or same (as many rows as the data)"
     if isinstance(value, Scalar) and value.text == "same":
         return None
     try:
         return whole(1, 100_000)(value)
     except Wrong as wrong:
-        raise Wrong(str(wrong).replace("a whole number, 1..100000", expected), wrong.node) from None
+        raise Wrong(str(wrong).replace("a whole number, 1 to 100000", expected), wrong.node) from None
 
 
 def host(value: Any) -> str:
-    """A host name or an IP address, as bind(2) takes it."""
-    expected = "a host name or an IP address, without scheme and port"
+    """A host name or an IP address for bind(2)."""
+    expected = "a host name or an IP address, without scheme or port"
     read = text(value, expected)
     if not is_host(read):
         raise Wrong(f"expected {expected}{shown(value)}", value)
@@ -316,10 +316,10 @@ def host(value: Any) -> str:
 
 
 def reachable_host(value: Any) -> str:
-    """A host that others can be told of."""
+    """A host that others can connect to."""
     read = host(value)
     if is_wildcard(read):
-        raise Wrong("expected the host name or address under which others reach this machine, not the wildcard", value)
+        raise Wrong(f"expected a host name or address at which others reach this machine, not {read}", value)
     return read
 
 
@@ -327,13 +327,13 @@ def is_host(word: str) -> bool:
     if _address(word) is not None:
         return True
     labels = word.removesuffix(".").split(".")
-    # Last label all digits: a mistyped IPv4 address, which no resolver may take for a name.
+    # If the last label is all digits, it is a mistyped IPv4 address: no host name ends like that.
     fit = all(re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", label) for label in labels)
     return fit and len(word) <= 253 and not labels[-1].isdecimal()
 
 
 def is_wildcard(word: str) -> bool:
-    """Whether binding to it listens on every address of the machine."""
+    """Whether a server bound to it listens on every address of the machine."""
     address = _address(word)
     return address is not None and address.is_unspecified
 
@@ -351,7 +351,7 @@ def _address(word: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def url(value: Any) -> str:
-    """A base URL, without the final slash. What it holds is not shown: people write passwords into URLs."""
+    """A base URL, without the final slash. Messages do not show it: people write passwords into URLs."""
     expected = "a URL such as https://central.example.com:5000"
     read = text(value, expected)
     if complaint := _url_complaint(read):
@@ -360,13 +360,13 @@ def url(value: Any) -> str:
 
 
 def webhook(value: Any) -> str:
-    """A URL as it is written: with the query and the final slash that chat services put into theirs."""
+    """A URL as written. It keeps the query and the final slash, which chat services use."""
     expected = "a URL such as https://hooks.example.com/alerts?key=…"
     read = text(value, expected)
-    if complaint := _url_complaint(read.partition("?")[0]) or ("#" in read and "it ends before the #"):
+    if complaint := _url_complaint(read.partition("?")[0]) or ("#" in read and "remove the # and what follows"):
         raise Wrong(f"expected {expected}; {complaint}", value)
     if any(sign.isspace() for sign in read):
-        raise Wrong(f"expected {expected}; it may hold no spaces", value)
+        raise Wrong(f"expected {expected}; it cannot contain spaces", value)
     return read
 
 
@@ -375,20 +375,20 @@ def _url_complaint(written: str) -> str:
         parts = urlsplit(written)
         port, hostname = parts.port, parts.hostname or ""
     except ValueError:
-        return "its host or port (1..65535) is malformed"
+        return "the host or the port (1 to 65535) is not valid"
     complaints = {
-        "it has to begin with http:// or https://": parts.scheme not in ("http", "https") or "//" not in written,
-        "user and password do not belong into it": "@" in parts.netloc,
-        "its host is missing or malformed": not is_host(hostname),
-        "its port has to be 1..65535": port == 0 or parts.netloc.endswith(":"),
-        "it has to end with the path: no ? and no #": "?" in written or "#" in written,
-        "it may hold no spaces": any(sign.isspace() for sign in written),
+        "it must begin with http:// or https://": parts.scheme not in ("http", "https") or "//" not in written,
+        "remove the user and password": "@" in parts.netloc,
+        "the host is missing or not valid": not is_host(hostname),
+        "the port must be 1 to 65535": port == 0 or parts.netloc.endswith(":"),
+        "remove the ? or # and what follows": "?" in written or "#" in written,
+        "it cannot contain spaces": any(sign.isspace() for sign in written),
     }
     return next((complaint for complaint, holds in complaints.items() if holds), "")
 
 
 def email(value: Any) -> str:
-    """Checked by the library that PySyft checks with, so that what passes here is taken there."""
+    """An e-mail address. PySyft checks with the same library, so it accepts what passes here."""
     expected = "an e-mail address such as admin@pdm-factory.com"
     read = text(value, expected)
     try:
@@ -399,18 +399,18 @@ def email(value: Any) -> str:
 
 
 def password(value: Any) -> str:
-    """Not short, not well known, and whole: bcrypt reads 72 bytes and drops the rest."""
+    """A password that is not short, not common and not longer than bcrypt's 72 bytes, which drops the rest."""
     read = scalar(value, "a password")
     if len(read.text) < 8:
-        raise Wrong(f"expected a password of 8 characters or more; {_PASSWORD_STEP}", read)
+        raise Wrong(f"expected a password of at least 8 characters; {_PASSWORD_STEP}", read)
     if read.text.lower() in _WELL_KNOWN or len(set(read.text)) < 3:
-        raise Wrong(f"this password is well known and the first to be tried; {_PASSWORD_STEP}", read)
+        raise Wrong(f"this password is too common; {_PASSWORD_STEP}", read)
     if len(read.text.encode()) > 72 or not read.text.isprintable():
-        raise Wrong("expected a password of one line and at most 72 bytes; PySyft's hash reads no more", read)
+        raise Wrong("expected a password on one line, of at most 72 bytes; PySyft's hash ignores the rest", read)
     return read.text
 
 
-_PASSWORD_STEP = "leave password out, and a strong one is drawn that `fleet credentials` shows"  # noqa: S105 - a hint
+_PASSWORD_STEP = "without this key, fleet generates a strong one"  # noqa: S105 - a hint
 
 
 _DEVICE = "a GPU's index (0, 1, …) or UUID (GPU-…, as nvidia-smi -L prints it)"
@@ -426,7 +426,7 @@ def gpu_word(value: Any) -> str:
     expected = f"auto, none or {_DEVICE}"
     read = scalar(value, expected)
     if read.kind is Kind.BOOL and not _is_true(read.text):
-        raise Wrong(f"expected {expected}; YAML reads {read.text} as false: write none", read)
+        raise Wrong(f"expected {expected}; YAML reads {read.text} as false, write none", read)
     return read.text if read.text in ("auto", "none") else _device(read, expected)
 
 

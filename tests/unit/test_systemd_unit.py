@@ -363,7 +363,7 @@ def test_output_names_another_folder(install: Callable[..., Result], tmp_path: P
         (("--run-as", "nobody-of-that-name"), 2, "there is no user 'nobody-of-that-name'"),
         (("--run-as", "root", "--user"), 2, "either --user or --run-as"),
         (("--credential", "nonsense"), 2, "expected NAME:FILE"),
-        (("elsewhere.yaml",), 2, "no such file"),
+        (("elsewhere.yaml",), 2, "file not found"),
     ],
 )
 def test_mistakes_are_named(install: Callable[..., Result], words: tuple[str, ...], code: int, said: str) -> None:
