@@ -1,4 +1,4 @@
-"""The orchestrator's client of a datasite: connect, upload a model, train it where the data is, fetch parameters."""
+"""The orchestrator's client: connect to a datasite, upload a model, train it where the data is, fetch parameters."""
 
 from central.client.datasite_client import DatasiteClient, connect
 from central.client.errors import (

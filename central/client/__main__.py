@@ -1,6 +1,6 @@
-"""``python -m central.client``: the owner's view of the training requests at one datasite, from the command line.
+"""Show, approve and deny the training requests at one datasite, as its owner (``python -m central.client``).
 
-The password comes from FLEET_PASSWORD or is asked for; it is never an argument, which others could see.
+The password comes from FLEET_PASSWORD or from a prompt. It is never an argument, which other users could see.
 """
 
 from __future__ import annotations
@@ -18,55 +18,60 @@ from central.client.owner import Owner, Waiting
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their arguments."""
-    made = argparse.ArgumentParser(prog="python -m central.client", description=__doc__.partition("\n")[0])
-    made.add_argument("--url", required=True, help="the datasite, as http://host:port or https://host:port")
-    made.add_argument("--email", required=True, help="the owner's (ADMIN) login there")
-    made.add_argument("--ca", help="file with the certificates to trust")
-    made.add_argument("--client-cert", help="file with our certificate and its key")
-    commands = made.add_subparsers(dest="command", required=True)
-    commands.add_parser("requests", help="what waits for approval, with its hash").add_argument(
-        "--source", action="store_true", help="show each function's text too"
+    commands_of = argparse.ArgumentParser(
+        prog="python -m central.client",
+        description="Show, approve and deny the training requests at one datasite, as its owner.",
+        epilog="The password comes from the environment variable FLEET_PASSWORD, or from a prompt.",
     )
-    commands.add_parser("approve", help="let a request's code run").add_argument("request")
-    deny = commands.add_parser("deny", help="refuse a request, or take its approval back")
+    commands_of.add_argument("--url", required=True, help="the datasite: http://host:port or https://host:port")
+    commands_of.add_argument("--email", required=True, help="the e-mail address of the owner (ADMIN)")
+    commands_of.add_argument("--ca", help="file with the certificates to trust")
+    commands_of.add_argument("--client-cert", help="file with the client certificate and its key")
+    commands = commands_of.add_subparsers(dest="command", required=True)
+    commands.add_parser("requests", help="list the requests that wait for approval, with their hashes").add_argument(
+        "--source", action="store_true", help="also show the source of each function"
+    )
+    commands.add_parser("approve", help="approve a request: its code may run").add_argument("request")
+    deny = commands.add_parser("deny", help="deny a request, or withdraw its approval")
     deny.add_argument("request")
     deny.add_argument("--reason", default="denied by the owner")
-    add = commands.add_parser("add-scientist", help="make a user who may ask, and not decide")
+    add = commands.add_parser("add-scientist", help="create a user who may send requests, but not approve them")
     add.add_argument("scientist", metavar="email")
     add.add_argument("--name", default="")
-    return made
+    return commands_of
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0, or 1 with the mistake on standard error."""
-    asked = parser().parse_args(arguments)
+    """Run one command. Returns 0, or 1 with the error on standard error."""
+    options = parser().parse_args(arguments)
     try:
-        _run(asked)
+        _run(options)
     except (ClientError, ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _run(asked: argparse.Namespace) -> None:
-    password = os.environ.get("FLEET_PASSWORD") or getpass.getpass(f"Password of {asked.email}: ")
-    session = transport.session(asked.ca, asked.client_cert, 60.0)
-    owner = Owner(Connection(transport.parsed(asked.url, None), asked.email, password, session, 10.0))
-    if asked.command == "requests":
-        _show(owner.waiting(), with_source=asked.source)
-    elif asked.command == "approve":
-        owner.approve(asked.request)
-        print(f"approved {asked.request}")
-    elif asked.command == "deny":
-        owner.deny(asked.request, asked.reason)
-        print(f"denied {asked.request}")
+def _run(options: argparse.Namespace) -> None:
+    password = os.environ.get("FLEET_PASSWORD") or getpass.getpass(f"Password of {options.email}: ")
+    session = transport.session(options.ca, options.client_cert, 60.0)
+    owner = Owner(Connection(transport.parsed(options.url, None), options.email, password, session, 10.0))
+    if options.command == "requests":
+        _show(owner.waiting(), with_source=options.source)
+    elif options.command == "approve":
+        owner.approve(options.request)
+        print(f"approved {options.request}")
+    elif options.command == "deny":
+        owner.deny(options.request, options.reason)
+        print(f"denied {options.request}")
     else:
-        print(f"password of {asked.scientist}: {owner.add_scientist(asked.scientist, asked.name or asked.scientist)}")
+        new_password = owner.add_scientist(options.scientist, options.name or options.scientist)
+        print(f"password of {options.scientist}: {new_password}")
 
 
 def _show(waiting: list[Waiting], *, with_source: bool) -> None:
     if not waiting:
-        print("nothing waits for approval")
+        print("No request waits for approval.")
     for one in waiting:
         print(f"{one.request_id}  {one.function}  {one.requester}\n  {one.code_hash}")
         if with_source:

@@ -1,6 +1,6 @@
-"""One datasite as an orchestrator sees it: upload a model, train it there, fetch parameters.
+"""The client of one datasite: upload a model, train it there, fetch parameters.
 
-Speaks PySyft's own protocol, so that a plain PySyft 0.9.5 datasite serves as well. No data is ever asked for.
+It speaks PySyft's own protocol, so it also works with a plain PySyft 0.9.5 datasite. It never fetches data.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def connect(
     timeout: float = 60.0,
     patience: float = 30.0,
 ) -> DatasiteClient:
-    """Log in to a datasite at ``url`` (http or https; ``port`` may stand in it instead).
+    """Log in to the datasite at ``url`` (http or https). Give the port in ``url`` or as ``port``.
 
-    ``ca`` is a file with the certificates to trust instead of the usual ones, ``client_cert`` a file with certificate
-    and key, or both as a pair. One answer may take ``timeout`` seconds; a datasite that is away is tried again for
-    ``patience`` seconds, here and in every later call.
+    ``ca``: a file with the certificates to trust instead of the system's. ``client_cert``: a file with certificate and
+    key, or a pair of files. An answer may take ``timeout`` seconds. This and every later call is retried for
+    ``patience`` seconds while the datasite does not answer.
 
-    Raises Unreachable and LoginFailed; ValueError for a URL that is none, FileNotFoundError for a missing certificate.
+    Raises Unreachable, LoginFailed, ValueError for an invalid URL, FileNotFoundError for a missing certificate.
     """
     session = transport.session(ca, client_cert, timeout)
     return DatasiteClient(Connection(transport.parsed(url, port), email, password, session, patience))
@@ -57,8 +57,8 @@ def connect(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a training's data is: the inputs' ids by argument, and how the function names them. ``own``: tensors that
-    were sent, which only an ADMIN may compute on."""
+    """The data of a training: its ids by argument, and its names in the function. ``own``: tensors that the client
+    sent, on which only an ADMIN may train."""
 
     name: str
     assets: tuple[str, ...]
@@ -67,13 +67,13 @@ class _Place:
 
 
 class DatasiteClient:
-    """A logged-in user of one datasite, for months: it outlives restarts of the datasite. Made by ``connect``."""
+    """A logged-in user of one datasite, made by ``connect``. It stays usable when the datasite restarts."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._models: dict[str, Model] = {}
         self._last: dict[str, Training] = {}
-        self._asked: dict[tuple[str, frozenset[Any]], tuple[Any, Any]] = {}
+        self._submissions: dict[tuple[str, frozenset[Any]], tuple[Any, Any]] = {}
 
     @property
     def name(self) -> str:
@@ -86,11 +86,11 @@ class DatasiteClient:
 
     @property
     def role(self) -> str:
-        """What this user may do, by PySyft's name for it: DATA_SCIENTIST, DATA_OWNER, ADMIN."""
+        """The user's role in PySyft: DATA_SCIENTIST, DATA_OWNER or ADMIN."""
         return self._connection.role
 
     def datasets(self) -> dict[str, tuple[str, ...]]:
-        """The datasets that the datasite publishes, each with the names of its assets."""
+        """The datasets that the datasite publishes, with the names of their assets."""
         return {one.name: tuple(asset.name for asset in one.asset_list) for one in self._published()}
 
     def upload_model(
@@ -102,17 +102,17 @@ class DatasiteClient:
         loss: str = "mse",
         init: Mapping[str, Any] | None = None,
     ) -> str:
-        """Send ``model``'s parameters, and take its class's source for the training function; the model's id.
+        """Send the parameters of ``model``, and build the training function from the source of its class. Returns the
+        model's id, which is valid for this client object.
 
-        ``loss`` is "mse", "l1", "cross_entropy" or "bce_with_logits". ``init`` holds the arguments that the model's
-        class was made with, where it was made with any. The same model gives the same function, hence the same
-        approval, in every process; the id is good for this client object.
+        ``loss`` is "mse", "l1", "cross_entropy" or "bce_with_logits". ``init`` holds the arguments that the model was
+        created with, if any. The same model gives the same function, and so needs one approval, in every process.
 
-        Raises NotSelfContained when the class needs more than torch, numpy, the standard library, and plain functions
-        and classes of one's own; ValueError for another loss.
+        Raises NotSelfContained when the class needs more than torch, numpy, the standard library, and the author's own
+        plain functions and classes. Raises ValueError for an unknown loss.
         """
         if loss not in LOSSES:
-            raise ValueError(f"no loss {loss!r}; there are {', '.join(LOSSES)}")
+            raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
         source = maker(model, init)
         parameters = _plain(model.state_dict())
         stored = self._send(parameters)
@@ -120,7 +120,7 @@ class DatasiteClient:
         return str(stored)
 
     def code_hash(self, model_id: str, data: Data) -> str:
-        """What the owner lists under ``approved_code`` to let this model train on this data without asking."""
+        """The hash that the owner lists under ``approved_code`` to approve this model on this data in advance."""
         place = self._place(data) if isinstance(data, str) else _Place(_SENT, ("data",), {}, own=True)
         return self._function(self._model(model_id), place).hash
 
@@ -132,16 +132,16 @@ class DatasiteClient:
         *,
         parameters: Mapping[str, torch.Tensor] | None = None,
     ) -> Training:
-        """Ask for one training of the model where the data is; does not wait for it.
+        """Start one training of the model where the data is. Does not wait for its end.
 
-        ``data`` names a published dataset ("vibration") or one of its assets ("vibration/line_7"); or it holds tensors
-        "x" and "y", which are sent: only an ADMIN may train on those. ``parameters`` are what it begins from (default:
-        what was uploaded).
+        ``data`` names a published dataset ("vibration") or one of its assets ("vibration/line_7"). It can also hold
+        tensors "x" and "y", which the client sends; only an ADMIN may train on those. The training starts from
+        ``parameters`` (default: the uploaded ones).
 
-        While the owner has not approved the function, the training waits for that, and begins when it is polled
-        (``state``, ``wait``) after the approval. An ADMIN is the owner, and asks nobody.
+        If the owner has not approved the function yet, the training waits. It begins at the first poll (``state``,
+        ``wait``) after the approval. An ADMIN needs no approval.
 
-        Raises UnknownData and Unreachable; ValueError for a configuration that none can train with.
+        Raises UnknownData, Unreachable, and ValueError for an invalid configuration.
         """
         model = self._model(model_id)
         config = completed(training_config)
@@ -150,19 +150,19 @@ class DatasiteClient:
         code, request = self._submitted(function, place, model)
         begins = model.stored if parameters is None else self._send(_fitting(parameters, model))
         inputs = {"parameters": begins, "config": self._send(config), **place.ids}
-        made = Training(self._connection, model, function, code, request, inputs)
-        self._last[model_id] = made
-        made.poll()
-        return made
+        training = Training(self._connection, model, function, code, request, inputs)
+        self._last[model_id] = training
+        training.poll()
+        return training
 
     def get_parameters(self, training: Training | str, timeout: float | None = None) -> LocalUpdate:
-        """What a training (or the last one of a model, by its id) handed back; waits for its end.
+        """The result of a training, or of the last training of a model, given by its id. Waits for the end.
 
-        Raises NotApproved at once where approval is missing, TrainingFailed, Interrupted, TimedOut and Unreachable.
+        Raises NotApproved (at once), TrainingFailed, Interrupted, TimedOut and Unreachable.
         """
         if isinstance(training, str):
             if training not in self._last:
-                raise ClientError(f"model {training} was not trained by this client; execute_federated_training first")
+                raise ClientError(f"no training of model {training} here; call execute_federated_training first")
             training = self._last[training]
         return training.result(timeout)
 
@@ -175,7 +175,7 @@ class DatasiteClient:
         *,
         timeout: float | None = None,
     ) -> LocalUpdate:
-        """One round: begin from ``parameters``, train, fetch. Raises what ``get_parameters`` raises."""
+        """One round: start from ``parameters``, train, fetch the result. Raises the errors of ``get_parameters``."""
         training = self.execute_federated_training(model_id, training_config, data, parameters=parameters)
         return self.get_parameters(training, timeout)
 
@@ -183,14 +183,14 @@ class DatasiteClient:
 
     def _model(self, model_id: str) -> Model:
         if model_id not in self._models:
-            raise ClientError(f"no model {model_id} was uploaded by this client; upload_model gives the id")
+            raise ClientError(f"unknown model {model_id}; use an id that upload_model of this client returned")
         return self._models[model_id]
 
     def _function(self, model: Model, place: _Place) -> TrainingFunction:
         return training_function(model.name, model.maker, model.loss, place.name, place.assets)
 
     def _send(self, value: Any) -> Any:
-        """Keep ``value`` at the datasite, for this user alone; its id."""
+        """Store ``value`` at the datasite, for this user alone. Returns its id."""
         return self._connection.ask(lambda: ActionObject.from_obj(value).send(self._connection.syft)).id
 
     def _published(self) -> list[Any]:
@@ -205,26 +205,26 @@ class DatasiteClient:
         if data in published:
             name, asset = data, ""
         if name not in published:
-            raise UnknownData(f"{self.name} publishes no dataset {name!r}; it has {_listed(published)}")
+            raise UnknownData(f"{self.name} has no dataset {name!r}; it publishes: {_listed(published)}")
         assets = {one.name: one.action_id for one in published[name].asset_list}
         chosen = _chosen(assets, asset, f"{name!r} of {self.name}")
         return _Place(name, chosen, dict(zip(_arguments(chosen), (assets[one] for one in chosen), strict=True)))
 
     def _sent(self, data: Mapping[str, torch.Tensor]) -> _Place:
         if set(data) != {"x", "y"}:
-            raise UnknownData("tensors to train on are given as {'x': ..., 'y': ...}")
+            raise UnknownData("expected a dataset's name, or tensors as {'x': ..., 'y': ...}")
         return _Place(_SENT, ("data",), {"data": self._send(_plain(data))}, own=True)
 
     def _submitted(self, function: TrainingFunction, place: _Place, model: Model) -> tuple[Any, Any]:
-        """PySyft's ids of this very function on this very data, and of the request to run it; made when there is none.
+        """PySyft's ids of this function on this data, and of the request to run it. Submits both if there are none.
 
-        PySyft takes one text only once from a user, with one policy: on data that was published anew the same text is
-        submitted with one more empty line at its end, which is none to ``code_hash``.
+        PySyft accepts a source once per user, with one policy. When data is published again, the same source is
+        submitted with one more empty line at its end, which ``code_hash`` ignores.
         """
         key = (function.source, frozenset(() if place.own else place.ids.values()))
-        if key not in self._asked:
-            self._asked[key] = self._found_or_submitted(function, place, model)
-        return self._asked[key]
+        if key not in self._submissions:
+            self._submissions[key] = self._found_or_submitted(function, place, model)
+        return self._submissions[key]
 
     def _found_or_submitted(self, function: TrainingFunction, place: _Place, model: Model) -> tuple[Any, Any]:
         known = self._known(function)
@@ -233,13 +233,13 @@ class DatasiteClient:
         try:
             request = self._requested(self._code(function, place, "\n" * len(known)), model)
         except ClientError:
-            if found := self._found(self._known(function), place, model):  # it was taken, and only the answer was lost
+            if found := self._found(self._known(function), place, model):  # submitted, and only the answer was lost
                 return found
             raise
         return request.code_id, request.id
 
     def _known(self, function: TrainingFunction) -> list[Any]:
-        """What this user has submitted of this very text."""
+        """This user's submissions of this source."""
         mine = self._connection.syft.verify_key
         return [
             code
@@ -254,7 +254,7 @@ class DatasiteClient:
         return None
 
     def _request(self, code: Any, model: Model) -> Any:
-        """The request for a code that is known. There is none when the datasite died between code and request."""
+        """The request for a submitted code. Made now if the datasite died between code and request."""
         for request in self._connection.call("request.get_all"):
             if request.code_id == code.id:
                 return request.id
@@ -281,19 +281,18 @@ class DatasiteClient:
 
 
 def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of their own on the CPU, that share nothing with those given. Raises ValueError for a type that PySyft
-    cannot carry."""
+    """Copies on the CPU that share no memory with ``tensors``. Raises ValueError for a type that PySyft cannot send."""
     if strange := sorted(name for name, one in tensors.items() if one.dtype is torch.bfloat16):
-        raise ValueError(f"PySyft cannot carry bfloat16 ({', '.join(strange)}); convert the model with model.float()")
+        raise ValueError(f"PySyft cannot send bfloat16 ({', '.join(strange)}); convert the model with model.float()")
     return {name: one.detach().cpu().clone().contiguous() for name, one in tensors.items()}
 
 
 def _fitting(parameters: Mapping[str, torch.Tensor], model: Model) -> dict[str, torch.Tensor]:
-    """``parameters`` as the model has them. Raises ValueError when they are another model's."""
+    """``parameters`` in the model's types. Raises ValueError when they do not belong to the model."""
     wanted = {name: tuple(one.shape) for name, one in model.parameters.items()}
     given = {name: tuple(one.shape) for name, one in parameters.items()}
     if given != wanted:
-        raise ValueError(f"these are not the parameters of {model.name}: it has {wanted}, given are {given}")
+        raise ValueError(f"these are not the parameters of {model.name}: expected {wanted}, not {given}")
     return {name: one.to(model.parameters[name].dtype) for name, one in _plain(parameters).items()}
 
 
@@ -301,14 +300,14 @@ def _chosen(assets: Mapping[str, Any], asset: str, dataset: str) -> tuple[str, .
     """The asset, or pair of assets, to train on."""
     if asset:
         if asset not in assets:
-            raise UnknownData(f"{dataset} has no asset {asset!r}; it has {_listed(assets)}")
+            raise UnknownData(f"{dataset} has no asset {asset!r}; it has: {_listed(assets)}")
         return (asset,)
     if len(assets) == 1:
         return tuple(assets)
     for pair in PAIR:
         if set(pair) == set(assets):
             return pair
-    raise UnknownData(f"{dataset} has several assets ({_listed(assets)}); name one of them, as 'dataset/asset'")
+    raise UnknownData(f"{dataset} has several assets ({_listed(assets)}); name one, as 'dataset/asset'")
 
 
 def _arguments(chosen: tuple[str, ...]) -> tuple[str, ...]:

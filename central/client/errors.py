@@ -1,14 +1,14 @@
-"""What can go wrong between an orchestrator and a datasite, each with its next step. Standard library only."""
+"""The errors between an orchestrator and a datasite. Each message names the next step. Standard library only."""
 
 from __future__ import annotations
 
 
 class ClientError(Exception):
-    """Any of these; the message says what happened and what to do next."""
+    """The base of these errors. The message says what happened and what to do next."""
 
 
 class Unreachable(ClientError):
-    """Nobody answered within the client's patience, or what answered was no datasite."""
+    """Nothing answered within the client's patience, or the server that answered is not a datasite."""
 
 
 class LoginFailed(ClientError):
@@ -16,17 +16,17 @@ class LoginFailed(ClientError):
 
 
 class NotSelfContained(ClientError):
-    """The model cannot travel as one text: it needs something that a datasite does not have."""
+    """The model cannot be sent as source: it needs something that a datasite does not have."""
 
 
 class UnknownData(ClientError):
-    """The datasite publishes no dataset of that name, or the name does not say which of its assets."""
+    """The datasite publishes no dataset with that name, or the name does not say which asset of it."""
 
 
 class NotApproved(ClientError):
     """The owner has not approved the training function, or has denied it.
 
-    ``code_hash`` is what the owner may list under ``approved_code``; ``request_id`` is PySyft's request.
+    The owner may list ``code_hash`` under ``approved_code``. ``request_id`` is PySyft's request.
     """
 
     def __init__(self, message: str, *, code_hash: str, request_id: str) -> None:
@@ -36,12 +36,12 @@ class NotApproved(ClientError):
 
 
 class TrainingFailed(ClientError):
-    """The training raised an error at the datasite, or handed back what no training may."""
+    """The training raised an error at the datasite, or returned something that a training may not return."""
 
 
 class Interrupted(ClientError):
-    """The datasite restarted while the training ran. It is not run again by itself."""
+    """The datasite restarted during the training. The training does not start again by itself."""
 
 
 class TimedOut(ClientError):
-    """The training was not done in time; it goes on at the datasite."""
+    """The training did not end in time. It continues at the datasite."""

@@ -1,10 +1,10 @@
-"""Writes the training function that a datasite's owner approves: one text for every round of one model on one dataset.
+"""Writes the training function that a datasite's owner approves: one source for all rounds of a model on a dataset.
 
-Parameters and configuration are its arguments, so they change from round to round under one approval. What it may hand
-back stands in its return statements: parameters, agreed metrics, the number of rows. It prints and writes nothing.
+Parameters and configuration are arguments, so one approval covers all rounds. The return statements show everything
+that leaves the datasite: parameters, agreed metrics, the number of rows. The function prints and writes nothing.
 
-PySyft runs it on the mock as well, and fails when that fails: a mock without rows, or with labels drawn at random, must
-not be what a training fails for. On such data it hands back what it was given, and 0 rows.
+PySyft also runs it on the mock, and a failure there fails the training. A mock may have no rows or random labels. On
+such data the function returns the parameters it received, and 0 rows.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 from fleet_common.contract import code_hash
 
 PAIR = (("x", "y"), ("features", "target"), ("X", "y"))
-"""Names of two assets that together are data: what is known, and what is to be learned."""
+"""Names of asset pairs that form one set of data: the features, and the target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """How a loss and its further metric are computed, and what the target must be like, as source."""
+    """The source of a loss, of its metric, of the target's conversion, and of the check of the data."""
 
     value: str  # of ``out`` and ``wanted``
-    target: str  # of ``target``, as it came
+    target: str  # of ``target`` as the asset has it
     metric: str
-    measure: str  # of ``out`` and ``wanted``; the mean over the rows is the metric
-    usable: str = "True"  # of ``out`` (of one row) and ``target``
+    measure: str  # of ``out`` and ``wanted``; the metric is its mean over the rows
+    usable: str = "True"  # of ``out`` (for one row) and ``target``
 
 
 _NUMBERS = "target.float()"
@@ -62,7 +62,7 @@ LOSSES = {
         "((out > 0) == (wanted.reshape(out.shape) > 0.5)).float().mean()",
     ),
 }
-"""The losses that a model may be uploaded with."""
+"""The losses that a model can be uploaded with."""
 
 
 def metrics_of(loss: str) -> frozenset[str]:
@@ -72,7 +72,7 @@ def metrics_of(loss: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class TrainingFunction:
-    """The text, and what PySyft is told of it."""
+    """The source, and its name and arguments for PySyft."""
 
     name: str
     arguments: tuple[str, ...]
@@ -80,7 +80,7 @@ class TrainingFunction:
 
     @property
     def hash(self) -> str:
-        """What the owner lists under ``approved_code``."""
+        """The hash that the owner lists under ``approved_code``."""
         return code_hash(self.source)
 
     @property
@@ -90,8 +90,8 @@ class TrainingFunction:
 
 
 def training_function(model: str, maker: str, loss: str, data: str, assets: Sequence[str]) -> TrainingFunction:
-    """The function that trains what ``maker`` makes on the dataset named ``data``, given as its ``assets``: one, or a
-    pair of ``PAIR``."""
+    """The function that trains the model of ``maker`` on ``assets`` of the dataset ``data``: one, or a pair of
+    ``PAIR``."""
     inputs = ("data",) if len(assets) == 1 else ("x", "y")
     arguments = ("parameters", "config", *inputs)
     pieces: dict[str, Any] = {
@@ -116,7 +116,7 @@ def _word(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """``name`` as it may stand in a docstring."""
+    """``name`` without characters that could end a docstring."""
     return re.sub(r"[^\w .:/+-]", "_", name)
 
 

@@ -1,6 +1,6 @@
-"""What the owner of a datasite does about training requests: look at them, approve, deny, and let a scientist in.
+"""The owner's actions at one datasite: list training requests, approve or deny them, add a data scientist.
 
-Speaks to one datasite as its ADMIN. Never approves by itself: that is for ``approved_code`` in fleet.yaml.
+Logs in as the datasite's ADMIN. Never approves by itself: ``approved_code`` in fleet.yaml does that.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ class Waiting:
 
 
 class Owner:
-    """The owner's side of a datasite. Raises ClientError when the login is nobody's who may decide."""
+    """The owner's side of a datasite. Raises ClientError when the login is not an ADMIN."""
 
     def __init__(self, connection: Connection) -> None:
         if connection.role != ADMIN:
-            raise ClientError(f"this login is a {connection.role} at {connection.name}; log in as its ADMIN")
+            raise ClientError(f"this user is {connection.role} at {connection.name}; log in as ADMIN")
         self._connection = connection
 
     def waiting(self) -> list[Waiting]:
-        """What waits, the oldest first."""
+        """The waiting requests, oldest first."""
         found = [self._waiting(one) for one in self._connection.call("request.get_all_pending")]
         return found[::-1]
 
     def approve(self, request_id: str) -> None:
-        """Let this code run, from now on, as often as its user asks."""
+        """Let this code run from now on, as often as its user wants."""
         self._connection.call("request.apply", uid=_uid(request_id))
 
     def deny(self, request_id: str, reason: str) -> None:
-        """Refuse this code; its user is told ``reason``. Also takes back an approval."""
+        """Refuse this code, or withdraw its approval. Its user sees ``reason``."""
         self._connection.call("request.undo", uid=_uid(request_id), reason=reason)
 
     def add_scientist(self, email: str, name: str, password: str | None = None) -> str:
-        """Make a user who may ask, and not decide; the password, drawn unless one is given."""
-        drawn = password or secrets.token_urlsafe(18)
+        """Create a user who may send requests, but not approve them. Returns the password, generated unless given."""
+        chosen = password or secrets.token_urlsafe(18)
         self._connection.call(
             "user.create",
             email=email,
             name=name,
-            password=drawn,
-            password_verify=drawn,
+            password=chosen,
+            password_verify=chosen,
             role=ServiceRole.DATA_SCIENTIST,
         )
-        return drawn
+        return chosen
 
     def _waiting(self, request: Any) -> Waiting:
         code = self._connection.ask(lambda: request.code)
@@ -77,4 +77,6 @@ def _uid(request_id: str) -> UID:
     try:
         return UID.from_string(request_id)
     except ValueError as error:
-        raise ClientError(f"{request_id!r} is no request's id; see `python -m central.client requests`") from error
+        raise ClientError(
+            f"{request_id!r} is not the id of a request; `python -m central.client requests` lists them"
+        ) from error

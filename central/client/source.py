@@ -1,8 +1,8 @@
-"""Turns a torch module into one self-contained text that makes it anew: what travels to a datasite.
+"""Turns a torch module into self-contained source that builds it again at a datasite.
 
-The text must stand alone, as no datasite has the orchestrator's packages: it may import torch, numpy and the standard
-library, and brings along the classes, functions and constants of the orchestrator's own modules that it uses. Source is
-taken as it is written, so that the same model gives the same text, and the same hash, everywhere.
+A datasite does not have the orchestrator's packages. So the source imports only torch, numpy and the standard library,
+and contains the classes, functions and constants of the orchestrator's own modules that it uses. They are copied as
+written, so that the same model gives the same source, and the same hash, everywhere.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import torch
 from central.client.errors import NotSelfContained
 
 _THERE = ("torch", "numpy")
-"""What a datasite has beside the standard library."""
+"""The packages that a datasite has, besides the standard library."""
 
 _PUBLIC = ("torch", "torch.nn", "torch.nn.functional", "torch.nn.init", "numpy", "typing", "collections.abc")
-"""Where names are looked for that do not say in which public module they live."""
+"""Public modules to search for names that do not say which module they belong to."""
 
 
 def maker(model: torch.nn.Module, init: Mapping[str, Any] | None = None) -> str:
-    """The source of a function ``make_model()`` that makes such a model, with parameters of its own.
+    """The source of a function ``make_model()`` that creates such a model, with new parameters.
 
-    ``init`` holds the arguments that the model's class was made with. Raises NotSelfContained, saying what is missing.
+    ``init`` holds the arguments that the model was created with. Raises NotSelfContained, which names what is missing.
     """
     gathering = _Gathering()
     expression = gathering.expression(model, init)
@@ -44,41 +44,41 @@ def maker(model: torch.nn.Module, init: Mapping[str, Any] | None = None) -> str:
 
 
 def made_by(text: str) -> torch.nn.Module:
-    """What the function with this source makes; torch's generator is left as it was."""
-    room: dict[str, Any] = {}
-    exec(text, room)  # noqa: S102 - the source of the caller's own class
+    """The model that this source creates. Keeps the state of torch's random generator."""
+    namespace: dict[str, Any] = {}
+    exec(text, namespace)  # noqa: S102 - the source of the caller's own class
     with torch.random.fork_rng(devices=[]):
-        made: torch.nn.Module = room["make_model"]()
-    return made
+        model: torch.nn.Module = namespace["make_model"]()
+    return model
 
 
 def _check(text: str, model: torch.nn.Module) -> None:
     try:
-        made = made_by(text)
+        copy = made_by(text)
     except Exception as error:
         raise NotSelfContained(
-            f"{type(model).__name__} cannot be made from its source alone ({type(error).__name__}: {error}); "
-            "give the arguments of its class as init={...}, or put it into a class whose __init__ needs none"
+            f"{type(model).__name__} cannot be created from its source alone ({type(error).__name__}: {error}); "
+            "pass the arguments of its class as init={...}, or use a class whose __init__ needs none"
         ) from error
-    if _shape(made) != _shape(model):
+    if _shape(copy) != _shape(model):
         raise NotSelfContained(
-            f"{type(model).__name__} made from its source is another model than the one given; "
-            "give the arguments of its class as init={...}"
+            f"{type(model).__name__} created from its source differs from this model; "
+            "pass the arguments of its class as init={...}"
         )
 
 
 def _shape(model: torch.nn.Module) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """What two models must have in common to be the same but for their numbers."""
+    """Equal for two models that differ only in the values of their parameters."""
     return _layers(model), {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
 def _layers(model: torch.nn.Module) -> str:
-    """Torch's own account of the layers, without the name of the whole."""
+    """Torch's own description of the layers, without the name of the class."""
     return repr(model).partition("(")[2]
 
 
 class _Gathering:
-    """The imports and definitions that a model needs, in an order in which they can stand."""
+    """The imports and definitions that a model needs, in an order that works."""
 
     def __init__(self) -> None:
         self.imports: dict[str, str] = {}
@@ -86,7 +86,7 @@ class _Gathering:
         self._meant: dict[str, Any] = {}
 
     def expression(self, module: torch.nn.Module, init: Mapping[str, Any] | None = None) -> str:
-        """What makes ``module``."""
+        """The expression that creates ``module``."""
         kind = type(module)
         if not _comes_with(kind.__module__, "torch"):
             self._need(kind.__name__, kind)
@@ -106,10 +106,10 @@ class _Gathering:
         return f"torch.nn.Sequential(collections.OrderedDict([{pairs}]))"
 
     def _need(self, name: str, thing: Any) -> None:
-        """See to it that ``name`` means ``thing`` in the text."""
+        """Make ``name`` refer to ``thing`` in the source."""
         if name in self._meant:
             if self._meant[name] is not thing:
-                raise NotSelfContained(f"the model's modules mean different things by {name!r}; rename one of them")
+                raise NotSelfContained(f"{name!r} is defined differently in two of the model's modules; rename one")
             return
         self._meant[name] = thing
         if imported := _import(name, thing):
@@ -122,12 +122,12 @@ class _Gathering:
             raise NotSelfContained(_cannot_travel(name, thing))
 
     def _define(self, name: str, thing: type | FunctionType) -> None:
-        """Bring the source of an own class or function, after what it needs itself."""
+        """Add the source of a class or function, after the definitions that it needs."""
         if _is_installed(thing.__module__):
             root = thing.__module__.partition(".")[0]
             raise NotSelfContained(f"the model needs {thing.__name__} of {root}, which a datasite does not have")
         if thing.__name__ != name:
-            raise NotSelfContained(f"the model uses {thing.__name__} under the name {name}; use its own name")
+            raise NotSelfContained(f"the model uses {thing.__name__} as {name}; use the name {thing.__name__}")
         source = _source(thing)
         there = vars(sys.modules[thing.__module__])
         for needed in sorted(_free_names(source) - {name}):
@@ -135,7 +135,7 @@ class _Gathering:
                 self._need(needed, there[needed])
             elif not hasattr(builtins, needed):
                 raise NotSelfContained(
-                    f"{name} uses {needed!r}, which {thing.__module__} does not define at its top level; "
+                    f"{name} uses {needed!r}, which {thing.__module__} does not define at the top level; "
                     "define or import it there"
                 )
         self.definitions[name] = source
@@ -146,12 +146,12 @@ def _source(thing: type | FunctionType) -> str:
         return textwrap.dedent(inspect.getsource(thing)).rstrip()
     except (OSError, TypeError) as error:
         raise NotSelfContained(
-            f"the source of {thing.__name__} cannot be found; define it in a file or in a notebook's cell"
+            f"the source of {thing.__name__} is not available; define it in a file or a notebook cell"
         ) from error
 
 
 def _free_names(source: str) -> set[str]:
-    """The names that ``source`` takes from around it."""
+    """The names that ``source`` uses but does not define."""
 
     def walk(table: symtable.SymbolTable) -> Iterator[str]:
         top = table.get_type() == "module"
@@ -165,7 +165,7 @@ def _free_names(source: str) -> set[str]:
 
 
 def _import(name: str, thing: Any) -> str:
-    """The statement that gives ``name`` this meaning at a datasite; empty: there is none."""
+    """The import that makes ``name`` refer to ``thing`` at a datasite; "" if there is none."""
     if isinstance(thing, ModuleType):
         if not _is_there(thing.__name__):
             return ""
@@ -194,7 +194,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether ``repr`` of it is a literal that means it."""
+    """Whether ``repr`` of it is a literal with the same value."""
     try:
         return bool(ast.literal_eval(repr(value)) == value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -204,11 +204,11 @@ def _is_plain(value: Any) -> bool:
 def _arguments(init: Mapping[str, Any]) -> str:
     for name, value in init.items():
         if not _is_plain(value) or not re.fullmatch(r"[^\W\d]\w*", name):
-            raise NotSelfContained(f"init: {name} must be a number, a text, or a list or dict of such")
+            raise NotSelfContained(f"init: {name} must be a number, a string, or a list or dict of these")
     return ", ".join(f"{name}={value!r}" for name, value in init.items())
 
 
 def _cannot_travel(name: str, thing: Any) -> str:
     if isinstance(thing, ModuleType):
-        return f"the model needs the module {thing.__name__}, which a datasite does not have; use torch alone"
-    return f"the model uses {name}, {type(thing).__name__}: only classes, functions and plain constants can travel"
+        return f"the model needs the module {thing.__name__}, which a datasite does not have; use only torch"
+    return f"the model uses {name} ({type(thing).__name__}); only classes, functions and plain constants can be sent"

@@ -1,4 +1,4 @@
-"""What a training is to the orchestrator: its configuration, its states, what comes back. Values only."""
+"""A training as the orchestrator sees it: configuration, states and result. Values only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from central.client.errors import TrainingFailed
 
 
 class TrainingState(StrEnum):
-    """Where a training is. The last three are final."""
+    """The state of a training. The last three are final."""
 
     WAITING = "waiting for approval"
     QUEUED = "queued"
@@ -29,7 +29,7 @@ FINAL = (TrainingState.DONE, TrainingState.FAILED, TrainingState.INTERRUPTED)
 
 @dataclass(frozen=True, slots=True)
 class LocalUpdate:
-    """All that leaves a datasite: the model's parameters (and buffers), the agreed metrics, the number of rows."""
+    """Everything that leaves a datasite: parameters (and buffers), the agreed metrics, the number of rows."""
 
     parameters: dict[str, torch.Tensor] = field(repr=False)
     metrics: dict[str, float]
@@ -46,36 +46,36 @@ DEFAULTS: Mapping[str, Any] = {
     "momentum": 0.0,  # of sgd
     "weight_decay": 0.0,
     "proximal_mu": 0.0,  # FedProx: adds mu/2 * ||w - w_received||^2 to the loss
-    "seed": -1,  # of the shuffling and of dropout; -1: another each time
-    "target": "",  # a table's target column; "": its last one
+    "seed": -1,  # of the shuffling and of dropout; -1: a new one each time
+    "target": "",  # a table's target column; "": its last column
     "features": (),  # a table's feature columns; (): all but the target
 }
-"""Every key of a ``training_config``, with what it is when left out."""
+"""Every key of a ``training_config``, with its default."""
 
 _AT_LEAST = {"epochs": 1, "batch_size": 1, "momentum": 0, "weight_decay": 0, "proximal_mu": 0, "seed": -1}
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` with the defaults for what it leaves out, in types that any PySyft can read.
+    """``config`` with defaults for missing keys, in types that any PySyft can read.
 
-    Raises ValueError for a key that no training knows, and for a value that none can use.
+    Raises ValueError for an unknown key or an invalid value.
     """
     unknown = sorted(set(config) - set(DEFAULTS))
     if unknown:
-        raise ValueError(f"training_config has no key {', '.join(unknown)}; it knows {', '.join(DEFAULTS)}")
-    made = {key: _read(key, config.get(key, default), type(default)) for key, default in DEFAULTS.items()}
+        raise ValueError(f"training_config: unknown key {', '.join(unknown)}; known: {', '.join(DEFAULTS)}")
+    complete = {key: _read(key, config.get(key, default), type(default)) for key, default in DEFAULTS.items()}
     for key, least in _AT_LEAST.items():
-        if made[key] < least:
-            raise ValueError(f"training_config: {key} must be {least} or more, not {made[key]}")
-    if made["learning_rate"] <= 0:
-        raise ValueError(f"training_config: learning_rate must be above 0, not {made['learning_rate']}")
-    if made["optimizer"] not in OPTIMIZERS:
+        if complete[key] < least:
+            raise ValueError(f"training_config: {key} must be {least} or more, not {complete[key]}")
+    if complete["learning_rate"] <= 0:
+        raise ValueError(f"training_config: learning_rate must be above 0, not {complete['learning_rate']}")
+    if complete["optimizer"] not in OPTIMIZERS:
         raise ValueError(f"training_config: optimizer must be one of {', '.join(OPTIMIZERS)}")
-    return made
+    return complete
 
 
 def _read(key: str, value: Any, kind: type) -> Any:
-    """``value`` as the kind that the default is of."""
+    """``value`` in the type of the default."""
     if kind is tuple:
         return [str(one) for one in ([value] if isinstance(value, str) else value)]
     if kind is str:
@@ -83,32 +83,32 @@ def _read(key: str, value: Any, kind: type) -> Any:
     try:
         read = kind(value)
         if isinstance(value, str) or read != value or not math.isfinite(read):
-            raise ValueError  # noqa: TRY301 - one message for all that is no such number
+            raise ValueError  # noqa: TRY301 - one message for every value that is not such a number
     except (TypeError, ValueError, OverflowError):
-        sort = "a whole number" if kind is int else "a number"
-        raise ValueError(f"training_config: {key} must be {sort}, not {value!r}") from None
+        expected = "a whole number" if kind is int else "a number"
+        raise ValueError(f"training_config: {key} must be {expected}, not {value!r}") from None
     return read
 
 
 def update_of(result: Any, model: Mapping[str, torch.Tensor], metrics: frozenset[str], where: str) -> LocalUpdate:
-    """What a training handed back, when it is what was agreed on, and nothing else.
+    """The result of a training, if it has exactly the agreed form.
 
-    Raises TrainingFailed when it is anything else, or when the training ran away.
+    Raises TrainingFailed when it has another form, or when the training diverged.
     """
     if not isinstance(result, dict) or set(result) != {"parameters", "metrics", "samples"}:
         raise TrainingFailed(
-            f"{where} handed back something else than parameters, metrics and samples; none of it used"
+            f"{where} returned something other than parameters, metrics and samples; the result is not used"
         )
-    parameters, told, samples = result["parameters"], result["metrics"], result["samples"]
+    parameters, measured, samples = result["parameters"], result["metrics"], result["samples"]
     if not _alike(parameters, model):
-        raise TrainingFailed(f"{where} handed back parameters of another model; none of it used")
+        raise TrainingFailed(f"{where} returned the parameters of another model; the result is not used")
     if samples == 0:
-        raise TrainingFailed(f"{where} has nothing to train on: no rows, or labels that are no class of the model")
-    if not isinstance(told, dict) or set(told) != metrics or not isinstance(samples, int) or samples < 1:
-        raise TrainingFailed(f"{where} handed back other metrics than were agreed on; none of it used")
+        raise TrainingFailed(f"{where} has nothing to train on: no rows, or labels that are not classes of the model")
+    if not isinstance(measured, dict) or set(measured) != metrics or not isinstance(samples, int) or samples < 1:
+        raise TrainingFailed(f"{where} returned metrics that were not agreed on; the result is not used")
     if not all(bool(torch.isfinite(one).all()) for one in parameters.values()):
-        raise TrainingFailed(f"the training at {where} ran away (parameters not finite); lower learning_rate")
-    return LocalUpdate(dict(parameters), {key: float(value) for key, value in told.items()}, samples)
+        raise TrainingFailed(f"the training at {where} diverged (parameters are not finite); lower learning_rate")
+    return LocalUpdate(dict(parameters), {key: float(value) for key, value in measured.items()}, samples)
 
 
 def _alike(parameters: Any, model: Mapping[str, torch.Tensor]) -> bool:

@@ -1,7 +1,7 @@
-"""PySyft's connection, on any port over TLS, with our own certificates, and with an end to every wait.
+"""PySyft's connection, with TLS on any port, our own certificates, and a time limit on every call.
 
-PySyft's client drops the port of an https URL, and knows neither a private CA nor a client certificate: its calls do
-not even go through its own session.
+PySyft's client drops the port of an https URL and supports neither a private CA nor a client certificate. Its calls do
+not even use its own session.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from datasite_worker.pysyft import decoding
 ClientCert = str | Path | tuple[str | Path, str | Path]
 
 _CONNECT = 10.0
-"""Seconds for a connection to come about; a datasite that is up takes milliseconds."""
+"""Seconds for a connection. A datasite that is up needs milliseconds."""
 
 
 class SiteURL(ServerURL):  # type: ignore[misc]  # PySyft has no types
-    """A URL that keeps its port: PySyft's own makes 443 of every https port when it is copied, and copies it for each
-    request."""
+    """A URL that keeps its port. PySyft copies the URL for each request, and its own copy turns every https port into
+    443."""
 
     def __copy__(self) -> SiteURL:
         return SiteURL(self.protocol, self.host_or_ip, self.port, self.path, self.query)
 
 
 def parsed(url: str, port: int | None) -> SiteURL:
-    """The URL of a datasite. Raises ValueError, with the mistake named."""
+    """The URL of a datasite. Raises ValueError, which says what is wrong."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is no URL of a datasite; write it as http://host:port or https://host:port")
+        raise ValueError(f"{url!r} is not the URL of a datasite; write it as http://host:port or https://host:port")
     if port is not None and parts.port not in (None, port):
-        raise ValueError(f"{url!r} and port {port} contradict each other; give the port once")
+        raise ValueError(f"{url!r} and port {port} contradict each other; name the port once")
     standard = 443 if parts.scheme == "https" else 80
     return SiteURL(parts.scheme, parts.hostname, port or parts.port or standard)
 
 
 class Session(requests.Session):
-    """PySyft says of each request to check the certificate with the system's authorities: what was asked for wins."""
+    """A session with our certificates. PySyft sets the system's authorities for each request; this overrides that."""
 
     def __init__(self, ca: str | Path | None, client_cert: ClientCert | None, timeout: float) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Session(requests.Session):
 
     @contextmanager
     def unhurried(self) -> Iterator[None]:
-        """Inside, in this thread, an answer may take as long as it takes."""
+        """Inside it, answers have no time limit in this thread."""
         self._thread.unhurried = True
         try:
             yield
@@ -82,15 +82,15 @@ def _as_text(client_cert: ClientCert | None) -> str | tuple[str, str] | None:
 
 
 def session(ca: str | Path | None, client_cert: ClientCert | None, timeout: float) -> Session:
-    """What PySyft's connection speaks through. Raises FileNotFoundError for a certificate that is not there."""
+    """The session for PySyft's connection. Raises FileNotFoundError for a missing certificate."""
     for file in filter(None, (ca, *(client_cert if isinstance(client_cert, tuple) else (client_cert,)))):
         if not Path(file).exists():
-            raise FileNotFoundError(f"no such certificate: {file}")
+            raise FileNotFoundError(f"certificate not found: {file}")
     return Session(ca, client_cert, timeout)
 
 
 class SiteConnection(HTTPConnection):  # type: ignore[misc]  # PySyft has no types
-    """PySyft's connection, whose calls go through its session as well."""
+    """PySyft's connection, with calls that use its session too."""
 
     __canonical_name__ = "SiteConnection"
     __version__ = 1
@@ -105,8 +105,8 @@ class SiteConnection(HTTPConnection):  # type: ignore[misc]  # PySyft has no typ
 
 
 def connection(url: SiteURL, through: Session) -> SiteConnection:
-    """PySyft's connection to ``url``. What a datasite answers is decoded as strictly as a datasite decodes calls."""
+    """PySyft's connection to ``url``. Answers are decoded as strictly as a datasite decodes calls."""
     decoding.install()
-    made = SiteConnection(url=url)
-    made.session_cache = through
-    return made
+    connected = SiteConnection(url=url)
+    connected.session_cache = through
+    return connected

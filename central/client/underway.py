@@ -1,4 +1,4 @@
-"""One training at one datasite, from the request to what it hands back."""
+"""One training at one datasite, from the request to the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from central.client.errors import Interrupted, NotApproved, TimedOut, TrainingFa
 from central.client.function import TrainingFunction, metrics_of
 from central.client.training import FINAL, LocalUpdate, TrainingState, update_of
 
-_OFTEN, _SELDOM = 0.1, 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _STATES = {
     JobStatus.CREATED: TrainingState.QUEUED,
     JobStatus.PROCESSING: TrainingState.RUNNING,
@@ -34,7 +34,7 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What was uploaded, as its client remembers it."""
+    """An uploaded model, as its client remembers it."""
 
     name: str
     description: str
@@ -68,46 +68,46 @@ class Training:
         self._state = TrainingState.WAITING
         self.function_name = function.name
         self.code_hash = function.hash
-        """What the owner may list under ``approved_code``."""
+        """The hash that the owner may list under ``approved_code``."""
         self.request_id = str(request)
-        """PySyft's request that the owner approves; the same for every training of this model on this data."""
+        """PySyft's request that the owner approves. All trainings of this model on this data have the same one."""
         self._request = request
 
     @property
     def state(self) -> TrainingState:
-        """Where it is now, asked of the datasite; begins it when approval has come meanwhile."""
+        """The current state, from the datasite. Begins the training if it is approved by now."""
         return self.poll()
 
     def poll(self) -> TrainingState:
-        """The same."""
+        """The same as ``state``."""
         if self._state is TrainingState.WAITING and self._approved():
             self._begin()
         elif self._job is not None and self._state not in FINAL:
-            self._look_at_job()
+            self._poll_job()
         elif self._direct is not None and self._direct.done():
             self._settle_direct(self._direct)
         return self._state
 
     def wait(self, timeout: float | None = None) -> TrainingState:
-        """The state when it is final, or, after ``timeout`` seconds, the one it then has."""
+        """Wait for a final state, for at most ``timeout`` seconds. Returns the state."""
         give_up = None if timeout is None else time.monotonic() + timeout
-        pause = _OFTEN
+        pause = _FIRST_PAUSE
         while (state := self.poll()) not in FINAL and not self._denied:
             if give_up is not None and time.monotonic() + pause > give_up:
                 break
             time.sleep(pause)
-            pause = min(pause * 1.2, _SELDOM)
+            pause = min(pause * 1.2, _LONGEST_PAUSE)
         return state
 
     def result(self, timeout: float | None = None) -> LocalUpdate:
-        """What it handed back; see ``DatasiteClient.get_parameters``."""
+        """The result; see ``DatasiteClient.get_parameters``."""
         if self.poll() is TrainingState.WAITING:
             raise self._not_approved()
         state, where = self.wait(timeout), self._connection.name
         if state is TrainingState.FAILED:
             raise TrainingFailed(f"the training {self.function_name} failed at {where}: {self._why}")
         if state is TrainingState.INTERRUPTED:
-            raise Interrupted(f"{where} restarted while {self.function_name} ran there; train again")
+            raise Interrupted(f"{where} restarted while {self.function_name} ran; start the training again")
         if state is not TrainingState.DONE:
             raise TimedOut(f"{self.function_name} at {where} is still {state} after {timeout:g} s; wait longer")
         return update_of(self._fetched(), self._model.parameters, metrics_of(self._model.loss), where)
@@ -124,11 +124,12 @@ class Training:
         return bool(status is RequestStatus.APPROVED)
 
     def _not_approved(self) -> NotApproved:
-        what = f"{self._connection.name} has not approved {self.function_name}"
+        decision = f"{self._connection.name} has not approved {self.function_name}"
         if self._denied:
-            what = f"{self._connection.name} has denied {self.function_name} ({self._denied})"
+            decision = f"{self._connection.name} has denied {self.function_name} ({self._denied})"
         return NotApproved(
-            f"{what}; its owner approves request {self.request_id}, or lists {self.code_hash} under approved_code",
+            f"{decision}; ask the owner to approve request {self.request_id}, "
+            f"or to list {self.code_hash} under approved_code",
             code_hash=self.code_hash,
             request_id=self.request_id,
         )
@@ -144,7 +145,7 @@ class Training:
     def _call(self, **how: Any) -> Any:
         return self._connection.services.code.call(uid=self._code, **self._inputs, **how)
 
-    def _look_at_job(self) -> None:
+    def _poll_job(self) -> None:
         job = self._connection.call("job.get", self._job.id)
         self._state = _STATES[job.status]
         if job.resolved and self._state not in FINAL:
@@ -163,18 +164,18 @@ class Training:
             self._state, self._why = TrainingState.INTERRUPTED, str(error)
 
     def _fetched(self) -> Any:
-        got = self._connection.ask(self._result.get)
-        return got.syft_action_data if isinstance(got, ActionObject) else got
+        result = self._connection.ask(self._result.get)
+        return result.syft_action_data if isinstance(result, ActionObject) else result
 
 
-def _in_thread(what: Callable[[], Any]) -> Future[Any]:
-    """``what``'s outcome; a daemon thread, so that an orchestrator may end without it."""
+def _in_thread(work: Callable[[], Any]) -> Future[Any]:
+    """The outcome of ``work``, run in a daemon thread, so that an orchestrator can exit without waiting for it."""
     future: Future[Any] = Future()
 
     def run() -> None:
         try:
-            future.set_result(what())
-        except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the outcome
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - the caller gets it from the future
             future.set_exception(error)
 
     threading.Thread(target=run, name="training", daemon=True).start()

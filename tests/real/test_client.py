@@ -108,7 +108,7 @@ def test_a_training_waits_for_the_owner(site: Alone, client: DatasiteClient, mod
     assert {"vibration": ("x", "y")} == client.datasets()
     training = client.execute_federated_training(model, CONFIG, "vibration")
     assert TrainingState.WAITING == training.state
-    with pytest.raises(NotApproved, match=f"lists {training.code_hash} under approved_code") as refused:
+    with pytest.raises(NotApproved, match=f"list {training.code_hash} under approved_code") as refused:
         client.get_parameters(training)
     assert (client.code_hash(model, "vibration"), training.request_id) == (
         refused.value.code_hash,
@@ -158,7 +158,7 @@ def test_after_a_sigkill_the_same_object_goes_on(site: Alone, client: DatasiteCl
     eventually(lambda: training.state is TrainingState.RUNNING)
     site.end(signal.SIGKILL)
     site.start()
-    with pytest.raises(Interrupted, match="train again"):
+    with pytest.raises(Interrupted, match="start the training again"):
         client.get_parameters(training, timeout=60)
     update = client.train(approved, Wear(4).state_dict(), CONFIG, "vibration", timeout=120)
     assert ROWS == update.samples
@@ -176,17 +176,17 @@ def test_a_training_that_fails_says_so_and_shows_no_data(client: DatasiteClient,
 
 def test_mistakes_are_named(client: DatasiteClient, site: Alone, approved: str) -> None:
     """What is not there, and what cannot be, is told with the next step."""
-    with pytest.raises(UnknownData, match="no dataset 'nothing'; it has vibration"):
+    with pytest.raises(UnknownData, match="no dataset 'nothing'; it publishes: vibration"):
         client.execute_federated_training(approved, CONFIG, "nothing")
-    with pytest.raises(UnknownData, match="no asset 'z'; it has x, y"):
+    with pytest.raises(UnknownData, match="no asset 'z'; it has: x, y"):
         client.execute_federated_training(approved, CONFIG, "vibration/z")
-    with pytest.raises(ValueError, match="no key epoch;"):
+    with pytest.raises(ValueError, match="unknown key epoch;"):
         client.execute_federated_training(approved, {"epoch": 3}, "vibration")
     with pytest.raises(ValueError, match="not the parameters of wear"):
         client.train(approved, {"weight": torch.zeros(1)}, CONFIG, "vibration")
-    with pytest.raises(ClientError, match="no model abc"):
+    with pytest.raises(ClientError, match="unknown model abc"):
         client.execute_federated_training("abc", CONFIG, "vibration")
-    with pytest.raises(LoginFailed, match="ask its owner"):
+    with pytest.raises(LoginFailed, match="ask the datasite's owner"):
         connect("http://127.0.0.1", site.port, EMAIL, "another")
     with pytest.raises(Unreachable, match="does not answer"):
         connect("http://127.0.0.1", 9, EMAIL, PASSWORD, patience=0.2)
@@ -233,7 +233,7 @@ def test_https_on_any_port_with_a_private_authority(site: Alone, approved: str, 
         model = client.upload_model(Wear(4), "wear", init={"hidden": 4})
         assert ROWS == client.train(model, Wear(4).state_dict(), CONFIG, "vibration", timeout=120).samples
         assert url == client.url
-        with pytest.raises(Unreachable, match="give the authority's certificate as ca="):
+        with pytest.raises(Unreachable, match="set ca="):
             connect(url, None, EMAIL, PASSWORD, client_cert=authority.ours)
         with pytest.raises(Unreachable):
             connect(url, None, EMAIL, PASSWORD, ca=authority.file, patience=0.2)

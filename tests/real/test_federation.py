@@ -191,4 +191,4 @@ def test_a_dataset_that_no_line_has_is_told_by_name(plant: Fleet) -> None:
     """A typing mistake ends the training, with what there is instead."""
     run = Run(plant, "typo", "--rounds", "1", "--data", "waer")
     assert 1 == run.ended(), run.said()
-    assert "publishes no dataset 'waer'; it has wear" in run.said()
+    assert "has no dataset 'waer'; it publishes: wear" in run.said()

@@ -145,7 +145,7 @@ def test_names_cannot_break_out_of_the_text() -> None:
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        ({"epoch": 1}, "no key epoch; it knows epochs, batch_size"),
+        ({"epoch": 1}, "unknown key epoch; known: epochs, batch_size"),
         ({"epochs": 0}, "epochs must be 1 or more, not 0"),
         ({"epochs": 1.5}, "epochs must be a whole number, not 1.5"),
         ({"batch_size": "many"}, "batch_size must be a whole number, not 'many'"),
@@ -171,13 +171,13 @@ def test_a_configuration_is_completed() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"rows": [1.0]}, "something else than parameters, metrics and samples"),
+        ({"rows": [1.0]}, "something other than parameters, metrics and samples"),
         ({"parameters": {"0.weight": torch.zeros(1, 3)}}, "parameters of another model"),
         ({"parameters": {"0.weight": torch.zeros(9, 3), "0.bias": torch.zeros(1)}}, "parameters of another model"),
         ({"parameters": {"0.weight": "text", "0.bias": torch.zeros(1)}}, "parameters of another model"),
-        ({"metrics": {"loss": 1.0, "loss_before": 1.0, "mae": 1.0, "row": 7.0}}, "other metrics than were agreed on"),
+        ({"metrics": {"loss": 1.0, "loss_before": 1.0, "mae": 1.0, "row": 7.0}}, "metrics that were not agreed on"),
         ({"samples": 0}, "nothing to train on"),
-        ({"samples": -1}, "other metrics than were agreed on"),
+        ({"samples": -1}, "metrics that were not agreed on"),
         ({"parameters": {"0.weight": torch.full((1, 3), torch.nan), "0.bias": torch.zeros(1)}}, "lower learning_rate"),
     ],
 )

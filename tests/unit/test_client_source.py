@@ -107,11 +107,11 @@ def test_torchs_generator_is_left_as_it_was() -> None:
     ("model", "init", "why"),
     [
         (NeedsYaml(), None, "the module yaml, which a datasite does not have"),
-        (NeedsObject(), None, "uses STRANGE, object: only classes, functions and plain constants"),
-        (NeedsNothingKnown(), None, "uses 'never_defined', which .* does not define at its top level"),
-        (Net(5), None, "another model than the one given; give the arguments of its class as init="),
-        (Net(5), {"width": torch.tensor(5)}, "init: width must be a number, a text, or a list or dict"),
-        (nn.TransformerEncoderLayer(4, 2), None, "cannot be made from its source alone"),
+        (NeedsObject(), None, "uses STRANGE .object.; only classes, functions and plain constants"),
+        (NeedsNothingKnown(), None, "uses 'never_defined', which .* does not define at the top level"),
+        (Net(5), None, "created from its source differs from this model; pass the arguments of its class as init="),
+        (Net(5), {"width": torch.tensor(5)}, "init: width must be a number, a string, or a list or dict"),
+        (nn.TransformerEncoderLayer(4, 2), None, "cannot be created from its source alone"),
     ],
     ids=["package", "object", "name", "arguments", "argument", "layer"],
 )

@@ -36,8 +36,8 @@ def test_an_url_keeps_its_port(url: str, port: int | None, expected: str) -> Non
 @pytest.mark.parametrize(
     ("url", "port", "why"),
     [
-        ("ftp://plant", None, "no URL of a datasite"),
-        ("http://", 80, "no URL of a datasite"),
+        ("ftp://plant", None, "not the URL of a datasite"),
+        ("http://", 80, "not the URL of a datasite"),
         ("http://plant:8080", 8081, "contradict each other"),
     ],
 )
@@ -64,5 +64,5 @@ def test_what_was_asked_for_wins_over_what_pysyft_says(monkeypatch: pytest.Monke
 
 def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
     """Before anything is sent."""
-    with pytest.raises(FileNotFoundError, match=r"no such certificate: .*ca\.pem"):
+    with pytest.raises(FileNotFoundError, match=r"certificate not found: .*ca\.pem"):
         transport.session(tmp_path / "ca.pem", None, 1.0)

@@ -404,7 +404,7 @@ def test_the_file_is_checked_as_the_service_will_see_it(
     assert "PLANT_PASSWORD is not set" in told(refused)
     assert f"write NAME=value into {variables}" in told(refused)
     variables.write_text("# of the plant\n\nPLANT_PASSWORD='in the file = good'\n")
-    assert "LoadCredential/mail cannot be read" in told(install())
+    assert "cannot read the file LoadCredential/mail" in told(install())
     secret.write_text("admin@plant.org\n")
     result = install("--credential", f"mail:{secret}")
     assert 0 == result.exit_code, told(result)
