@@ -1,4 +1,4 @@
-"""The central dashboard: datasites register and beat here, people and orchestrators look.
+"""The dashboard: datasites register here and send heartbeats; people and orchestrators see which of them are alive.
 
-Importing this package stays cheap: the supervisor imports ``central.dashboard.entry``.
+This package must stay cheap to import, because the supervisor imports ``central.dashboard.entry``.
 """

@@ -1,6 +1,6 @@
-"""``python -m central.dashboard --host --port --db``: the dashboard by hand, without a supervisor.
+"""``python -m central.dashboard --host --port --db``: runs the dashboard without a supervisor.
 
-Only reads the command line and reports; the work is in ``app`` and ``server``.
+Only reads the command line and reports errors. The work is in ``app`` and ``server``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from fleet_common.contract import DashboardOrder, ExitCode, Phase
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code: 0, 2 for bad arguments, 78 for what only you can mend."""
+    """Serve until SIGTERM or SIGINT. Returns the exit code: 0, 2 for bad arguments, 78 for a wrong configuration."""
     options = _options(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):  # until the server takes them: loading takes a second
+    for number in (signal.SIGINT, signal.SIGTERM):  # until the server handles them: loading takes a second
         signal.signal(number, _leave)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s - %(levelname)s - %(message)s")
     from central.dashboard.store import StoreUnusable
@@ -30,14 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _serve(options)
     except StoreUnusable as failure:
-        return _refuse(f"{failure}; see --db")
+        return _refuse(f"{failure} (--db)")
     except ConfigurationFailure as failure:
-        return _refuse(f"{failure}; see --host and --port")
+        return _refuse(f"{failure} (--host, --port)")
     return ExitCode.CLEAN
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
-    """End at once. Raising SystemExit does not do: an import that catches everything swallows it."""
+    """Exit at once. SystemExit is not enough: an import that catches every exception swallows it."""
     os._exit(ExitCode.CLEAN)
 
 
@@ -72,13 +72,13 @@ def _announce(order: DashboardOrder) -> None:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: expected 0 (any free one) to 65535")
+        raise argparse.ArgumentTypeError(f"expected a port, 0 (any free port) to 65535, not {text!r}")
     return int(text)
 
 
 def _number(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text[:10]) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of factories: expected 1 to 1000000")
+        raise argparse.ArgumentTypeError(f"expected a number of factories, 1 to 1000000, not {text!r}")
     return int(text)
 
 
@@ -88,19 +88,37 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     try:
         options.thresholds = Thresholds(options.late_after, options.offline_after)
     except ValueError as error:
-        parser.error(f"{error}; see --late-after and --offline-after")
+        parser.error(f"{error} (--late-after, --offline-after)")
     return options
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m central.dashboard", description="Serve the central dashboard.")
+    parser = argparse.ArgumentParser(prog="python -m central.dashboard", description="Run the dashboard.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=5000, help="0 takes any free one (default: %(default)s)")
-    parser.add_argument("--db", type=Path, default=Path("dashboard.db"), help="SQLite file (default: ./%(default)s)")
-    parser.add_argument("--late-after", type=float, default=45.0, metavar="SECONDS", help="default: %(default)g")
-    parser.add_argument("--offline-after", type=float, default=90.0, metavar="SECONDS", help="default: %(default)g")
     parser.add_argument(
-        "--new-per-hour", type=_number, default=1000, metavar="N", help="of one address (default: %(default)s)"
+        "--port", type=_port, default=5000, help="port to listen on; 0: any free port (default: %(default)s)"
+    )
+    parser.add_argument("--db", type=Path, default=Path("dashboard.db"), help="SQLite file (default: ./%(default)s)")
+    parser.add_argument(
+        "--late-after",
+        type=float,
+        default=45.0,
+        metavar="SECONDS",
+        help="a factory without a heartbeat for this long is late (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--offline-after",
+        type=float,
+        default=90.0,
+        metavar="SECONDS",
+        help="a factory without a heartbeat for this long is offline (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--new-per-hour",
+        type=_number,
+        default=1000,
+        metavar="N",
+        help="new factories that one address may register in an hour (default: %(default)s)",
     )
     return parser
 

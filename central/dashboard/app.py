@@ -1,8 +1,8 @@
-"""The dashboard's HTTP: routes, and nothing else. Decides by ``roster``, remembers by ``keeper``; serves no socket.
+"""The dashboard's HTTP routes. ``roster`` decides, ``keeper`` stores; this module opens no socket.
 
-The server's receive time decides who is alive; the sender's own times are kept as told. Beats, registrations and the
-list are answered from memory on the event loop; only what reads the database (history, health) uses a thread.
-Nothing here trusts a value: ``wire`` bounds what comes in, ``mend`` what the database held.
+The time at which the server receives a heartbeat decides who is alive. The sender's own times are only stored. The
+event loop answers heartbeats, registrations and the list from memory; history and health read the database in a thread.
+No value is trusted: ``wire`` limits what comes in, ``mend`` what the database holds.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 _MOST_FAULTS = 20
-"""Of a refused body that are told: a list of a thousand wrong names is answered in a few lines."""
+"""Faults of one body that an answer lists, so that a list of a thousand wrong names gets a short answer."""
 
 Clock = Callable[[], Now]
 
-_ABOUT = """Datasites register and beat here; people and orchestrators look.
+_ABOUT = """Datasites register here and send heartbeats. People and orchestrators see which of them are alive.
 
-A registration is on the disk before it is answered. A beat is on the disk within a second after it was answered."""
-_DOCS = """The interface of this dashboard is described by /openapi.json (OpenAPI). Any viewer for that format shows
-it; none is shipped here, and nothing is loaded from elsewhere. docs/dashboard.md tells the rest.
+A registration is on the disk before the answer. A heartbeat is on the disk within a second after the answer."""
+_DOCS = """/openapi.json describes the HTTP interface of this dashboard (OpenAPI). Open it in any OpenAPI viewer. The
+dashboard has no viewer of its own, so that its pages load nothing from other servers. See also docs/dashboard.md.
 
 """
 
@@ -68,7 +68,7 @@ def present() -> Now:
 
 @dataclass(frozen=True, slots=True)
 class _Desk:
-    """What the routes work with."""
+    """The parts that the routes use."""
 
     store: FactoryStore
     roster: Roster
@@ -77,7 +77,7 @@ class _Desk:
     clock: Clock
     newcomers: Newcomers
 
-    def noted(self) -> None:
+    def changed(self) -> None:
         self.keeper.note()
         self.feed.stir()
 
@@ -85,8 +85,8 @@ class _Desk:
 def create_app(
     database: Path, *, clock: Clock = present, thresholds: Thresholds | None = None, new_per_hour: int = NEW_PER_HOUR
 ) -> FastAPI:
-    """The dashboard over the SQLite file ``database``, made if absent. ``new_per_hour``: so many new factories may
-    one address register within an hour.
+    """The dashboard with the SQLite file ``database``, which is created if missing. ``new_per_hour``: how many new
+    factories one address may register in an hour.
 
     ``app.state.feed.close()`` ends the open event streams. Raises StoreUnusable when the file cannot be used.
     """
@@ -129,33 +129,34 @@ def _writing(desk: _Desk) -> APIRouter:
     router = APIRouter()
 
     @router.post("/register_factory", response_model=Accepted)
-    async def register_factory(told: Registration, request: Request) -> Response:
-        """Take a factory up, or renew what is known of it. Answered when it is on the disk."""
+    async def register_factory(registration: Registration, request: Request) -> Response:
+        """Register a factory, or update its registration. The answer comes when it is on the disk."""
         now = desk.clock()
-        _take(desk, told, request.client.host if request.client else "", now)
+        _take(desk, registration, request.client.host if request.client else "", now)
         desk.feed.stir()
         await desk.keeper.written()
-        logger.info("registered %s at %s:%d", told.factory_name, told.factory_hostname, told.factory_port)
-        return _accepted("registered", told.factory_name, now)
+        name, host, port = registration.factory_name, registration.factory_hostname, registration.factory_port
+        logger.info("registered %s at %s:%d", name, host, port)
+        return _accepted("registered", name, now)
 
     @router.post("/heartbeat", response_model=Accepted)
-    async def heartbeat(told: Heartbeat) -> Response:
-        """Note that a registered factory is alive, and what it tells."""
+    async def heartbeat(beat: Heartbeat) -> Response:
+        """Record that a registered factory is alive, with its load and other values."""
         now = desk.clock()
-        if not desk.roster.beat(told, now):
-            raise HTTPException(404, _unknown(told.factory_name, "register it with POST /register_factory first"))
-        desk.noted()
-        return _accepted("ok", told.factory_name, now)
+        if not desk.roster.beat(beat, now):
+            raise HTTPException(404, _unknown(beat.factory_name, "register it first with POST /register_factory"))
+        desk.changed()
+        return _accepted("ok", beat.factory_name, now)
 
     return router
 
 
-def _take(desk: _Desk, told: Registration, address: str, now: Now) -> None:
-    new = told.factory_name not in desk.roster
+def _take(desk: _Desk, registration: Registration, address: str, now: Now) -> None:
+    new = registration.factory_name not in desk.roster
     if new and (wait := desk.newcomers.wait(address, now.tick)) > 0:
         raise HTTPException(429, _too_many(desk.newcomers.most, wait), {"retry-after": str(math.ceil(wait))})
     try:
-        desk.roster.register(told, now)
+        desk.roster.register(registration, now)
     except Full as full:
         raise HTTPException(507, str(full)) from full
     if new:
@@ -164,7 +165,7 @@ def _take(desk: _Desk, told: Registration, address: str, now: Now) -> None:
 
 def _too_many(most: int, wait: float) -> str:
     return (
-        f"this address has registered {most} new factories, as many as one address may within an hour; "
+        f"this address has registered {most} new factories, which is the limit for one address in an hour; "
         f"try again in {math.ceil(wait)} s, or start the dashboard with a larger --new-per-hour"
     )
 
@@ -178,7 +179,7 @@ def _reading(desk: _Desk) -> APIRouter:
 
     @router.get("/factories", response_model=FactoryList)
     async def factories() -> Response:
-        """Every factory, by name."""
+        """All factories, sorted by name."""
         return Stream(gently(desk.roster.pieces(desk.clock())), "application/json")
 
     @router.get("/factories/{name}", response_model=FactoryView)
@@ -191,7 +192,7 @@ def _reading(desk: _Desk) -> APIRouter:
 
     @router.get("/events", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
     async def events(last_event_id: Annotated[str, Header()] = "") -> Response:
-        """Server-sent events: ``snapshot`` (all), then ``change`` (what changed), and ``ping`` where nothing does."""
+        """Server-sent events: ``snapshot`` (all factories), then ``change`` (changed factories), or ``ping``."""
         try:
             return EventStream(desk.feed.listen(last_event_id))
         except TooMany as many:
@@ -205,7 +206,7 @@ def _looking_back(desk: _Desk) -> APIRouter:
 
     @router.get("/factories/{name}/history")
     def history(name: str) -> History:
-        """When it was running, late and offline, and its load: by minute, by ten minutes, by six hours."""
+        """When the factory was running, late and offline, and its load: by minute, by ten minutes, by six hours."""
         _must_know(desk, name)
         changes = [
             StatusChange(at=_moment(change.at), status=FactoryStatus(change.status))
@@ -215,9 +216,9 @@ def _looking_back(desk: _Desk) -> APIRouter:
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """200 while the database can be read and written, and the list of factories can be made."""
+        """200 if the dashboard can read and write its database and can list the factories."""
         if desk.keeper.failing is not None:
-            raise HTTPException(503, "the dashboard's database cannot be written; its log says why")
+            raise HTTPException(503, "the dashboard cannot write to its database; see its log")
         await _must_be_listed(desk)
         await run_in_threadpool(desk.store.ping)
         return {"status": "ok"}
@@ -226,13 +227,13 @@ def _looking_back(desk: _Desk) -> APIRouter:
 
 
 async def _must_be_listed(desk: _Desk) -> None:
-    """Make the list as /factories does, and throw it away."""
+    """Make the list as /factories does, and drop it."""
     try:
         async for _piece in gently(desk.roster.pieces(desk.clock())):
             pass
     except Exception as error:
-        logger.exception("GET /healthz: the list of factories cannot be made")
-        raise HTTPException(503, "the dashboard cannot make the list of factories; its log says why") from error
+        logger.exception("GET /healthz: cannot list the factories")
+        raise HTTPException(503, "the dashboard cannot list the factories; see its log") from error
 
 
 def _series(desk: _Desk, name: str, step: Step) -> LoadSeries:
@@ -257,9 +258,9 @@ def _docs(app: FastAPI) -> APIRouter:
     @router.get("/docs", include_in_schema=False)
     async def docs() -> PlainTextResponse:
         rows = [
-            f"{method.upper():5} {path:28} {told.get('description') or told.get('summary', '')}"
+            f"{method.upper():5} {path:28} {route.get('description') or route.get('summary', '')}"
             for path, methods in app.openapi()["paths"].items()
-            for method, told in methods.items()
+            for method, route in methods.items()
         ]
         return PlainTextResponse(_DOCS + "\n".join(rows) + "\n")
 
@@ -268,7 +269,7 @@ def _docs(app: FastAPI) -> APIRouter:
 
 def _must_know(desk: _Desk, name: str) -> None:
     if name not in desk.roster:
-        raise HTTPException(404, _unknown(name, "GET /factories lists those that are"))
+        raise HTTPException(404, _unknown(name, "GET /factories lists the registered ones"))
 
 
 def _moment(posix: float) -> datetime:
@@ -276,11 +277,11 @@ def _moment(posix: float) -> datetime:
 
 
 def _unknown(name: str, advice: str) -> str:
-    return f"factory {name!r} is not registered here: {advice}"
+    return f"factory {name!r} is not registered; {advice}"
 
 
 def _unprocessable(_request: Request, error: Exception) -> Response:
-    """FastAPI's 422 without the input: echoing it would answer a hostile value with itself, or fail to encode it."""
+    """FastAPI's 422 without the input: an echo could return a hostile value, or fail to encode it."""
     assert isinstance(error, RequestValidationError)
     faults = [
         {"loc": fault["loc"], "msg": fault["msg"], "type": fault["type"]} for fault in error.errors()[:_MOST_FAULTS]
@@ -290,10 +291,10 @@ def _unprocessable(_request: Request, error: Exception) -> Response:
 
 def _unavailable(request: Request, error: Exception) -> Response:
     logger.error("%s %s: the database failed: %s", request.method, request.url.path, error)
-    reason = "the dashboard's database cannot be used just now; try again"
+    reason = "the dashboard cannot use its database at the moment; try again later"
     return JSONResponse({"detail": reason}, status_code=503, headers={"retry-after": "5"})
 
 
 def _failed(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return JSONResponse({"detail": "the dashboard failed; its log says why"}, status_code=500)
+    return JSONResponse({"detail": "the dashboard failed; see its log"}, status_code=500)

@@ -1,4 +1,4 @@
-"""ASGI middleware that turns away bodies over a limit before anything parses them. Knows nothing of factories."""
+"""ASGI middleware that rejects bodies over a limit before anything parses them. Knows nothing of factories."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class BodyLimit:
-    """Answers 413 when a request's body is, or says it will be, over ``limit`` bytes.
+    """Answers 413 when a request's body is, or claims to be, larger than ``limit`` bytes.
 
-    The body is read here and handed on in one piece: it is small by definition, and a sender that lies about its
-    length (or tells none) is caught as well.
+    The body is read here and passed on in one piece. It is small by definition, and this also catches a sender that
+    names a wrong length or none.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -44,7 +44,7 @@ class BodyLimit:
         return body
 
     def _too_large(self) -> JSONResponse:
-        reason = {"detail": f"the body is over {self.limit} bytes"}
+        reason = {"detail": f"the body is larger than {self.limit} bytes"}
         return JSONResponse(reason, status_code=413, headers={"connection": "close"})
 
 

@@ -1,6 +1,6 @@
-"""The embedded dashboard's process: becomes a worker, binds its port, serves, and tells the supervisor how it is.
+"""The embedded dashboard's process: becomes a worker, binds its port, serves, and sends pulses to the supervisor.
 
-Standard library only at import time: the supervisor imports this module to name ``run`` as a process's target.
+Imports only the standard library at the top: the supervisor imports this module, as it starts ``run`` in a process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 TITLE = "fleet: dashboard"
 
-Tell = Callable[[StatusDocument], None]
+SendPulse = Callable[[StatusDocument], None]
 
 
 def run(order: DashboardOrder) -> None:
@@ -30,33 +30,33 @@ def run(order: DashboardOrder) -> None:
     try:
         become(TITLE, Path(order.state_dir), Path(order.log_dir) / f"{order.name}.log")
     except folders.Unsafe as error:
-        logger.error("the dashboard cannot begin: %s", error)
-        send(order.pulse_address, status_of(order, Phase.FAILED, failure=f"cannot begin: {error}"))
+        logger.error("the dashboard cannot start: %s", error)
+        send(order.pulse_address, status_of(order, Phase.FAILED, failure=f"cannot start: {error}"))
         raise SystemExit(ExitCode.CONFIGURATION) from None
-    for name in ("", "uvicorn", "uvicorn.access"):  # CRITICAL in the forkserver, as PySyft wants them
+    for name in ("", "uvicorn", "uvicorn.access"):  # PySyft sets them to CRITICAL in the forkserver
         set_level(logging.getLogger(name), logging.WARNING)
     raise SystemExit(_guarded(order, lambda status: send(order.pulse_address, status)))
 
 
-def _guarded(order: DashboardOrder, tell: Tell) -> ExitCode:
-    """Serve, and turn every fault into an exit code, a line in the log and a last pulse."""
+def _guarded(order: DashboardOrder, send_pulse: SendPulse) -> ExitCode:
+    """Serve, and turn every fault into an exit code, a log entry and a last pulse."""
     from central.dashboard.store import StoreUnusable
     from fleet_common.failures import ConfigurationFailure
 
     try:
-        _serve(order, tell)
+        _serve(order, send_pulse)
     except (ConfigurationFailure, StoreUnusable) as error:
         logger.error("%s", error)
-        tell(status_of(order, Phase.FAILED, failure=str(error)))
+        send_pulse(status_of(order, Phase.FAILED, failure=str(error)))
         return ExitCode.CONFIGURATION
     except Exception as error:
         logger.exception("the dashboard failed")
-        tell(status_of(order, Phase.FAILED, failure=f"{type(error).__name__}: {error}"))
+        send_pulse(status_of(order, Phase.FAILED, failure=f"{type(error).__name__}: {error}"))
         return ExitCode.FAILURE
     return ExitCode.CLEAN
 
 
-def _serve(order: DashboardOrder, tell: Tell) -> None:
+def _serve(order: DashboardOrder, send_pulse: SendPulse) -> None:
     from central.dashboard import app, server
     from central.dashboard.liveness import Thresholds
     from fleet_common.listening import bind
@@ -66,17 +66,17 @@ def _serve(order: DashboardOrder, tell: Tell) -> None:
     thresholds = Thresholds(order.late_after, order.offline_after)
     dashboard = app.create_app(Path(order.database), thresholds=thresholds)
 
-    def say(phase: Phase) -> None:
+    def report(phase: Phase) -> None:
         logger.info("%s on http://%s:%d, database %s", phase.value, order.hostname, order.port, order.database)
-        tell(status_of(order, phase))
+        send_pulse(status_of(order, phase))
 
     server.serve(
         dashboard,
         listener,
         status=lambda: status_of(order, Phase.SERVING),
         probe_key=probe_key(Path(order.state_dir)),
-        on_serving=lambda: say(Phase.SERVING),
-        on_stopping=lambda: say(Phase.STOPPING),
+        on_serving=lambda: report(Phase.SERVING),
+        on_stopping=lambda: report(Phase.STOPPING),
     )
 
 
@@ -84,7 +84,7 @@ _WORDS = {Phase.LAUNCHING: "starting", Phase.SERVING: "running", Phase.STOPPING:
 
 
 def status_of(order: DashboardOrder, phase: Phase, failure: str = "") -> StatusDocument:
-    """The dashboard in the same words as a datasite, so that the supervisor probes both alike."""
+    """The dashboard's status in the form of a datasite's, so that the supervisor probes both in the same way."""
     return StatusDocument(
         factory_name=order.name,
         factory_hostname=order.hostname,

@@ -1,8 +1,8 @@
-"""``GET /events``: what changes, as server-sent events, made once for all who listen.
+"""``GET /events``: changes as server-sent events, made once for all listeners.
 
-One producer judges the silent ones when their deadline comes, and turns what changed into frames, at most two a
-second. A listener gets a snapshot, then the frames; one that falls behind, or comes back too late, gets a snapshot
-again. So nothing is kept for a listener but its place; their number is bounded, and so are the bytes of the frames.
+One producer updates the status of silent factories at their deadlines, and turns changes into frames, at most two a
+second. A listener gets a snapshot, then the frames. One that falls behind, or reconnects too late, gets a new snapshot.
+So the server keeps only a position for each listener. The number of listeners and the bytes of the frames are limited.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from central.dashboard.roster import Roster, iso
 
 MOST_LISTENERS = 64
 GATHER = 0.5
-"""Seconds between two frames at least."""
+"""The shortest time between two frames, in seconds."""
 PING = 10.0
-"""Seconds after which a listener hears something, even where nothing changes."""
+"""The longest time without a frame, in seconds. A listener gets a ping when nothing changes."""
 _FRAMES = 120
 _MOST_BYTES = 16 * 1024 * 1024
-"""Of the frames that are kept. Where more changes at once, every listener gets a snapshot instead."""
+"""Bytes of all kept frames. When more changes at once, every listener gets a snapshot instead."""
 _STALLED = 30.0
 
 
 class TooMany(Exception):
-    """No more listeners are taken just now."""
+    """The dashboard accepts no more listeners at the moment."""
 
 
 class Feed:
-    """``stir`` after each change of the roster; ``run`` produces until cancelled."""
+    """``run`` produces frames until cancelled. Call ``stir`` after each change of the roster."""
 
     def __init__(self, roster: Roster, now: Callable[[], Now], changed: Callable[[], None]) -> None:
-        """``changed`` is called when a judgement gave the roster something new to write."""
+        """``changed`` is called when a deadline changed a status, which must be written."""
         self._roster = roster
         self._now = now
         self._changed = changed
@@ -75,7 +75,7 @@ class Feed:
             await self._sleep()
 
     async def _sleep(self) -> None:
-        """Until a deadline; and where somebody listens, until something changes or a ping is due."""
+        """Sleep until a deadline. If there are listeners: or until something changes or a ping is due."""
         ends = (self._roster.next_deadline(), self._ping_due if self._listeners else None)
         dues = [end for end in ends if end is not None]
         patience = max(0.0, min(dues) - self._now().tick) if dues else None
@@ -89,7 +89,7 @@ class Feed:
         if names := self._roster.take_changed():
             changed = self._changed_alone(names)
             if changed is None:
-                self._begin_anew()
+                self._require_snapshot()
                 self._wake()
                 return
             self._publish(b"change", b'{"now":"%b","factories":[%b]}' % (iso(now.wall).encode(), changed), now)
@@ -97,14 +97,14 @@ class Feed:
             self._publish(b"ping", b'{"now":"%b"}' % iso(now.wall).encode(), now)
 
     def _changed_alone(self, names: Iterable[str]) -> bytes | None:
-        """These factories as JSON; None where they are too much for a frame."""
-        made, size = [], 0
+        """These factories as JSON; None if they are too large for a frame."""
+        parts, size = [], 0
         for name in names:
-            made.append(self._roster.shown(name) + b"}")
-            size += len(made[-1])
+            parts.append(self._roster.shown(name) + b"}")
+            size += len(parts[-1])
             if size > _MOST_BYTES // 2:
                 return None
-        return b",".join(made)
+        return b",".join(parts)
 
     def _publish(self, kind: bytes, data: bytes, now: Now) -> None:
         self._number += 1
@@ -126,10 +126,10 @@ class Feed:
     # --- listeners ---
 
     def listen(self, last_event_id: str = "") -> AsyncGenerator[bytes, None]:
-        """The frames for one listener, from ``last_event_id`` on where that is known; a snapshot comes in pieces.
+        """The frames for one listener, from ``last_event_id`` on if it is known. A snapshot comes in pieces.
         Raises TooMany."""
         if self._listeners >= MOST_LISTENERS:
-            raise TooMany(f"{MOST_LISTENERS} pages are open already, which is the most at the same time")
+            raise TooMany(f"{MOST_LISTENERS} pages are open, which is the limit; close one, or try again later")
         return self._stream(self._place(last_event_id))
 
     def _place(self, last_event_id: str) -> int | None:
@@ -139,17 +139,17 @@ class Feed:
 
     async def _stream(self, place: int | None) -> AsyncGenerator[bytes, None]:
         if self._listeners == 0:
-            self._begin_anew()
+            self._require_snapshot()
         self._listeners += 1
         try:
             yield b"retry: 2000\n\n"
             while not self.closed:
                 published = self._published
                 if place is None or place + 1 < self._oldest():
-                    place = self._number  # before it is made and sent, which may take a while
+                    place = self._number  # noted first: making and sending it takes time
                     async for piece in self._snapshot(place):
                         yield piece
-                    continue  # a slow one may have missed frames meanwhile
+                    continue  # a slow listener may have missed frames by now
                 for number, frame in list(self._frames):
                     if number > place:
                         yield frame
@@ -166,9 +166,9 @@ class Feed:
             yield piece
         yield b"\n\n"
 
-    def _begin_anew(self) -> None:
-        """Whoever listens from now on gets a snapshot: while nobody listened, or where too much changed at once,
-        nothing was made into frames."""
+    def _require_snapshot(self) -> None:
+        """Give every listener a snapshot next. Needed when changes were not turned into frames: while nobody listened,
+        or when too much changed at once."""
         self._roster.take_changed()
         self._frames.clear()
         self._bytes = 0
@@ -180,15 +180,15 @@ class Feed:
 
 
 async def gently(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """With a breath after each: beats are answered meanwhile."""
+    """Yields to the event loop after each piece, so that it answers heartbeats in between."""
     for piece in pieces:
         yield piece
         await asyncio.sleep(0)
 
 
 class Stream(Response):
-    """Sends pieces as fast as they are taken, and holds no more of them than one; until they end, or the reader is
-    gone or takes none for ``_STALLED`` seconds."""
+    """Sends pieces as fast as the reader takes them, and holds only one. Ends with the last piece, when the reader is
+    gone, or when it takes none for ``_STALLED`` seconds."""
 
     def __init__(self, pieces: AsyncIterator[bytes], media_type: str) -> None:
         super().__init__(media_type=media_type)
@@ -209,16 +209,16 @@ class Stream(Response):
             return
         finally:
             gone.cancel()
-            await self._pieces.aclose()  # type: ignore[attr-defined]  # an async generator, which a type cannot say here
+            await self._pieces.aclose()  # type: ignore[attr-defined]  # it is an async generator, which this type does not say
 
 
 class EventStream(Stream):
-    """The same of a listener's frames."""
+    """A stream of the frames of one listener."""
 
     def __init__(self, frames: AsyncIterator[bytes]) -> None:
         super().__init__(frames, "text/event-stream")
         self.headers["cache-control"] = "no-store"
-        self.headers["x-accel-buffering"] = "no"  # nginx would hold the frames back
+        self.headers["x-accel-buffering"] = "no"  # nginx would buffer the frames
 
 
 async def _gone(receive: Receive) -> None:

@@ -1,8 +1,8 @@
-"""Brings what the roster holds to the store: a registration before it is answered, beats at most a second later.
+"""Writes the roster to the store: a registration before its answer, heartbeats at most a second later.
 
-Whatever waits is written together, in one transaction and one sync, by one thread: a thousand registrations at once
-cost a few of them. Decides nothing about factories. A disk that fails loses nothing that the memory still has: it is
-tried again every second.
+One thread writes everything that waits in one transaction with one sync, so a thousand registrations at once need only
+a few. Decides nothing about factories. When the disk fails, the data stays in memory, and the keeper tries again every
+second.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from central.dashboard.store import FactoryStore
 logger = logging.getLogger(__name__)
 
 PATIENCE = 0.5
-"""Seconds that beats wait for company."""
+"""Seconds that heartbeats wait, so that several are written together."""
 _AGAIN = 1.0
 _TIDY_EVERY = 600.0
 _FAILURES = (SQLAlchemyError, ValueError, TypeError, OverflowError)
-"""The last three: what SQLite's driver says of a value that it cannot store. None of them may end the keeper."""
+"""SQLite's driver raises the last three for a value that it cannot store. None of them may end the keeper."""
 
 
 class Keeper:
-    """``run`` writes until cancelled; ``close`` afterwards writes the rest."""
+    """``run`` writes until cancelled. ``close`` then writes the rest."""
 
     def __init__(self, store: FactoryStore, roster: Roster, now: Callable[[], Now]) -> None:
         self._store = store
@@ -45,11 +45,11 @@ class Keeper:
         self.failing: Exception | None = None
 
     def note(self) -> None:
-        """The roster has something new."""
+        """The roster has changed."""
         self._anything.set()
 
     async def written(self) -> None:
-        """Return when all that the roster holds now is on the disk. Raises SQLAlchemyError."""
+        """Return when the whole roster, as it is now, is on the disk. Raises SQLAlchemyError."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self._anything.set()
@@ -92,16 +92,16 @@ class Keeper:
             self._note_failure(error)
             return error
         except BaseException:
-            self._roster.put_back(batch)  # cancelled: it may have been written, and twice does no harm
+            self._roster.put_back(batch)  # cancelled: it may be written already, and writing it twice does no harm
             raise
         if self.failing is not None:
-            logger.info("the database can be written again; nothing was lost meanwhile")
+            logger.info("writing to the database works again; no data was lost")
         self.failing = None
         return None
 
     def _note_failure(self, error: Exception) -> None:
         if self.failing is None:
-            logger.error("the database cannot be written, and is tried again every second: %s", error)
+            logger.error("cannot write to the database, trying again every second: %s", error)
         self.failing = error
 
     async def _tidy(self) -> None:
@@ -113,11 +113,11 @@ class Keeper:
         try:
             await loop.run_in_executor(self._thread, self._store.tidy, now.wall)
         except SQLAlchemyError as error:
-            logger.error("old history could not be removed: %s", error)
+            logger.error("cannot remove old history from the database: %s", error)
 
 
 def _answer(waiter: asyncio.Future[None], error: Exception | None) -> None:
-    if waiter.done():  # its request was given up
+    if waiter.done():  # its request was cancelled
         return
     if error is None:
         waiter.set_result(None)

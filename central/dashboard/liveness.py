@@ -1,4 +1,4 @@
-"""Whether a factory is running, late or offline: a pure decision. Reads no clock and no database."""
+"""Decides whether a factory is running, late or offline. Pure: reads no clock and no database."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """One moment twice: ``wall`` (POSIX seconds) is shown and kept, ``tick`` (seconds of a clock that nobody sets)
-    decides. So a clock that is set forwards makes no factory offline, and one that is set back keeps none alive."""
+    """One moment on two clocks. ``wall`` (POSIX seconds) is shown and stored. ``tick`` (seconds of the monotonic clock)
+    decides, so that setting the wall clock neither makes a factory offline nor keeps it alive."""
 
     wall: float
     tick: float
@@ -39,14 +39,14 @@ class Thresholds:
 
 
 def judge(silence: float, thresholds: Thresholds) -> FactoryStatus:
-    """The status of a factory last heard ``silence`` seconds ago; below 0 (the clock went back) counts as now."""
+    """The status of a factory after ``silence`` seconds without a heartbeat. Below 0 (the clock went back) is 0."""
     if silence >= thresholds.offline_after:
         return FactoryStatus.OFFLINE
     return FactoryStatus.LATE if silence >= thresholds.late_after else FactoryStatus.RUNNING
 
 
 def worsens_after(status: FactoryStatus, thresholds: Thresholds) -> float | None:
-    """The silence at which ``status`` is no longer right; None when it cannot get worse."""
+    """The silence at which ``status`` gets worse; None when it cannot."""
     if status is FactoryStatus.RUNNING:
         return thresholds.late_after
     return thresholds.offline_after if status is FactoryStatus.LATE else None

@@ -1,7 +1,7 @@
-"""What a database holds, made fit to be kept in memory and shown: an older release, or a hand, may have written it.
+"""Makes rows of the database safe to keep and to show. An older release, or a person, may have written them.
 
-The bounds are those of ``wire``. A value beyond them becomes unknown, and is named; a row is left out only where its
-key is none. Pure: reads no database, writes no log.
+The limits are those of ``wire``. A value beyond them becomes unknown, and its column is named. Only a row without a
+usable key is left out. Pure: reads no database, writes no log.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from central.dashboard.wire import (
 )
 
 LAST_MOMENT = 253_402_300_799
-"""The end of the year 9999, POSIX seconds: what comes later is no date."""
+"""The end of the year 9999 in POSIX seconds. Python has no later date."""
 MOST_BEATS = 1_000_000_000
 _UNUSABLE = (ValueError, TypeError, OverflowError, RecursionError)
-"""What a parser or a check says of a value that is none."""
+"""The exceptions of a parser or a check for an invalid value."""
 
 Moment = Annotated[float, Field(ge=0, le=LAST_MOMENT, allow_inf_nan=False)]
 
 
 class Mended(NamedTuple):
-    """``columns`` is None where the row has no key to go by. ``faults`` names the columns that were not usable."""
+    """``columns`` is None if the row has no usable key. ``faults`` names the unusable columns."""
 
     name: Any
     columns: dict[str, Any] | None
@@ -67,11 +67,11 @@ _PLAIN: dict[str, tuple[TypeAdapter[Any], Any]] = {
     "status": (_STATUS, FactoryStatus.OFFLINE),
     "status_since": (_TIMES, 0.0),
 }
-"""Column, check, and what stands for unknown."""
+"""Column, check, and the value for unknown."""
 
 
 def factory(row: Mapping[str, Any]) -> Mended:
-    """The columns of a factory; what is JSON is made anew."""
+    """The columns of a factory. JSON is parsed and written again."""
     faults: list[str] = []
     name = _checked(_NAME, row["name"], None)
     if name is None:
@@ -86,7 +86,7 @@ def factory(row: Mapping[str, Any]) -> Mended:
 
 
 def load(row: Sequence[Any]) -> Mended:
-    """The columns of a load. By hand: there are sixty for each factory at every start."""
+    """The columns of a load. Checked by hand, for speed: every start reads sixty for each factory."""
     name, at, beats, *figures = row
     if not (isinstance(name, str) and isinstance(at, int) and 0 <= at <= LAST_MOMENT):
         return Mended(name, None, ["load.at"])
@@ -108,7 +108,7 @@ _MOST = (MOST_PERCENT, MOST_PERCENT, MOST_PERCENT, MOST_MILLISECONDS)
 
 
 def change(row: Sequence[Any]) -> Mended:
-    """The columns of a status change; one without a moment or a status that is one tells nothing."""
+    """The columns of a status change. One without a valid time or status is left out."""
     name, at, status = row
     if not (isinstance(name, str) and isinstance(at, int | float) and 0 <= at <= LAST_MOMENT):
         return Mended(name, None, ["change.at"])
@@ -118,26 +118,26 @@ def change(row: Sequence[Any]) -> Mended:
 
 
 def _capabilities(text: Any, faults: list[str]) -> bytes:
-    told = _noting(faults, "capabilities", _CAPABILITIES, _parsed(text), None)
-    return b"{}" if told is None else compact(told)
+    checked = _noting(faults, "capabilities", _CAPABILITIES, _parsed(text), None)
+    return b"{}" if checked is None else compact(checked)
 
 
 def _experiments(text: Any, faults: list[str]) -> bytes | None:
-    told = _noting(faults, "active_experiments", _EXPERIMENTS, _parsed(text), None)
-    return None if told is None else experiments_kept(told)
+    checked = _noting(faults, "active_experiments", _EXPERIMENTS, _parsed(text), None)
+    return None if checked is None else experiments_kept(checked)
 
 
 def _figures(text: Any, faults: list[str]) -> bytes | None:
-    """Each figure by itself: one that cannot be does not hide the others."""
-    told = _parsed(text)
-    if told is None:
+    """Each figure by itself, so that an invalid one does not hide the others."""
+    parsed = _parsed(text)
+    if parsed is None:
         return None
-    if not isinstance(told, dict):
+    if not isinstance(parsed, dict):
         faults.append("current_load")
         return None
     figures = {}
     for figure in CurrentLoad.model_fields:
-        one = _checked(_FIGURES, {figure: told.get(figure)}, None)
+        one = _checked(_FIGURES, {figure: parsed.get(figure)}, None)
         figures[figure] = None if one is None else getattr(one, figure)
         if one is None:
             faults.append(f"current_load.{figure}")
@@ -145,7 +145,7 @@ def _figures(text: Any, faults: list[str]) -> bytes | None:
 
 
 def _parsed(text: Any) -> Any:
-    """JSON; SQLite hands a bare number out as one. ``...`` for what is none: no check takes it."""
+    """The parsed JSON; SQLite returns a bare number as a number. ``...`` if it is invalid, which no check accepts."""
     if text is None or isinstance(text, int | float):
         return text
     try:

@@ -1,7 +1,6 @@
-"""How many new factories one address may bring: so many within an hour, however many come at once.
+"""Limits how many new factories one address may register in an hour. They may all come at once.
 
-A pure account: ``tick`` is an argument. Factories that are known already do not count, and whoever brought none costs
-no memory.
+Pure: ``tick`` is an argument. Known factories do not count, and an address without new ones costs no memory.
 """
 
 from __future__ import annotations
@@ -9,23 +8,23 @@ from __future__ import annotations
 import ipaddress
 
 NEW_PER_HOUR = 1000
-"""A plant registers some hundred datasites from one address, at once after a change of the central."""
+"""Enough for a plant, which may register some hundred datasites at once when its dashboard changes."""
 HOUR = 3600.0
 
 
 class Newcomers:
-    """A bucket for each address: a newcomer fills it by one, and it empties by ``most`` an hour."""
+    """A bucket for each address. A new factory fills it by one; it empties by ``most`` an hour."""
 
     def __init__(self, most: int = NEW_PER_HOUR) -> None:
         self.most = most
         self._filled: dict[str, tuple[float, float]] = {}
 
     def wait(self, address: str, tick: float) -> float:
-        """Seconds until this address may bring another one; 0: now."""
+        """Seconds until this address may register another factory; 0: now."""
         return max(0.0, self._level(_place(address), tick) + 1 - self.most) * HOUR / self.most
 
     def note(self, address: str, tick: float) -> None:
-        """It has brought one."""
+        """Count a new factory from this address."""
         place = _place(address)
         self._filled[place] = (self._level(place, tick) + 1, tick)
 
@@ -35,7 +34,7 @@ class Newcomers:
 
 
 def _place(address: str) -> str:
-    """One network of IPv6 counts as one address: a single host has 2**64 of them."""
+    """The key of an address. An IPv6 /64 network is one address here, because a single host can use all of it."""
     try:
         read = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

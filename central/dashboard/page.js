@@ -1,7 +1,7 @@
 "use strict";
-// The wall page: listens to `events` and keeps one card for each factory up to date, what is wrong first.
-// Everything that a factory says passes `sane` first, so that a strange value becomes unknown instead of an exception,
-// and enters the page by textContent alone.
+// The dashboard's page: reads `events` and keeps one card for each factory up to date, with problems first.
+// Every value of a factory passes `sane`, so that an invalid value becomes unknown and raises no exception.
+// Values enter the page only through textContent.
 
 const SILENT_MS = 25000, REOPEN_MS = 5000, UNKNOWN = "–", SVG = "http://www.w3.org/2000/svg";
 const STATES = ["offline", "late", "running"], WELL = ["", "running", "operational", "starting", "stopping"];
@@ -17,22 +17,22 @@ let serverAhead = 0, heardAt = 0, openedAt = 0, source = null, chosenState = "",
 // --- small things ---
 
 function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
 }
 
 function drawn(tag, className, parent) {
-  const made = document.createElementNS(SVG, tag);
-  made.setAttribute("class", className);
-  parent.append(made);
-  return made;
+  const node = document.createElementNS(SVG, tag);
+  node.setAttribute("class", className);
+  parent.append(node);
+  return node;
 }
 
-/** Set a text only where it changes: what does not change costs the browser nothing. */
-function say(node, text) {
-  if (node.said !== text) node.textContent = node.said = text;
+/** Set a text only if it changes: an unchanged text costs the browser nothing. */
+function setText(node, text) {
+  if (node.shownText !== text) node.textContent = node.shownText = text;
 }
 
 function span(seconds) {
@@ -46,13 +46,13 @@ const present = () => Date.now() + serverAhead;
 const since = (moment) => span((present() - Date.parse(moment)) / 1000);
 const isMoment = (value) => typeof value === "string" && !Number.isNaN(Date.parse(value));
 
-/** "5 min ago"; the factory's own words where they name no moment. */
+/** "5 min ago"; or the factory's own text if it is not a time. */
 function ago(moment) {
   if (!moment) return UNKNOWN;
   return isMoment(moment) ? `${since(moment)} ago` : moment;
 }
 
-// --- what is told, whatever it is ---
+// --- values from outside ---
 
 const asObject = (value) => (value !== null && typeof value === "object" ? value : {});
 const asNumber = (value) => (Number.isFinite(value) ? value : null);
@@ -72,7 +72,7 @@ function asRecent(value) {
   return { until: asNumber(until) ?? 0, cpu: Array.isArray(cpu) ? cpu.slice(-MINUTE).map(asNumber) : [] };
 }
 
-/** A factory with every field of the kind that the page counts on; null where not even a name is told. */
+/** A factory whose fields all have the types that the page expects; null without a name. */
 function sane(told) {
   const { factory_name, load, port, ...more } = asObject(told);
   if (typeof factory_name !== "string") return null;
@@ -106,17 +106,17 @@ function percent(value) {
   return typeof value === "number" && value >= 0 && value <= MOST_PERCENT ? `${Math.round(value)} %` : UNKNOWN;
 }
 
-/** The state, or the worse word that a living factory has for its own. */
+/** The status; for a running factory that reports a problem, its own word for it. */
 const stateText = (told) => (unwell(told) ? told.reported_status : told.status);
 
-/** What a factory said of itself at last, where that tells more than its state does. */
-function saidText(told) {
-  return unwell(told) || ["", "running", "operational"].includes(told.reported_status) ? "" : `said at last: ${told.reported_status}`;
+/** The last status that a factory reported itself, if it says more than its status does. */
+function reportedText(told) {
+  return unwell(told) || ["", "running", "operational"].includes(told.reported_status) ? "" : `last reported: ${told.reported_status}`;
 }
 
 function beatText(told) {
-  if (told.status === "running") return told.last_heartbeat ? `beat ${ago(told.last_heartbeat)}` : "no beat yet";
-  return told.last_seen ? `no beat for ${since(told.last_seen)}` : "no beat known";
+  if (told.status === "running") return told.last_heartbeat ? `heartbeat ${ago(told.last_heartbeat)}` : "no heartbeat yet";
+  return told.last_seen ? `no heartbeat for ${since(told.last_seen)}` : "no heartbeat known";
 }
 
 function newCard(name) {
@@ -126,7 +126,7 @@ function newCard(name) {
   card.name.title = name;
   card.state = element("span", "status");
   card.beat = element("span", "beat");
-  card.said = element("span", "said");
+  card.reported = element("span", "said");
   const spark = drawn("svg", "spark", node);
   spark.setAttribute("viewBox", "0 0 59 20");
   spark.setAttribute("preserveAspectRatio", "none");
@@ -143,7 +143,7 @@ function newCard(name) {
     card[key] = element("dd", key);
     facts.append(element("dt", key, title), card[key]);
   }
-  node.append(card.name, card.state, card.beat, card.said, spark, card.load, facts);
+  node.append(card.name, card.state, card.beat, card.reported, spark, card.load, facts);
   return card;
 }
 
@@ -153,27 +153,27 @@ function fill(card, told) {
   card.node.className = `card ${look}`;
   card.node.dataset.status = told.status;
   card.state.className = `status ${look}`;
-  say(card.state, stateText(told));
-  say(card.said, saidText(told));
+  setText(card.state, stateText(told));
+  setText(card.reported, reportedText(told));
   const load = told.status === "offline" ? null : told.load;
-  say(card.cpu, `CPU ${percent(load?.cpu_usage)}`);
-  say(card.memory, `memory ${percent(load?.memory_usage)}`);
-  say(card.device, told.device || UNKNOWN);
-  say(card.experiments, experiments(told.active_experiments));
-  card.experiments.title = card.experiments.said;
+  setText(card.cpu, `CPU ${percent(load?.cpu_usage)}`);
+  setText(card.memory, `memory ${percent(load?.memory_usage)}`);
+  setText(card.device, told.device || UNKNOWN);
+  setText(card.experiments, experiments(told.active_experiments));
+  card.experiments.title = card.experiments.shownText;
   const region = group(told) === ATTENTION ? told.region : "";
   const address = [told.hostname, told.port].filter(Boolean).join(":");
-  say(card.place, [region, told.location, address].filter(Boolean).join(" · "));
-  card.place.title = card.place.said;
+  setText(card.place, [region, told.location, address].filter(Boolean).join(" · "));
+  card.place.title = card.place.shownText;
   card.text = [told.factory_name, told.region, told.location, told.device, told.hostname, told.status,
     told.reported_status, experiments(told.active_experiments)].join(" ").toLowerCase();
   age(card);
 }
 
-/** What changes by time alone. */
+/** The parts that change with time alone. */
 function age(card) {
-  say(card.beat, beatText(card.told));
-  say(card.trained, ago(card.told.last_training_completion));
+  setText(card.beat, beatText(card.told));
+  setText(card.trained, ago(card.told.last_training_completion));
   spark(card);
 }
 
@@ -194,7 +194,7 @@ function spark(card) {
   card.area.setAttribute("d", some.map((run) => `M${run[0].split(" ")[0]} 20L${run.join("L")}V20Z`).join(""));
 }
 
-// --- all of them ---
+// --- all factories ---
 
 function compare(one, other) {
   return rank(one) - rank(other) || order(one.factory_name, other.factory_name);
@@ -203,7 +203,7 @@ function compare(one, other) {
 const matches = (card) =>
   (!chosenState || card.told.status === chosenState) && words.every((word) => card.text.includes(word));
 
-/** The sections in their order, each with its cards in theirs. */
+/** The sections in order, each with its cards in order. */
 function grouped() {
   const groups = new Map();
   for (const card of cards.values()) {
@@ -219,20 +219,20 @@ function grouped() {
 
 function section(key) {
   if (!sections.has(key)) {
-    const made = { node: element("section", key === ATTENTION ? ATTENTION : "region"), list: element("ul", "cards") };
-    made.title = element("span");
-    made.count = element("small");
+    const parts = { node: element("section", key === ATTENTION ? ATTENTION : "region"), list: element("ul", "cards") };
+    parts.title = element("span");
+    parts.count = element("small");
     const head = element("h2");
-    head.append(made.title, made.count);
-    made.node.append(head, made.list);
-    sections.set(key, made);
+    head.append(parts.title, parts.count);
+    parts.node.append(head, parts.list);
+    sections.set(key, parts);
   }
   return sections.get(key);
 }
 
 function title(key, only) {
   if (key === ATTENTION) return "Needs attention";
-  return key === "region " ? (only ? "All well" : "Without a region") : key.slice("region ".length);
+  return key === "region " ? (only ? "Running" : "No region") : key.slice("region ".length);
 }
 
 function inAttention(region) {
@@ -244,10 +244,10 @@ function inAttention(region) {
 function countText(key, shown) {
   const number = shown.length === 1 ? "1 factory" : `${shown.length} factories`;
   const wrong = key === ATTENTION ? 0 : inAttention(key.slice("region ".length));
-  return wrong ? `${number} well, ${wrong} above` : number;
+  return wrong ? `${number} running, ${wrong} above` : number;
 }
 
-/** Put nodes into a parent in this order, moving only what stands elsewhere. */
+/** Put nodes into a parent in this order, and move only those that are elsewhere. */
 function place(parent, nodes) {
   let next = parent.firstChild;
   for (const node of nodes) {
@@ -265,10 +265,10 @@ function arrange() {
   const groups = grouped(), shown = groups.reduce((sum, [, some]) => sum + some.length, 0);
   const regions = groups.filter(([key]) => key !== ATTENTION);
   for (const [key, some] of groups) {
-    const made = section(key);
-    say(made.title, title(key, regions.length === 1));
-    say(made.count, countText(key, some));
-    place(made.list, some.map((card) => card.node));
+    const parts = section(key);
+    setText(parts.title, title(key, regions.length === 1));
+    setText(parts.count, countText(key, some));
+    place(parts.list, some.map((card) => card.node));
   }
   place(at("board"), groups.map(([key]) => section(key).node));
   for (const key of [...sections.keys()]) if (!groups.some(([kept]) => kept === key)) sections.delete(key);
@@ -283,7 +283,7 @@ function count() {
   for (const told of factories.values()) numbers[told.status] += 1;
   for (const state of STATES) {
     const button = at("counts").querySelector(`[data-state="${state}"]`);
-    say(button.querySelector("b"), String(numbers[state]));
+    setText(button.querySelector("b"), String(numbers[state]));
     button.className = numbers[state] ? state : "zero";
     button.setAttribute("aria-pressed", String(chosenState === state));
   }
@@ -299,7 +299,7 @@ function take(told) {
 
 // --- live ---
 
-/** What a message tells; null where it is no message of ours, which then counts as not heard. */
+/** The content of a message; null if it is not valid, which counts as silence. */
 function read(message) {
   try {
     const told = asObject(JSON.parse(message.data));
@@ -307,7 +307,7 @@ function read(message) {
   } catch { return null; }
 }
 
-/** The factories that it tells of; null where it tells of none. */
+/** The factories in a message; null if it contains none. */
 function heard(message) {
   const told = read(message);
   if (!told) return null;
@@ -316,17 +316,17 @@ function heard(message) {
   at("lost").hidden = true;
   document.body.className = "";
   at("connection").className = "live";
-  say(at("connection"), "live");
+  setText(at("connection"), "Live");
   return Array.isArray(told.factories) ? told.factories.map(sane).filter(Boolean) : null;
 }
 
 function lost() {
   const moment = heardAt ? ` since ${new Date(heardAt).toLocaleTimeString()}` : "";
-  say(at("lost"), `No connection to the dashboard${moment}: what you see is old`);
+  setText(at("lost"), `No connection to the dashboard${moment}. This page shows old data.`);
   at("lost").hidden = false;
   document.body.className = "stale";
   at("connection").className = "";
-  say(at("connection"), "connecting …");
+  setText(at("connection"), "Connecting …");
 }
 
 function listen() {
@@ -366,7 +366,7 @@ function tick() {
   }
 }
 
-// --- what the operator chooses ---
+// --- the operator's choices ---
 
 function choose(state, text) {
   chosenState = STATES.includes(state) ? state : "";
@@ -390,9 +390,9 @@ function theme(chosen) {
   const known = THEMES.includes(chosen) ? chosen : "auto";
   if (known === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = known;
-  say(at("theme"), `colours: ${known}`);
+  setText(at("theme"), `Colours: ${known}`);
   at("theme").dataset.theme = known;
-  at("theme").title = `Press for the next of ${THEMES.join(", ")}`;
+  at("theme").title = `Switch between ${THEMES.join(", ")}`;
   return known;
 }
 
@@ -405,7 +405,7 @@ function begin() {
   theme(remembered());
   at("theme").addEventListener("click", () => {
     const next = theme(THEMES[(THEMES.indexOf(at("theme").dataset.theme) + 1) % THEMES.length]);
-    try { localStorage.setItem("theme", next); } catch { /* it holds for this page */ }
+    try { localStorage.setItem("theme", next); } catch { /* the choice lasts as long as the page */ }
   });
   at("filter").addEventListener("input", () => choose(chosenState, at("filter").value));
   at("clear").addEventListener("click", () => choose("", at("filter").value = ""));

@@ -1,9 +1,8 @@
-"""Hands out the one page for people: ``page.html`` with its style and its script. It carries no data: the page listens
-to ``events`` itself.
+"""Serves the page for people: ``page.html`` with its style and its script. It contains no data; the page reads
+``events`` itself.
 
-Everything comes from here and nothing from elsewhere; the browser is told to refuse the rest. So a hostile factory name
-could not run as code even if the page's script put it in the wrong place, and it is told to refuse that as well
-(trusted types).
+The page loads everything from this server, and its headers make the browser refuse anything else. So a hostile factory
+name cannot run as code even if the script inserts it in the wrong place, which trusted types forbid as well.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Imported by the forkserver before the first fork, so that a dashboard forked from it starts in milliseconds.
+"""The forkserver imports this before the first fork, so that a dashboard forked from it starts in milliseconds.
 
-Opens nothing and starts no thread: what is imported here is shared by every later child. ``gc.freeze`` keeps the
-collector from writing to the shared pages.
+Opens nothing and starts no thread, because every later child shares what is imported here. ``gc.freeze`` keeps the
+garbage collector from writing to the shared pages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MODULES = (
     "fleet_common.process",
     "fleet_common.pulse",
     "sqlalchemy.dialects.sqlite.pysqlite",
-    # uvicorn imports these by name, when it is already serving
+    # uvicorn imports these by name, but only when it serves
     "uvicorn.lifespan.on",
     "uvicorn.loops.auto",
     "uvicorn.protocols.http.auto",

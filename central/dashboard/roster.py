@@ -1,7 +1,7 @@
-"""All factories as they are now, in memory: who they are, what they told, whether they are alive.
+"""All factories in memory: their registrations, their last values, and whether they are alive.
 
-Decides by ``liveness``; reads no clock (``now`` is an argument), no database, no socket. For one thread: the event
-loop's. What is to be written and what is to be shown is collected here, and taken by the keeper and the feed.
+``liveness`` decides. Reads no clock (``now`` is an argument), no database and no socket. Only the event loop's thread
+may use it. It collects what must be written, for the keeper, and what must be shown, for the feed.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from central.dashboard.wire import CurrentLoad, Heartbeat, Registration, compact
 logger = logging.getLogger(__name__)
 
 MOST_FACTORIES = 20_000
-"""At their largest they take 520 MiB, at 27 KiB each; as honest datasites are, 45 MiB."""
+"""At their largest they take 520 MiB, 27 KiB each. With the values of usual datasites they take 45 MiB."""
 RECENT_MINUTES = 60
 _PIECE = 128 * 1024
-"""Bytes of a list that are made, and held for a reader, at once."""
+"""Bytes of a list that are made, and kept for a reader, at a time."""
 _MOST_WAITING = 50_000
-"""Changes and finished minutes that wait for a disk that fails; beyond, the oldest are lost."""
+"""Changes and finished minutes kept while the disk fails. The oldest beyond this are lost."""
 
 
 class Full(Exception):
-    """There are too many factories already."""
+    """No more factories are accepted."""
 
 
 class Recent:
-    """CPU percent by minute, the last hour's, in a few hundred bytes."""
+    """CPU percent by minute for the last hour, in a few hundred bytes."""
 
     __slots__ = ("_values", "until")
 
@@ -45,7 +45,7 @@ class Recent:
         self._values = array("f", [math.nan] * RECENT_MINUTES)
 
     def note(self, at: int, cpu: float | None) -> None:
-        """The mean of the minute that began ``at``, POSIX seconds. A clock that is set back a little stands still."""
+        """Store the mean of the minute that began ``at`` (POSIX seconds). Skips a clock set back a little."""
         passed = (at - self.until) // MINUTE
         if -RECENT_MINUTES < passed < 0:
             return
@@ -56,7 +56,7 @@ class Recent:
         self.until = at
         self._values[-1] = math.nan if cpu is None else cpu
 
-    def told(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         cpu = [round(value) if math.isfinite(value) else None for value in self._values]
         first = next((place for place, value in enumerate(cpu) if value is not None), len(cpu))
         return {"until": self.until, "step_s": MINUTE, "cpu": cpu[first:]}
@@ -64,7 +64,7 @@ class Recent:
 
 @dataclass(slots=True)
 class _Entry:
-    """``heard`` (a tick): from when on its silence counts. ``queued``: its next deadline is in the queue."""
+    """``heard``: the tick at which its silence began. ``queued``: its next deadline is in the queue."""
 
     factory: Factory
     heard: float
@@ -75,7 +75,7 @@ class _Entry:
 
 
 class Roster:
-    """``changed`` names what is to be shown anew, until somebody takes it."""
+    """``changed``: the factories that must be shown again, until somebody takes them."""
 
     def __init__(
         self, thresholds: Thresholds, now: Now, kept: Iterable[Factory] = (), minutes: Iterable[MeanLoad] = ()
@@ -100,40 +100,40 @@ class Roster:
 
     # --- what comes in ---
 
-    def register(self, told: Registration, now: Now) -> None:
-        """A known factory keeps when it first came and what its beats told. Raises Full."""
-        entry = self._entries.get(told.factory_name)
+    def register(self, registration: Registration, now: Now) -> None:
+        """A known factory keeps its first registration time and the values of its heartbeats. Raises Full."""
+        entry = self._entries.get(registration.factory_name)
         if entry is None:
-            entry = self._newcomer(told, now)
-        known = {
-            "hostname": told.factory_hostname,
-            "port": told.factory_port,
-            "device": told.device,
-            "reported_status": told.status,
-            "capabilities": compact(told.capabilities),
-            "region": told.region,
-            "location": told.location,
+            entry = self._newcomer(registration, now)
+        columns = {
+            "hostname": registration.factory_hostname,
+            "port": registration.factory_port,
+            "device": registration.device,
+            "reported_status": registration.status,
+            "capabilities": compact(registration.capabilities),
+            "region": registration.region,
+            "location": registration.location,
         }
-        self._hear(entry, now, known)
+        self._hear(entry, now, columns)
 
-    def beat(self, told: Heartbeat, now: Now) -> bool:
-        """False: no such factory. What is not told stays as it was."""
-        entry = self._entries.get(told.factory_name)
+    def beat(self, beat: Heartbeat, now: Now) -> bool:
+        """False if there is no such factory. A value that the heartbeat does not contain stays as it was."""
+        entry = self._entries.get(beat.factory_name)
         if entry is None:
             return False
-        columns = told.model_dump(exclude={"factory_name", "current_load", "active_experiments"}, exclude_none=True)
+        columns = beat.model_dump(exclude={"factory_name", "current_load", "active_experiments"}, exclude_none=True)
         if "status" in columns:
             columns["reported_status"] = columns.pop("status")
-        if told.current_load is not None:
-            columns["current_load"] = told.current_load.model_dump_json().encode()
-        if told.active_experiments is not None:
-            columns["active_experiments"] = experiments_kept(told.active_experiments)
+        if beat.current_load is not None:
+            columns["current_load"] = beat.current_load.model_dump_json().encode()
+        if beat.active_experiments is not None:
+            columns["active_experiments"] = experiments_kept(beat.active_experiments)
         self._hear(entry, now, {"last_heartbeat": now.wall, **columns})
-        self._note_load(entry, now, told.current_load or CurrentLoad())
+        self._note_load(entry, now, beat.current_load or CurrentLoad())
         return True
 
     def advance(self, now: Now) -> None:
-        """Judge anew whose silence has reached a threshold; costs nothing for the others."""
+        """Update the status of factories whose silence has reached a threshold. The others cost nothing."""
         while self._due and self._due[0][0] <= now.tick:
             entry = self._entries[heapq.heappop(self._due)[1]]
             entry.queued = False
@@ -143,13 +143,13 @@ class Roster:
             self._queue(entry)
 
     def next_deadline(self) -> float | None:
-        """The tick at which ``advance`` has something to look at; None while nothing can get worse."""
+        """The tick at which ``advance`` has something to do; None while no status can get worse."""
         return self._due[0][0] if self._due else None
 
     # --- what goes out ---
 
     def shown(self, name: str) -> bytes:
-        """The factory as JSON, without its closing brace and ``silence_s``; made once for each change."""
+        """The factory as JSON, without ``silence_s`` and the closing brace. Made once for each change."""
         entry = self._entries[name]
         if not entry.shown:
             entry.shown = self._rendered(entry)
@@ -160,11 +160,11 @@ class Roster:
         return b'%b,"silence_s":%.3f}' % (self.shown(name), silence)
 
     def all(self, now: Now) -> bytes:
-        """``FactoryList`` as JSON, by name."""
+        """``FactoryList`` as JSON, sorted by name."""
         return b"".join(self.pieces(now))
 
     def pieces(self, now: Now) -> Iterator[bytes]:
-        """The same in pieces, so that whoever joins them can let beats in between."""
+        """The same in pieces, so that the caller can handle heartbeats in between."""
         self.advance(now)
         late, offline = self.thresholds.late_after, self.thresholds.offline_after
         yield f'{{"now":"{iso(now.wall)}","late_after":{late},"offline_after":{offline},"factories":['.encode()
@@ -182,7 +182,7 @@ class Roster:
         return taken
 
     def take_unwritten(self) -> Batch:
-        """All that is not yet on the disk; the caller puts back what could not be written."""
+        """Everything that is not on the disk yet. The caller puts back what it could not write."""
         names, self._unwritten = self._unwritten, set()
         entries = [self._entries[name] for name in names]
         running = [entry.minute for entry in entries if entry.minute is not None]
@@ -199,31 +199,31 @@ class Roster:
     # --- inside ---
 
     def _rendered(self, entry: _Entry) -> bytes:
-        """Whatever is wrong with one factory, the others are shown, and it with its name and status."""
+        """A factory that cannot be shown in full is shown with its name and status, and does not affect the others."""
         try:
             return _encoded(entry)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             known = entry.factory
-            logger.error("factory %r cannot be shown in full: %s", known.name, error)
+            logger.error("factory %r: only name and status can be shown: %s", known.name, error)
             bare = Factory(known.name, "", 0, "", "", b"{}", 0.0, 0.0, status=known.status)
             return _encoded(_Entry(bare, entry.heard))
 
     def _is_over(self, load: MeanLoad) -> bool:
-        """Whether its minute is; one that still runs is taken again with its factory."""
+        """Whether its minute is over. The running minute is written again with its factory."""
         running = self._entries[load.name].minute
         return running is None or running.at != load.at
 
-    def _newcomer(self, told: Registration, now: Now) -> _Entry:
+    def _newcomer(self, registration: Registration, now: Now) -> _Entry:
         if len(self._entries) >= MOST_FACTORIES:
-            raise Full(f"there are {MOST_FACTORIES} factories already, which is the most this dashboard takes")
-        name, host, port = told.factory_name, told.factory_hostname, told.factory_port
+            raise Full(f"this dashboard has {MOST_FACTORIES} factories, which is its limit")
+        name, host, port = registration.factory_name, registration.factory_hostname, registration.factory_port
         factory = Factory(name, host, port, "", "", b"{}", now.wall, now.wall, status_since=now.wall)
         self._changes.append(Change(name, now.wall, factory.status))
         entry = self._entries[name] = _Entry(factory, now.tick)
         return entry
 
-    def _hear(self, entry: _Entry, now: Now, told: dict[str, Any]) -> None:
-        entry.factory = replace(entry.factory, last_seen=now.wall, **told)
+    def _hear(self, entry: _Entry, now: Now, columns: dict[str, Any]) -> None:
+        entry.factory = replace(entry.factory, last_seen=now.wall, **columns)
         entry.heard = now.tick
         self._become(entry, FactoryStatus.RUNNING, now.wall)
         self._queue(entry)
@@ -241,7 +241,8 @@ class Roster:
         self._unwritten.add(entry.factory.name)
 
     def _queue(self, entry: _Entry) -> None:
-        """One place in the queue for each factory: a beat moves no place, it is looked at when the place comes up."""
+        """Each factory has one place in the queue. A heartbeat does not move it; ``advance`` checks again when it is
+        due."""
         after = worsens_after(FactoryStatus(entry.factory.status), self.thresholds)
         if not entry.queued and after is not None:
             heapq.heappush(self._due, (entry.heard + after, entry.factory.name))
@@ -263,7 +264,7 @@ class Roster:
         entry.recent.note(at, entry.minute.cpu)
 
     def _restore(self, factory: Factory, now: Now) -> None:
-        """One that ran when this dashboard stopped has its time to beat again: it was us who did not listen."""
+        """A factory that ran when the dashboard stopped gets its full time again: the dashboard was not listening."""
         silent = max(0.0, now.wall - factory.last_seen)
         ran = factory.status == FactoryStatus.RUNNING
         entry = self._entries[factory.name] = _Entry(factory, now.tick if ran else now.tick - silent)
@@ -296,7 +297,7 @@ def _mean(before: float | None, value: float | None, count: int) -> float | None
 
 
 def _encoded(entry: _Entry) -> bytes:
-    """What is kept as JSON stands between what is encoded here."""
+    """The factory as JSON. Parts that are stored as JSON are inserted as they are."""
     factory = entry.factory
     address = {
         "factory_name": factory.name,
@@ -320,14 +321,14 @@ def _encoded(entry: _Entry) -> bytes:
         factory.capabilities,
         compact(moments)[1:-1],
         factory.current_load or b"null",
-        compact(entry.recent.told()),
+        compact(entry.recent.document()),
         factory.active_experiments or b"null",
         compact({"last_training_completion": factory.last_training_completion})[1:-1],
     )
 
 
 def _moment(posix: float | None) -> str | None:
-    """0 stands for a moment that the database lost."""
+    """0 means a time that is unknown, because the database was damaged."""
     return iso(posix) if posix else None
 
 

@@ -1,7 +1,6 @@
-"""Serves the dashboard's app on a socket that is already bound, until SIGTERM or SIGINT. Opens no socket itself.
+"""Serves the dashboard's app on a bound socket until SIGTERM or SIGINT. Opens no socket itself.
 
-Stopping is a normal end: idle connections and event streams are closed at once, answers under way get ``GRACE``
-seconds.
+A stop is a normal end: idle connections and event streams are closed at once. Pending answers get ``GRACE`` seconds.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ def serve(
     on_serving: Callable[[], None],
     on_stopping: Callable[[], None],
 ) -> None:
-    """Answer on ``listener`` until told to stop. ``status`` is what ``GET /factory.status`` says to who has
-    ``probe_key``; strangers are told less.
+    """Serve on ``listener`` until a signal stops it. ``GET /factory.status`` returns ``status`` to callers with the
+    ``probe_key``, and less to others.
 
-    Only for a process's main thread: it takes SIGTERM and SIGINT for itself.
+    Only for the main thread of a process: it handles SIGTERM and SIGINT.
     """
     _offer_status(app, status, probe_key)
     config = uvicorn.Config(
@@ -47,7 +46,7 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
-        date_header=False,  # uvicorn renews it in the tick that ours does without
+        date_header=False,  # uvicorn renews the date in its tick, which our server does not run
         timeout_graceful_shutdown=GRACE,
     )
 
@@ -56,8 +55,8 @@ def serve(
         on_stopping()
 
     server = _Server(config, on_serving, stopping)
-    # uvicorn raises a signal again when it has stopped for it; these handlers make that a normal end, and keep
-    # a signal that comes before uvicorn listens for any.
+    # uvicorn raises a signal again after it stopped because of it. These handlers make that a normal end, and keep a
+    # signal that arrives before uvicorn's own handlers are set.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: setattr(server, "should_exit", True))
     _make_room()
@@ -65,8 +64,8 @@ def serve(
 
 
 def _make_room() -> None:
-    """For thousands of connections; what is loaded by now is no garbage, which the collector need not look at again
-    and again while beats wait; and the thread that writes hands the interpreter over within a millisecond."""
+    """Prepare for thousands of connections: allow enough files, keep the garbage collector away from what is loaded by
+    now, and let the writing thread give up the interpreter within a millisecond."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     gc.collect()
@@ -78,13 +77,12 @@ def _offer_status(app: FastAPI, status: Callable[[], StatusDocument], probe_key:
     @app.get(STATUS_PATH, include_in_schema=False)
     async def factory_status(x_fleet_probe: Annotated[str, Header()] = "") -> Response:
         known = bool(probe_key) and hmac.compare_digest(x_fleet_probe.encode(), probe_key.encode())
-        told = status().to_json() if known else status().to_public_json()
-        return Response(told, media_type="application/json")
+        document = status().to_json() if known else status().to_public_json()
+        return Response(document, media_type="application/json")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its tick of ten times a second, which also says when it answers and when it begins to
-    stop."""
+    """uvicorn's server without its tick ten times a second, and with callbacks when it serves and when it stops."""
 
     def __init__(self, config: uvicorn.Config, on_serving: Callable[[], None], on_stopping: Callable[[], None]) -> None:
         super().__init__(config)
@@ -95,7 +93,7 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         self._loop = asyncio.get_running_loop()
-        if not self.should_exit:  # a signal that came earlier found no loop to wake
+        if not self.should_exit:  # an earlier signal had no loop to wake
             await self._over.wait()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -1,10 +1,10 @@
-"""What outlives the dashboard's process: a SQLite file with the factories, their status changes and their load.
+"""The dashboard's SQLite file: the factories, their status changes and their load.
 
 Reads no clock and knows no HTTP. Every ``write`` is one transaction, synced to the disk before the call returns; WAL
-lets readers go on meanwhile. What is read is mended (``mend``), so that no bad row fails the others. One process has a
-file to itself (a lock beside it), as the living state is in memory. Load is kept by minute for an hour, by ten minutes
-for a day, by six hours for thirty days; status changes for thirty days, and so many of each factory. ``tidy`` sums up
-and removes what is older.
+lets readers continue meanwhile. ``mend`` checks every row that is read, so that a bad row does not affect the others.
+A lock file gives the database to one process, because the current state is in its memory. Load is kept by minute for an
+hour, by ten minutes for a day, and by six hours for thirty days. Status changes are kept for thirty days, and at most
+``CHANGES_KEPT`` for each factory. ``tidy`` aggregates and removes what is older.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ CHANGES_FOR = 30 * DAY
 _LATE = 60.0
 _MOST_COMPLAINTS = 1000
 _AT_ONCE = 500
-"""Rows that are made ready to be written: all of them at their largest would take as much again as the roster."""
+"""Rows that are prepared for writing at a time. All of them could take as much memory as the roster."""
 
 
 class Step(NamedTuple):
@@ -69,7 +69,7 @@ STEPS = (Step(MINUTE, 3600), Step(600, DAY), Step(6 * 3600, 30 * DAY))
 
 
 class _Json(UserDefinedType[bytes]):
-    """JSON as bytes, written as text and read as it stands: what is no JSON must not fail the rows beside it."""
+    """JSON as bytes, written as text and read unchecked, so that invalid JSON does not affect the other rows."""
 
     cache_ok = True
 
@@ -128,14 +128,14 @@ _SINCE_VERSION_2 = ("region", "location", "status", "status_since")
 
 
 class StoreUnusable(ConfigurationFailure):
-    """The database file cannot be used as it is; the message says why and what to do."""
+    """The database file cannot be used. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """One row. Times are POSIX seconds of the server's clock; ``timestamp`` and ``last_training_completion`` are the
-    factory's own words. What is bytes is compact JSON: as objects it could take twenty times the memory. An empty
-    hostname, a port of 0 and a time of 0 are unknown.
+    """One row. Times are POSIX seconds of the server's clock. ``timestamp`` and ``last_training_completion`` are as the
+    factory sent them. Bytes are compact JSON; as objects they could take twenty times the memory. An empty hostname, a
+    port of 0 and a time of 0 mean unknown.
     """
 
     name: str
@@ -168,7 +168,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class MeanLoad:
-    """Means of the beats of one step, which began ``at``."""
+    """The means of the heartbeats of one step, which began ``at``."""
 
     name: str
     at: int
@@ -181,7 +181,7 @@ class MeanLoad:
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction writes. ``loads`` are minutes."""
+    """The content of one transaction. ``loads`` are by minute."""
 
     factories: list[Factory] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
@@ -189,13 +189,13 @@ class Batch:
 
 
 class FactoryStore:
-    """All methods may be called from any thread, and raise SQLAlchemyError when the file fails them."""
+    """All methods may be called from any thread, and raise SQLAlchemyError when the file cannot be used."""
 
     def __init__(self, database: Path) -> None:
-        """Open or create ``database`` and its folder, and take it for this process. Raises StoreUnusable."""
+        """Open or create ``database`` and its folder, and lock it for this process. Raises StoreUnusable."""
         self._lock, self._engine = _open(database)
         self._tidied = 0.0
-        self._told: set[tuple[str, str]] = set()
+        self._complaints: set[tuple[str, str]] = set()
 
     def close(self) -> None:
         self._engine.dispose()
@@ -207,7 +207,7 @@ class FactoryStore:
             connection.execute(text("SELECT 1 FROM factories LIMIT 1"))
 
     def factories(self) -> list[Factory]:
-        """Every factory, by name; those without a name that can be one are left out."""
+        """All factories, sorted by name, without rows that have no valid name."""
         with self._engine.connect() as connection:
             rows = connection.execute(select(_factories).order_by("name"))
             return [Factory(**columns) for columns in self._mended(mend.factory, (row._mapping for row in rows))]
@@ -217,11 +217,11 @@ class FactoryStore:
         columns = [_loads.c[one.name] for one in fields(MeanLoad)]
         wanted = select(*columns).where(_loads.c.step == MINUTE, _loads.c.at >= since).order_by("name", "at")
         with self._engine.connect() as connection:
-            for told in self._mended(mend.load, connection.execute(wanted)):
-                yield MeanLoad(**told)
+            for columns_of_row in self._mended(mend.load, connection.execute(wanted)):
+                yield MeanLoad(**columns_of_row)
 
     def write(self, batch: Batch) -> None:
-        """All of ``batch``, or nothing."""
+        """Write all of ``batch``, or nothing."""
         with self._engine.begin() as connection:
             _upsert(connection, _factories, map(_columns, batch.factories))
             _upsert(connection, _changes, map(_columns, batch.changes))
@@ -234,15 +234,15 @@ class FactoryStore:
             return [Change(**columns) for columns in self._mended(mend.change, connection.execute(wanted))]
 
     def loads(self, name: str, step: Step, now: float) -> list[MeanLoad]:
-        """Oldest first, as far back as the step is kept."""
+        """Oldest first, as far back as this step is kept."""
         columns = [_loads.c[one.name] for one in fields(MeanLoad)]
         of_it = (_loads.c.step == step.seconds, _loads.c.name == name, _loads.c.at >= now - step.kept)
         with self._engine.connect() as connection:
             rows = connection.execute(select(*columns).where(*of_it).order_by(_loads.c.at))
-            return [MeanLoad(**told) for told in self._mended(mend.load, rows)]
+            return [MeanLoad(**columns_of_row) for columns_of_row in self._mended(mend.load, rows)]
 
     def tidy(self, now: float) -> None:
-        """Sum up finished steps into coarser ones, and remove what is older than it is kept. May be done twice."""
+        """Aggregate finished steps into coarser ones, and remove what is too old. May run twice."""
         with self._engine.begin() as connection:
             for fine, coarse in pairwise(STEPS):
                 _sum_up(connection, fine, coarse, now, since=self._tidied)
@@ -259,13 +259,13 @@ class FactoryStore:
                 yield mended.columns
 
     def _complain(self, mended: Mended, fault: str) -> None:
-        """Once for each factory and column, so that a page that looks often fills no log."""
+        """Log once for each factory and column, so that a page that reads often does not fill the log."""
         who = f"{mended.name!r:.160}"
-        if (who, fault) in self._told or len(self._told) >= _MOST_COMPLAINTS:
+        if (who, fault) in self._complaints or len(self._complaints) >= _MOST_COMPLAINTS:
             return
-        self._told.add((who, fault))
-        outcome = "its row is left out" if mended.columns is None else "it is shown as unknown"
-        logger.warning("factory %s: the database holds a %s that cannot be used; %s", who, fault, outcome)
+        self._complaints.add((who, fault))
+        outcome = "the row is left out" if mended.columns is None else "it is shown as unknown"
+        logger.warning("factory %s: the database has an invalid %s; %s", who, fault, outcome)
 
 
 def _columns(row: Factory | Change | MeanLoad) -> dict[str, Any]:
@@ -282,9 +282,8 @@ def _upsert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]
 
 
 def _sum_up(connection: Connection, fine: Step, coarse: Step, now: float, *, since: float) -> None:
-    """The steps of ``coarse`` that ended since the last time, or a little before it: a beat may be written late.
-
-    A figure beyond its bound is passed over: it would spoil the mean of hours."""
+    """Aggregate the steps of ``coarse`` that ended since the last time, or shortly before: a heartbeat may be written
+    late. A figure beyond its limit is skipped, because it would distort the mean of hours."""
     end = int(now // coarse.seconds) * coarse.seconds
     begin = int((since - _LATE) // coarse.seconds) * coarse.seconds
     if begin == end:
@@ -305,14 +304,14 @@ def _sum_up(connection: Connection, fine: Step, coarse: Step, now: float, *, sin
 
 
 def _forget_loads(connection: Connection, step: Step, now: float) -> None:
-    """In whole coarser steps: what is left of a step could no longer be summed up right."""
+    """Remove whole coarser steps only: the rest of a step would give a wrong mean."""
     whole = max((one.seconds for one in STEPS if one.seconds <= step.kept), default=step.seconds)
     before = int((now - step.kept) // whole) * whole
     connection.execute(text("DELETE FROM loads WHERE step = :s AND at < :b"), {"s": step.seconds, "b": before})
 
 
 def _forget_changes(connection: Connection, now: float) -> None:
-    """The last change of a factory stays, however old: it says since when."""
+    """The last change of a factory always stays: it shows since when the status holds."""
     connection.execute(
         text(
             "DELETE FROM changes WHERE (name, at) IN (SELECT name, at FROM (SELECT name, at, ROW_NUMBER() OVER "
@@ -334,8 +333,8 @@ def _open(database: Path) -> tuple[int, Engine]:
         _let_go(lock)
         reason = getattr(error, "orig", None) or error
         raise StoreUnusable(
-            f"the dashboard's database {database} cannot be used: {reason}; "
-            "expected a SQLite file that this user may write, in a folder that this user may write"
+            f"cannot use the dashboard's database {database}: {reason}; "
+            "it must be a SQLite file that this user can write, in a folder that this user can write"
         ) from error
     except StoreUnusable:
         _let_go(lock)
@@ -344,7 +343,7 @@ def _open(database: Path) -> tuple[int, Engine]:
 
 
 def _take(database: Path) -> int:
-    """A lock that the kernel lets go of when this process ends, however it does."""
+    """A lock that the kernel releases when this process ends for any reason."""
     beside = database.with_name(f"{database.name}.lock")
     lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -352,7 +351,7 @@ def _take(database: Path) -> int:
     except BlockingIOError as error:
         os.close(lock)
         raise StoreUnusable(
-            f"{database} is in use by another dashboard; stop that one, or name another file"
+            f"another dashboard uses the database {database}; stop that dashboard, or choose another file"
         ) from error
     return lock
 
@@ -369,19 +368,22 @@ def _engine(database: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def _tune(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA synchronous=FULL")
-        # Text that is no UTF-8 would fail the whole query; half characters fail one check of ``mend``.
+        # Text that is not UTF-8 would fail the whole query. With surrogates it fails only one check of ``mend``.
         connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
 
     return engine
 
 
 def _prepare(engine: Engine, database: Path) -> None:
-    """WAL, and tables of this release. Writing the version each time shows at once that the file can be written."""
+    """Set WAL and create the tables of this release. Writing the version each time checks that the file is writable."""
     with engine.begin() as connection:
         connection.execute(text("PRAGMA journal_mode=WAL"))
         found = int(connection.execute(text("PRAGMA user_version")).scalar_one())
         if found > SCHEMA_VERSION:
-            raise StoreUnusable(f"{database} was written by a newer release (schema {found}, known {SCHEMA_VERSION})")
+            raise StoreUnusable(
+                f"a newer release wrote the database {database} (schema {found}, this release knows {SCHEMA_VERSION}); "
+                "use that release, or choose another file"
+            )
         if found == 1:
             _from_version_1(connection)
         _metadata.create_all(connection)
@@ -392,7 +394,7 @@ def _from_version_1(connection: Connection) -> None:
     for name in _SINCE_VERSION_2:
         column = _factories.c[name]
         kind = "FLOAT" if isinstance(column.type, Float) else "VARCHAR"
-        default = column.server_default.arg  # type: ignore[union-attr]  # every one of them has a default
+        default = column.server_default.arg  # type: ignore[union-attr]  # each of these columns has a default
         connection.execute(text(f"ALTER TABLE factories ADD COLUMN {name} {kind} NOT NULL DEFAULT '{default}'"))
     connection.execute(text("UPDATE factories SET status_since = last_seen"))
-    logger.info("the database was brought to schema %d", SCHEMA_VERSION)
+    logger.info("upgraded the database to schema %d", SCHEMA_VERSION)

@@ -1,7 +1,7 @@
-"""What crosses the dashboard's wire, as pydantic models: what may come in, and the shape of what goes out.
+"""The dashboard's requests and answers, as pydantic models.
 
-Extra keys are passed over, so that newer datasites can talk to an older dashboard; every number and text that is kept
-has a bound, which ``mend`` applies to what a database holds as well. Nothing here touches the database or a clock.
+Unknown keys are ignored, so that newer datasites can talk to an older dashboard. Every stored number and text has a
+limit, which ``mend`` also applies to the database. Reads no database and no clock.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ MAX_JSON_DEPTH = 16
 MAX_CAPABILITIES = 4096
 """Bytes of the capabilities as compact JSON."""
 MAX_EXPERIMENTS = 4096
-"""Bytes of the names of experiments that are kept; of a longer list only the number is."""
+"""Bytes of the names of experiments that are stored. Of a longer list, only the number is."""
 MOST_PERCENT = 1_000_000.0
-"""Above what any host can mean: some count 100 for each of hundreds of cores."""
+"""More than any host can report: some count 100 for each of hundreds of cores."""
 MOST_MILLISECONDS = 1e9
 _LARGEST = 2**53
-"""Every reader of JSON, JavaScript's too, takes a number up to this one as it is written."""
+"""Every JSON reader, including JavaScript's, reads numbers up to this one exactly."""
 
 
 def compact(value: Any) -> bytes:
-    """JSON as it is kept and shown. Raises ValueError for what is none: NaN, infinity, half a character."""
+    """JSON for storage and answers. Raises ValueError for NaN, infinity and surrogates."""
     return _ENCODER.encode(value).encode()
 
 
@@ -42,12 +42,12 @@ def _printable(text: str) -> str:
 
 def _one_segment(name: str) -> str:
     if "/" in name or name in (".", ".."):
-        raise ValueError("'/', '.' and '..' are not allowed: the name is one segment of GET /factories/{name}")
+        raise ValueError("'/', '.' and '..' are not allowed, because GET /factories/{name} contains the name")
     return name
 
 
 def _legible(name: Any) -> Any:
-    """An experiment's name is a user's choice: a strange one must not cost its datasite the beat."""
+    """Users choose the names of experiments. A strange name must not make a heartbeat invalid."""
     if not isinstance(name, str) or name.isprintable():
         return name
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
@@ -62,19 +62,19 @@ def _iso8601(text: str) -> str:
 
 
 def _storable(value: Any) -> Any:
-    """What can be kept and shown again: JSON of bounded depth and size, numbers in bounds, whole characters.
+    """``value``, if it is JSON of limited depth and size, with numbers in range and valid characters.
 
-    It is looked at level by level: recursion would let the sender choose how deep we go.
+    Checked level by level, because with recursion the sender would choose the depth.
     """
     level = [value]
     for _ in range(MAX_JSON_DEPTH):
         if any(isinstance(node, int | float) and abs(node) > _LARGEST for node in level):
-            raise ValueError(f"a number is beyond {_LARGEST}")
+            raise ValueError(f"a number is larger than {_LARGEST}")
         level = [child for node in level for child in _children(node)]
     if level:
         raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} levels")
     if (size := len(compact(value))) > MAX_CAPABILITIES:
-        raise ValueError(f"{size} bytes as JSON, where at most {MAX_CAPABILITIES} are taken")
+        raise ValueError(f"expected at most {MAX_CAPABILITIES} bytes as JSON, not {size}")
     return value
 
 
@@ -101,10 +101,10 @@ Milliseconds = Annotated[float, Field(ge=0, le=MOST_MILLISECONDS, allow_inf_nan=
 Capabilities = Annotated[dict[str, JsonValue], BeforeValidator(_storable)]
 
 
-def experiments_kept(told: int | list[str]) -> bytes:
-    """As JSON: the names, or only their number where they are too long to be kept."""
-    kept = compact(told)
-    return kept if isinstance(told, int) or len(kept) <= MAX_EXPERIMENTS else compact(len(told))
+def experiments_kept(experiments: int | list[str]) -> bytes:
+    """The names as JSON, or only their number if the names are too long."""
+    kept = compact(experiments)
+    return kept if isinstance(experiments, int) or len(kept) <= MAX_EXPERIMENTS else compact(len(experiments))
 
 
 class Registration(BaseModel):
@@ -121,7 +121,7 @@ class Registration(BaseModel):
 
 
 class CurrentLoad(BaseModel):
-    """Percent, and milliseconds for the latency; None where the datasite could not measure."""
+    """Percent, and milliseconds for the latency. None: the datasite could not measure it."""
 
     cpu_usage: Percent | None = None
     memory_usage: Percent | None = None
@@ -130,7 +130,7 @@ class CurrentLoad(BaseModel):
 
 
 class Heartbeat(BaseModel):
-    """``POST /heartbeat``. Only the name is required; what is absent or null leaves what is known as it is."""
+    """``POST /heartbeat``. Only the name is required. A missing or null value leaves the stored value unchanged."""
 
     factory_name: FactoryName
     hostname: Host | None = None
@@ -146,8 +146,8 @@ class Heartbeat(BaseModel):
 
 
 class RecentLoad(BaseModel):
-    """CPU percent, one value each ``step_s`` seconds, oldest first; the last one is of the step that began at
-    ``until`` (POSIX seconds). None: no beat told it."""
+    """CPU percent, one value for each ``step_s`` seconds, oldest first. The last value belongs to the step that began
+    at ``until`` (POSIX seconds). None: no heartbeat had a value."""
 
     until: int
     step_s: int
@@ -157,10 +157,10 @@ class RecentLoad(BaseModel):
 class FactoryView(BaseModel):
     """One factory, as ``GET /factories`` shows it.
 
-    ``status`` is judged by the server's clock; ``reported_status``, ``timestamp`` and ``last_training_completion``
-    are the factory's own words. ``last_seen`` is its last beat or registration, ``silence_s`` the seconds since;
-    ``status_since`` is when ``status`` came about. None is unknown; the address and the first moments are so only
-    where the database was damaged.
+    ``status`` follows from the server's clock. ``reported_status``, ``timestamp`` and ``last_training_completion`` are
+    as the factory sent them. ``last_seen`` is its last heartbeat or registration, ``silence_s`` the seconds since then.
+    ``status_since`` is when ``status`` began. None means unknown; address and first times are unknown only if the
+    database was damaged.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -187,7 +187,7 @@ class FactoryView(BaseModel):
 
 
 class FactoryList(BaseModel):
-    """``now`` and the thresholds (seconds) let a reader judge by the server's clock, not by its own."""
+    """With ``now`` and the thresholds (seconds) a reader can use the server's clock instead of its own."""
 
     now: datetime
     late_after: float
@@ -196,14 +196,14 @@ class FactoryList(BaseModel):
 
 
 class StatusChange(BaseModel):
-    """``status`` from ``at`` on."""
+    """The factory has ``status`` from ``at`` on."""
 
     at: datetime
     status: FactoryStatus
 
 
 class LoadPoint(BaseModel):
-    """Means over the step that began ``at``; None where no beat told."""
+    """Means over the step that began ``at``. None: no heartbeat had a value."""
 
     at: datetime
     beats: int
@@ -222,7 +222,7 @@ class LoadSeries(BaseModel):
 
 
 class History(BaseModel):
-    """``GET /factories/{name}/history``: status changes, newest first, and the load, the further back the coarser."""
+    """``GET /factories/{name}/history``: status changes, newest first, and the load, in coarser steps further back."""
 
     factory_name: str
     changes: list[StatusChange]
@@ -230,7 +230,7 @@ class History(BaseModel):
 
 
 class Accepted(BaseModel):
-    """The answer to a registration (``registered``) or a beat (``ok``)."""
+    """The answer to a registration (``registered``) or a heartbeat (``ok``)."""
 
     status: str
     factory_name: str

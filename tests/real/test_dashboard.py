@@ -97,8 +97,8 @@ def test_a_database_that_an_older_release_left_is_shown(tmp_path: Path) -> None:
         assert (None, 40.0) == tuple(factories[name]["load"]["cpu_usage"] for name in ("alpha", "beta"))
         assert None not in factories["beta"]["recent_load"]["cpu"]
     console = (tmp_path / "console").read_text()
-    assert "factory 'alpha': the database holds a current_load.cpu_usage that cannot be used" in console
-    assert 3 == console.count("a load.cpu that cannot be used")  # once in each of three lives
+    assert "factory 'alpha': the database has an invalid current_load.cpu_usage" in console
+    assert 3 == console.count("an invalid load.cpu")  # once in each of three lives
 
 
 def test_a_stop_in_order_loses_nothing(board: Dashboard) -> None:
@@ -166,7 +166,11 @@ def test_what_an_operator_can_mend_is_told_in_words(board: Dashboard) -> None:
     in_use = run(board.folder, "--port", "0", "--db", str(board.database))
     nowhere = run(board.folder, "--port", "0", "--db", "/proc/none/x.db")
     assert [78, 78, 78] == [one.returncode for one in (taken, in_use, nowhere)]
-    for one, words in ((taken, "is taken by"), (in_use, "in use by another dashboard"), (nowhere, "cannot be used")):
+    for one, words in (
+        (taken, "is taken by"),
+        (in_use, "another dashboard uses the database"),
+        (nowhere, "cannot use the dashboard's database"),
+    ):
         assert words in one.stderr
         assert 1 == len(one.stderr.strip().splitlines())
 

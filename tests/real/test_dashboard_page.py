@@ -127,7 +127,7 @@ def test_with_no_factory_it_says_so_until_one_comes(wall: Open) -> None:
         assert (["Michigan"], ["detroit_line_alpha"]) == (page.titles(), page.names())
         assert page.page.locator("#empty").is_hidden()
         card = page.card("detroit_line_alpha")
-        assert ("running", "no beat yet", "cuda:0", "CPU \u2013") == tuple(
+        assert ("running", "no heartbeat yet", "cuda:0", "CPU \u2013") == tuple(
             card[part] for part in ("status", "beat", "device", "cpu")
         )
 
@@ -183,12 +183,12 @@ def test_what_is_wrong_stands_first(wall: Open) -> None:
     ]
     with wall(factories) as page:
         assert ["a_gone", "c_gone", "b_late", "d_sick", "e_well", "a_well", "f_well"] == page.names()
-        assert ["Needs attention", "Michigan", "Ohio", "Without a region"] == page.titles()
+        assert ["Needs attention", "Michigan", "Ohio", "No region"] == page.titles()
         assert {"offline": 2, "late": 1, "running": 4} == page.counts()
         said = {name: page.card(name)["status"] for name in ("c_gone", "b_late", "d_sick")}
         assert {"c_gone": "offline", "b_late": "late", "d_sick": "degraded"} == said
-        assert "said at last: stopping" == page.page.inner_text("[data-name=c_gone] .said")
-        assert "no beat for 67 min" == page.card("c_gone")["beat"]
+        assert "last reported: stopping" == page.page.inner_text("[data-name=c_gone] .said")
+        assert "no heartbeat for 67 min" == page.card("c_gone")["beat"]
         assert "2 offline · 1 late · Factories" == page.page.title()
         sizes = [
             float(page.page.evaluate(f"parseFloat(getComputedStyle(document.querySelector('{part}')).fontSize)"))
@@ -370,10 +370,10 @@ def test_a_dashboard_that_goes_away_is_told_and_come_back_to(wall: Open) -> None
     with wall([a_factory("alpha")]) as page:
         page.board.end(signal.SIGKILL)
         page.see("!document.querySelector('#lost').hidden")
-        assert "what you see is old" in page.page.inner_text("#lost")
+        assert "This page shows old data." in page.page.inner_text("#lost")
         page.board.start()
         page.board.register("beta")
         page.see("document.querySelectorAll('.card').length === 2")
         assert page.page.locator("#lost").is_hidden()
-        assert "live" == page.page.inner_text("#connection")
+        assert "Live" == page.page.inner_text("#connection")
         page.complaints[:] = [said for said in page.complaints if "ERR_" not in said]  # the browser's own, of the kill

@@ -196,8 +196,8 @@ def test_a_strange_request_is_answered(client: TestClient, path: str) -> None:
         ("/heartbeat", {"current_load": {"memory_usage": -1}}, "greater than or equal to 0"),
         ("/heartbeat", {"current_load": {"network_latency": 1e20}}, "less than or equal to 1000000000"),
         ("/heartbeat", {"timestamp": "2025-01-31\x0012:00:00"}, "control characters"),
-        ("/register_factory", {"capabilities": {"a": "x" * 4096}}, "4104 bytes as JSON, where at most 4096 are taken"),
-        ("/register_factory", {"capabilities": {"a": 10**20}}, "a number is beyond 9007199254740992"),
+        ("/register_factory", {"capabilities": {"a": "x" * 4096}}, "expected at most 4096 bytes as JSON, not 4104"),
+        ("/register_factory", {"capabilities": {"a": 10**20}}, "a number is larger than 9007199254740992"),
     ],
 )
 def test_what_is_beyond_a_bound_is_refused_with_the_bound(
@@ -317,7 +317,7 @@ def test_the_log_names_the_factory_and_the_field(database: Path, caplog: pytest.
     with a_client(database) as client:
         shown = {"cpu_usage": None, "memory_usage": None, "disk_usage": 5.0, "network_latency": None}
         assert shown == client.get("/factories/alpha").json()["load"]
-    wanted = "factory 'alpha': the database holds a current_load.cpu_usage that cannot be used; it is shown as unknown"
+    wanted = "factory 'alpha': the database has an invalid current_load.cpu_usage; it is shown as unknown"
     assert [wanted] == complaints(caplog)
 
 
@@ -331,7 +331,7 @@ def test_a_row_without_a_name_that_can_be_one_is_left_out(
     with a_client(database) as client:
         assert {} == looks(client)
         assert ["alpha"] == [one["factory_name"] for one in client.get("/factories").json()["factories"]]
-    assert "a name that cannot be used; its row is left out" in caplog.text
+    assert "an invalid name; the row is left out" in caplog.text
 
 
 HISTORY = [("loads", column) for column in ("at", "beats", "cpu", "latency")]
@@ -377,7 +377,7 @@ def test_health_is_that_of_the_list(client: TestClient, monkeypatch: pytest.Monk
     monkeypatch.setattr(Roster, "one", broken)
     answer = client.get("/healthz")
     assert 503 == answer.status_code
-    assert "the dashboard cannot make the list of factories; its log says why" == answer.json()["detail"]
+    assert "the dashboard cannot list the factories; see its log" == answer.json()["detail"]
 
 
 def test_one_factory_that_cannot_be_shown_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -389,4 +389,4 @@ def test_one_factory_that_cannot_be_shown_hides_no_other(caplog: pytest.LogCaptu
     assert [("alpha", None, "running"), ("beta", "h", "running")] == [
         (one.factory_name, one.hostname, one.status) for one in told
     ]
-    assert "factory 'alpha' cannot be shown in full" in caplog.text
+    assert "factory 'alpha': only name and status can be shown" in caplog.text

@@ -159,7 +159,7 @@ def test_the_recent_load_is_an_hour_with_its_gaps() -> None:
     recent = Recent()
     for minute, cpu in ((0, 5.0), (2, 7.4), (1, 99.0), (59, None), (61, 9.0)):
         recent.note(minute * 60 + 1_800_000_000, cpu)
-    now = recent.told()
+    now = recent.document()
     assert (60, 7, 9) == (now["step_s"], now["cpu"][0], now["cpu"][-1])
     assert 60 == len(now["cpu"])
 

@@ -40,7 +40,7 @@ def test_what_is_written_is_there_for_the_next_process(file: Path) -> None:
 def test_one_dashboard_at_a_time_has_a_file(file: Path) -> None:
     """A second one is refused with the reason, and may have it afterwards."""
     first = FactoryStore(file)
-    with pytest.raises(StoreUnusable, match="in use by another dashboard"):
+    with pytest.raises(StoreUnusable, match="another dashboard uses the database"):
         FactoryStore(file)
     first.close()
     FactoryStore(file).close()
@@ -54,7 +54,7 @@ def test_a_file_that_is_no_database_is_refused_in_words(file: Path, content: byt
     if not content:
         FactoryStore(file).close()
         return
-    with pytest.raises(StoreUnusable, match="cannot be used"):
+    with pytest.raises(StoreUnusable, match="cannot use the dashboard's database"):
         FactoryStore(file)
     assert content == file.read_bytes()
 
