@@ -1,5 +1,5 @@
-"""Federated training: rounds over participants, and what is kept of them. ``fleet train`` runs it over a fleet.
+"""Federated training in rounds over several datasites. ``fleet train`` runs it over a fleet.
 
-``aggregation`` and ``rounds`` are pure; ``federation`` joins them to time and threads; ``lines`` are datasites over the
-wire; the rest is files and a progress display.
+``aggregation`` and ``rounds`` are pure. ``federation`` connects them to time and threads, ``lines`` to datasites over
+the network. The other modules write files and show progress.
 """

@@ -1,6 +1,6 @@
-"""``python -m central.federated`` with a plan on standard input: trains, and ends with an exit code of ``fleet``.
+"""``python -m central.federated``: reads a plan from standard input, trains, and exits with an exit code of ``fleet``.
 
-0: all rounds were done. 1: they were not; what was done is kept. 2: the model file, a setting or the output folder is
+0: all rounds are done. 1: they are not; finished rounds are kept. 2: the model file, a setting or the output folder is
 wrong. 130: interrupted (SIGINT, SIGTERM).
 """
 
@@ -24,7 +24,9 @@ OK, NOT_DONE, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
-    logging.getLogger("syft").setLevel(logging.CRITICAL)  # what goes wrong comes as an exception too, and is told once
+    logging.getLogger("syft").setLevel(
+        logging.CRITICAL
+    )  # each error also comes as an exception, so it would be shown twice
     try:
         return _prepared()
     except KeyboardInterrupt:
@@ -37,37 +39,39 @@ def _prepared() -> int:
     from central.federated.training import FederatedTraining
 
     try:
-        asked = plan.parse(sys.stdin.buffer.read())
-        made = model_file.load(Path(asked.model).absolute())
-        training = FederatedTraining(asked, made, display.Plain(asked.rounds).warn)
+        parsed = plan.parse(sys.stdin.buffer.read())
+        loaded = model_file.load(Path(parsed.model).absolute())
+        training = FederatedTraining(parsed, loaded, display.Plain(parsed.rounds).warn)
     except (plan.PlanRejected, model_file.Mistake, BadCheckpoint, ValueError) as error:
         return _complain(str(error), WRONG_USE)
-    names = tuple(line.name for line in asked.lines)
-    with display.shown(asked.rounds, training.kept.number, names, as_json=asked.as_json, color=asked.color) as shown:
-        return _train(asked, made, training, shown)
+    names = tuple(datasite.name for datasite in parsed.lines)
+    with display.shown(parsed.rounds, training.kept.number, names, as_json=parsed.as_json, color=parsed.color) as shown:
+        return _train(parsed, loaded, training, shown)
 
 
-def _train(asked: TrainingPlan, made: ModelFile, training: FederatedTraining, shown: Plain) -> int:
+def _train(plan: TrainingPlan, loaded: ModelFile, training: FederatedTraining, shown: Plain) -> int:
     from central.federated.federation import QuorumMissed
     from central.federated.lines import DatasiteLine
     from central.federated.model_file import Mistake
     from central.federated.threads import Threads
 
-    lines = [DatasiteLine(line, training.model, made.loss, asked.data) for line in asked.lines]
+    datasites = [DatasiteLine(datasite, training.model, loaded.loss, plan.data) for datasite in plan.lines]
     try:
-        training.run(lines, Threads(), shown)
+        training.run(datasites, Threads(), shown)
     except KeyboardInterrupt:
         return _stopped(training, "interrupted", INTERRUPTED)
     except (QuorumMissed, Mistake, OSError) as error:
         return _stopped(training, str(error), NOT_DONE)
-    shown.end(training.kept, Path(asked.output))
+    shown.end(training.kept, Path(plan.output))
     return OK
 
 
 def _stopped(training: FederatedTraining, why: str, code: int) -> int:
     done = training.kept.number
-    kept = f"rounds up to {done} are kept; --resume goes on with them" if done else "no round was done"
-    return _complain(f"{why}\n  {kept}", code)
+    if done == 0:
+        return _complain(f"{why}\n  no round is finished", code)
+    kept = "1 finished round is kept" if done == 1 else f"{done} finished rounds are kept"
+    return _complain(f"{why}\n  {kept}; --resume continues after the last", code)
 
 
 def _complain(text: str, code: int) -> int:
@@ -82,7 +86,7 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """At once: threads that still wait for a line keep nobody, and a closed pipe is no reason for a traceback."""
+    """Exit at once, without waiting for threads that wait for a datasite, and without a traceback for a closed pipe."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,6 +1,6 @@
-"""Federated averaging, as pure functions of updates: no clock, no network, no chance.
+"""Federated averaging, as pure functions of updates: no clock, no network, no randomness.
 
-FedAvg and FedProx (McMahan et al. 2017, Li et al. 2020) share this average; FedProx differs in what the lines do.
+FedAvg and FedProx (McMahan et al. 2017, Li et al. 2020) use the same average. FedProx differs in how datasites train.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from central.federated.participants import Parameters, Update
 
 
 class NothingToAverage(ValueError):
-    """There is no update with samples."""
+    """No update has samples."""
 
 
 def average(updates: Sequence[Update]) -> dict[str, torch.Tensor]:
-    """The mean of the lines' parameters, each weighted by its samples, tensor by tensor in the types they have.
+    """The mean of the datasites' parameters, weighted by samples, for each tensor in its own type.
 
-    Floating point tensors, BatchNorm's running statistics among them, are added up in float64 and cast back, in the
-    order of ``updates``: the same updates in the same order give the same bits. Integer tensors count something
-    (``num_batches_tracked``) and booleans mark something: their elementwise maximum is taken, as a mean of counts
-    would be no count.
+    Floating point tensors, including BatchNorm's running statistics, are added in float64 in the order of ``updates``
+    and cast back, so the same updates in the same order give the same bits. Integers are counts
+    (``num_batches_tracked``) and booleans are flags; their elementwise maximum is used, because a mean is not a count.
     """
     total = sum(update.samples for update in updates)
     if total <= 0:
-        raise NothingToAverage("no line trained on any sample")
+        raise NothingToAverage("no datasite trained on any sample")
     shares = [update.samples / total for update in updates]
     return {name: _merge([update.parameters[name] for update in updates], shares) for name in updates[0].parameters}
 
@@ -47,7 +46,7 @@ def _mean(tensors: Sequence[torch.Tensor], shares: Sequence[float]) -> torch.Ten
 
 
 def problem_with(update: Update, reference: Parameters) -> str:
-    """Why ``update`` may not enter an average with others of ``reference``'s form; "" when it may."""
+    """Why ``update`` cannot be averaged with updates of ``reference``'s form; "" if it can."""
     if update.samples <= 0:
         return f"it trained on {update.samples} samples"
     if missing := sorted(reference.keys() - update.parameters.keys()):

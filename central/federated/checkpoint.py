@@ -1,6 +1,6 @@
-"""What a training needs to go on after an interruption, in one file that is whole or not there.
+"""The checkpoint of a training, from which it continues after an interruption. The file is complete or does not exist.
 
-Nothing but tensors, numbers and text is kept, so that loading one executes nothing (``weights_only=True``).
+It contains only tensors, numbers and text, so that loading it executes nothing (``weights_only=True``).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _FORMAT = 1
 
 
 class BadCheckpoint(Exception):
-    """A file of parameters or a checkpoint cannot be used; the message says which, and why."""
+    """A checkpoint or an output folder cannot be used. The message says which, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The global parameters after round ``number``, how they were trained, and what was measured until then."""
+    """The global parameters after round ``number``, the settings, and the measurements of all rounds so far."""
 
     number: int
     parameters: Parameters
@@ -36,7 +36,7 @@ class Checkpoint:
 
 
 def save(path: Path, kept: Checkpoint) -> None:
-    """Replace ``path`` at once: whoever is killed meanwhile finds the checkpoint before this one."""
+    """Replace ``path`` atomically: after a kill, the file is the previous checkpoint or this one."""
     write(
         path,
         {
@@ -50,17 +50,19 @@ def save(path: Path, kept: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """The checkpoint in ``path``. Raises BadCheckpoint when there is none, or it is none of ours."""
+    """The checkpoint in ``path``. Raises BadCheckpoint when it does not exist or is not one of ours."""
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         if kept["format"] != _FORMAT:
-            raise BadCheckpoint(f"{path} is a checkpoint of another version of fleet (format {kept['format']})")
+            raise BadCheckpoint(
+                f"{path} was written by another version of fleet (format {kept['format']}); use that version"
+            )
         history = tuple(json.loads(kept["history"]))
         return Checkpoint(int(kept["round"]), dict(kept["parameters"]), json.loads(kept["settings"]), history)
     except FileNotFoundError as error:
-        raise BadCheckpoint(f"there is no {path} to go on from") from error
+        raise BadCheckpoint(f"there is no checkpoint {path}; start without --resume, or check --output") from error
     except (OSError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise BadCheckpoint(f"{path} is not a whole checkpoint of fleet: {error}") from error
+        raise BadCheckpoint(f"{path} is not a valid checkpoint of fleet: {error}") from error
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:

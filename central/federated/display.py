@@ -1,4 +1,4 @@
-"""What a training shows: a progress bar on a terminal, whole lines elsewhere, or JSON, one object a line."""
+"""The output of a training: a progress bar on a terminal, plain text elsewhere, or JSON, one object per row."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _TROUBLE = ("failed", "refused", "late")
 
 
 def clean(text: str) -> str:
-    """One printable line: a line's reasons are foreign text, and a terminal obeys control characters."""
+    """Text on one line without control characters: a datasite's reasons are foreign text, and a terminal obeys them."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def sentence(entry: Mapping[str, Any], rounds: int) -> str:
-    """``round 3/20  3 of 3 lines  loss 0.312  accuracy* 0.95  4.2 s``; * is measured at the centre."""
+    """``round 3/20  3 of 3 datasites  loss 0.312  accuracy* 0.95  4.2 s``; * is measured at the centre."""
     answered = sum(line["state"] == TurnState.ANSWERED for line in entry["lines"])
     metrics = [f"{name} {value:.4g}" for name, value in entry["mean"].items()]
     metrics += [f"{name}* {value:.4g}" for name, value in entry["global"].items()]
-    head = f"round {entry['round']}/{rounds}  {answered} of {len(entry['lines'])} lines"
+    head = f"round {entry['round']}/{rounds}  {answered} of {len(entry['lines'])} datasites"
     return "  ".join([head, *metrics, f"{entry['seconds']:.1f} s"])
 
 
 class Plain:
-    """Rounds on standard output, trouble on standard error."""
+    """Shows rounds on standard output, and problems on standard error."""
 
     def __init__(self, rounds: int, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self._rounds = rounds
@@ -50,17 +50,17 @@ class Plain:
         self._trouble: dict[str, str] = {}
 
     def tell(self, event: Event) -> None:
-        """The same trouble of a line that is asked again and again is told once a round."""
-        said = f"round {event.number}, {event.line}: {event.text}"
-        if event.kind in _TROUBLE and self._trouble.get(event.line) != said:
-            self._trouble[event.line] = said
-            self.warn(said)
+        """A problem that repeats with every attempt of a datasite is shown once a round."""
+        warning = f"round {event.number}, {event.line}: {event.text}"
+        if event.kind in _TROUBLE and self._trouble.get(event.line) != warning:
+            self._trouble[event.line] = warning
+            self.warn(warning)
 
     def done(self, entry: Mapping[str, Any]) -> None:
         self.say(sentence(entry, self._rounds))
 
     def end(self, kept: Checkpoint, folder: Path) -> None:
-        """All rounds are done, and ``folder`` has the outcome."""
+        """All rounds are done, and ``folder`` has the results."""
         self.say(f"{kept.number} rounds done; parameters, metrics and plot are in {folder}")
 
     def say(self, text: str) -> None:
@@ -71,7 +71,7 @@ class Plain:
 
 
 class Json(Plain):
-    """``{"event": "round", …}`` for each round; trouble as above."""
+    """Shows ``{"event": "round", …}`` for each round, and problems as above."""
 
     def done(self, entry: Mapping[str, Any]) -> None:
         self._object("round", entry)
@@ -84,7 +84,7 @@ class Json(Plain):
 
 
 class Live(Plain):
-    """A bar for the rounds and a row for each line; what is said appears above them."""
+    """Shows a bar for the rounds and a row for each datasite, and text above them."""
 
     def __init__(self, rounds: int, done: int, lines: tuple[str, ...], console: Console) -> None:
         super().__init__(rounds)
@@ -124,7 +124,7 @@ class Live(Plain):
 
 @contextmanager
 def shown(rounds: int, done: int, lines: tuple[str, ...], *, as_json: bool, color: bool) -> Iterator[Plain]:
-    """The display that fits: JSON when asked for, a live one on a terminal, whole lines elsewhere."""
+    """The right display: JSON if requested, a live one on a terminal, plain text elsewhere."""
     console = Console(no_color=None if color else True, highlight=False, markup=False, emoji=False)
     if as_json:
         yield Json(rounds)

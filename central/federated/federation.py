@@ -1,6 +1,6 @@
-"""The rounds of a federation: asks the lines, waits, averages. Time, waiting and threads are given from outside.
+"""Runs the rounds: sends work to the datasites, waits, averages. Time, waiting and threads are passed in.
 
-Everything that is decided is decided in ``rounds`` and ``aggregation``; this only joins them to what happens.
+``rounds`` and ``aggregation`` make all decisions. This module only carries them out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from central.federated.rounds import Answered, Failed, Outcome, Round, RoundFact
 
 
 class Outside(Protocol):
-    """A clock, a way to have work done meanwhile, and the wait for what comes of it."""
+    """A clock, a way to run work in the background, and a wait for its result."""
 
     def now(self) -> float: ...
 
@@ -29,7 +29,7 @@ class Outside(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened, for whoever watches. ``kind``: round, asked, answered, failed, refused, late, done."""
+    """Something that happened, for display. ``kind``: round, asked, answered, failed, refused, late, done."""
 
     kind: str
     number: int
@@ -39,7 +39,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What became of one line in one round."""
+    """The part of one datasite in one round. ``line`` is its name."""
 
     line: str
     state: TurnState
@@ -52,7 +52,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A round that was done: the new global parameters, and every line's share in them."""
+    """A finished round: the new global parameters, and each datasite's share."""
 
     number: int
     parameters: dict[str, torch.Tensor]
@@ -61,19 +61,19 @@ class Result:
 
 
 class QuorumMissed(Exception):
-    """Too few lines answered in time; the global parameters are those of the round before."""
+    """Too few datasites answered in time. The global parameters stay those of the previous round."""
 
     def __init__(self, number: int, quorum: int, shares: Sequence[Share]) -> None:
         self.shares = tuple(shares)
         answered = sum(share.state is TurnState.ANSWERED for share in shares)
         super().__init__(
-            f"round {number}: {answered} answered of the {quorum} lines that must; without {_left_out(shares)}"
+            f"round {number}: only {answered} of the required {quorum} datasites answered; missing: {_left_out(shares)}"
         )
 
 
 class Federation:
-    """``participants`` in an order that is kept: with all of them in every round, the outcome depends on the
-    parameters, the configuration and the data alone."""
+    """Keeps the order of ``participants``. If all of them answer in every round, the result depends only on the
+    parameters, the configuration and the data."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Federation:
         self._busy: dict[str, int] = {}
 
     def run(self, parameters: Parameters, first: int, last: int) -> Iterator[Result]:
-        """Rounds ``first`` to ``last``, one result each. Raises QuorumMissed."""
+        """Run rounds ``first`` to ``last``, with one result each. Raises QuorumMissed."""
         for number in range(first, last + 1):
             result = self._round(number, parameters)
             parameters = result.parameters
@@ -140,19 +140,19 @@ def _trained(
         return Answered(participant.name, number, participant.train(parameters, config, timeout))
     except Refused as error:
         return Failed(participant.name, number, str(error), refused=True)
-    except Exception as error:  # noqa: BLE001 - whatever ails one line is told with its name, and ends no training
+    except Exception as error:  # noqa: BLE001 - any error of one datasite is reported with its name and must not end the training
         return Failed(participant.name, number, str(error) or type(error).__name__)
 
 
 def _judged(fact: RoundFact, parameters: Parameters) -> RoundFact:
     if isinstance(fact, Answered) and (problem := problem_with(fact.update, parameters)):
-        return Failed(fact.name, fact.number, f"its update was rejected: {problem}", refused=True)
+        return Failed(fact.name, fact.number, f"update rejected: {problem}", refused=True)
     return fact
 
 
 def _event(fact: RoundFact, number: int) -> Event:
     if fact.number != number:
-        return Event("late", number, fact.name, f"what it did for round {fact.number} came too late and was dropped")
+        return Event("late", number, fact.name, f"its answer to round {fact.number} came too late and is not used")
     if isinstance(fact, Answered):
         return Event("answered", number, fact.name)
     return Event("refused" if fact.refused else "failed", number, fact.name, fact.reason)

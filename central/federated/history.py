@@ -1,4 +1,4 @@
-"""What was measured, round by round, as plain values: for checkpoint, metrics and plot. Pure."""
+"""The measurements of each round as plain values, for checkpoint, metrics and plot. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from central.federated.federation import Result, Share
 from central.federated.rounds import TurnState
 
 GLOBAL = "(global)"
-"""The line of metrics.csv that holds what was measured at the centre, with the new global parameters."""
+"""The name in metrics.csv for the centre's own measurements of the new global parameters."""
 _COLUMNS = ("round", "line", "state", "samples", "attempts", "seconds", "reason")
 
 
 def entry(result: Result, measured: Mapping[str, float]) -> dict[str, Any]:
-    """One round."""
+    """The history entry of one round."""
     return {
         "round": result.number,
         "seconds": round(result.seconds, 3),
@@ -37,7 +37,7 @@ def _of_line(share: Share) -> dict[str, Any]:
 
 
 def mean(shares: Sequence[Share]) -> dict[str, float]:
-    """Each metric's mean over the lines that answered and tell it, by samples."""
+    """The mean of each metric, weighted by samples, over the datasites that answered with this metric."""
     answered = [share for share in shares if share.state is TurnState.ANSWERED]
     names = dict.fromkeys(name for share in answered for name in share.metrics)
     return {
@@ -51,9 +51,9 @@ def _mean(weighted: Sequence[tuple[float, int]]) -> float:
 
 
 def table(history: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """metrics.csv: a heading, then a row for each line in each round, and one for the centre's own measurements."""
+    """metrics.csv: a heading, then for each round a row per datasite, and a row for the centre's own measurements."""
     names = list(dict.fromkeys(name for one in history for _, metrics in _rows(one) for name in metrics))
-    rows = ([*told, *(metrics.get(name, "") for name in names)] for one in history for told, metrics in _rows(one))
+    rows = ([*fixed, *(metrics.get(name, "") for name in names)] for one in history for fixed, metrics in _rows(one))
     return [[*_COLUMNS, *names], *rows]
 
 

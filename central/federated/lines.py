@@ -1,7 +1,7 @@
-"""A line as a participant: the datasite at an address, spoken to by ``central.client``. The only room here that does.
+"""A datasite as a participant, reached with ``central.client``. No other module of this package uses the network.
 
-Logs in when it is first asked; the client outlives restarts of the datasite. It waits for the end of a training however
-long that takes, so that no line is asked twice at the same time; who waits for whom is the federation's affair.
+Logs in at the first training; the client stays usable when the datasite restarts. It waits for the end of a training
+without a limit, so that a datasite never trains twice at the same time. The federation decides how long a round waits.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from central.federated.plan import Address
 
 _LASTING = (LoginFailed, NotApproved, NotSelfContained, TrainingFailed)
 _PATIENCE = 15.0
-"""Seconds; a datasite that crashed is back in one."""
+"""Seconds. A crashed datasite is back within one second."""
 
 _PUBLISHED = 30.0
-"""Seconds after which a dataset that is not there will not come: one that just started publishes its files by then."""
+"""Seconds after which a missing dataset counts as missing for good: a new datasite publishes its files by then."""
 
 Connect = Callable[..., DatasiteClient]
 
 
 class DatasiteLine:
-    """``data``: the dataset's name there; "" where the line has only one."""
+    """``data``: the name of the dataset; "" if the datasite has only one."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class DatasiteLine:
         self._model_id = ""
         self._give_up = math.inf
 
-    def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> LocalUpdate:  # noqa: ARG002 - a training that nobody waits for any longer is still one
-        """Raises Refused, and ClientError for what may pass."""
+    def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> LocalUpdate:  # noqa: ARG002 - waits for the end, also after the round's deadline
+        """Raises Refused, and ClientError for errors that may pass."""
         try:
             client = self._ready()
             data = self._data or _only(client.datasets())
@@ -76,7 +76,7 @@ class DatasiteLine:
     def _ready(self) -> DatasiteClient:
         if self._client is None:
             client = self._log_in()
-            client.datasets()  # whoever may not see these need not send a model
+            client.datasets()  # a user who may not see these cannot train, so fail before the upload
             name = type(self._model).__name__
             self._model_id = client.upload_model(self._model, name, "federated training", loss=self._loss)
             self._client, self._give_up = client, self._now() + _PUBLISHED
@@ -89,7 +89,7 @@ class DatasiteLine:
 
 def _only(datasets: Mapping[str, Any]) -> str:
     if len(datasets) > 1:
-        raise Refused(f"which of its datasets? --data names one of {', '.join(datasets)}")
+        raise Refused(f"it has several datasets; name one with --data: {', '.join(datasets)}")
     if not datasets:
         raise UnknownData("it publishes no dataset")
     return next(iter(datasets))

@@ -1,7 +1,7 @@
-"""A data scientist's MODEL.py: loaded once, and every mistake in it told in words with file and line.
+"""Loads a data scientist's MODEL.py once. Each error names the file and, where known, the line number.
 
-It defines ``Model``, a torch.nn.Module made without arguments. Optional: ``LOSS`` (a name that the lines know),
-``CONFIG`` (keys of a training_config, which the command line may override) and ``evaluate(model)``, which returns
+The file defines ``Model``, a torch.nn.Module that needs no arguments. Optional: ``LOSS`` (a loss that datasites know),
+``CONFIG`` (keys of a training_config, which the command line can override) and ``evaluate(model)``, which returns
 numbers measured at the centre after each round.
 """
 
@@ -27,12 +27,12 @@ LOSSES = ("mse", "l1", "cross_entropy", "bce_with_logits")
 
 
 class Mistake(Exception):
-    """What is wrong with the model file, for the person who wrote it."""
+    """An error in the model file. The message is for its author."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What the file defines. ``digest`` tells one text of it from another."""
+    """The definitions of the file. ``digest`` is the hash of its content."""
 
     path: Path
     make: Callable[[], torch.nn.Module]
@@ -54,19 +54,19 @@ def load(path: Path) -> ModelFile:
 
 
 def fresh(model_file: ModelFile, seed: int) -> torch.nn.Module:
-    """A model with the initial parameters that ``seed`` gives. Raises Mistake."""
+    """A new model, with initial parameters from ``seed``. Raises Mistake."""
     torch.manual_seed(seed)
     try:
-        made = model_file.make()
+        model = model_file.make()
     except Exception as error:
         raise Mistake(f"{model_file.path}: Model() failed: {_where(error, model_file.path)}") from error
-    if not made.state_dict():
+    if not model.state_dict():
         raise Mistake(f"{model_file.path}: Model has no parameters to train")
-    return made
+    return model
 
 
 def measured(model_file: ModelFile, model: torch.nn.Module) -> dict[str, float]:
-    """What ``evaluate`` says; nothing where there is none. Raises Mistake."""
+    """The result of ``evaluate``; empty if the file does not define it. Raises Mistake."""
     if model_file.evaluate is None:
         return {}
     model.eval()
@@ -81,14 +81,14 @@ def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise Mistake(f"{path} cannot be read: {error.strerror}") from error
+        raise Mistake(f"cannot read {path}: {error.strerror}") from error
 
 
 def _run(path: Path) -> ModuleType:
     name = "model_file"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise Mistake(f"{path} is not a Python file: its name must end in .py")
+        raise Mistake(f"{path} is not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # inspect finds the source of a class by its module
     try:
@@ -96,20 +96,20 @@ def _run(path: Path) -> ModuleType:
     except SyntaxError as error:
         raise Mistake(f"{path}, line {error.lineno}: {error.msg}") from error
     except Exception as error:
-        raise Mistake(f"{path} cannot be loaded: {_where(error, path)}") from error
+        raise Mistake(f"cannot load {path}: {_where(error, path)}") from error
     return module
 
 
 def _where(error: Exception, path: Path) -> str:
-    said = f"{type(error).__name__}: {error}"
+    message = f"{type(error).__name__}: {error}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    return f"{said} (line {lines[-1]})" if lines else said
+    return f"{message} (line {lines[-1]})" if lines else message
 
 
 def _model_class(path: Path, module: ModuleType) -> type[torch.nn.Module]:
     found = getattr(module, "Model", None)
     if found is None:
-        raise Mistake(f"{path} defines no Model: name the class of your torch.nn.Module so")
+        raise Mistake(f"{path} does not define Model; give your torch.nn.Module class this name")
     if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
         raise Mistake(f"{path}: Model must be a class derived from torch.nn.Module")
     needed = [
@@ -118,7 +118,7 @@ def _model_class(path: Path, module: ModuleType) -> type[torch.nn.Module]:
         if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
     ]
     if needed:
-        raise Mistake(f"{path}: Model() is made without arguments, so {', '.join(needed)} needs a default")
+        raise Mistake(f"{path}: fleet calls Model() without arguments, so {', '.join(needed)} needs a default")
     return found
 
 
@@ -134,7 +134,7 @@ def _config(path: Path, module: ModuleType) -> dict[str, Any]:
     try:
         completed(config)
     except (ValueError, TypeError) as error:
-        raise Mistake(f"{path}: CONFIG: {error}") from error
+        raise Mistake(f"{path}: CONFIG: {str(error).removeprefix('training_config: ')}") from error
     return dict(config)
 
 

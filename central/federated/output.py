@@ -1,4 +1,4 @@
-"""The folder of a training: checkpoint.pt, metrics.csv, metrics.json and, at the end, plot.png and parameters.pt."""
+"""The output folder of a training: checkpoint.pt, metrics.csv, metrics.json; at the end plot.png and parameters.pt."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ PARAMETERS, METRICS_CSV, METRICS_JSON, PLOT = "parameters.pt", "metrics.csv", "m
 
 
 class Output:
-    """One training's folder. Every file is replaced as a whole; a new training takes no folder of another's."""
+    """The folder of one training. Files are replaced atomically. A new training never uses another's folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def open(self, *, resume: bool) -> Checkpoint | None:
-        """The checkpoint to go on from, None for a new training. Raises BadCheckpoint."""
+        """The checkpoint to continue from, or None for a new training. Raises BadCheckpoint."""
         path = self.folder / checkpoint.NAME
         if resume:
             return checkpoint.load(path)
         if path.exists():
             raise BadCheckpoint(
-                f"{self.folder} holds a training already: --resume goes on with it, --output names another"
+                f"{self.folder} has a training; continue it with --resume, or name another folder (--output)"
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BadCheckpoint(f"{self.folder} cannot be made: {error.strerror}") from error
+            raise BadCheckpoint(f"cannot create the folder {self.folder}: {error.strerror}") from error
         return None
 
     def after_round(self, kept: Checkpoint) -> None:
@@ -47,7 +47,7 @@ class Output:
         """Raises OSError."""
         checkpoint.write(self.folder / PARAMETERS, kept.parameters)
         self._metrics(kept.settings, kept.history)
-        title = f"{kept.settings['model']}, {kept.settings['algorithm']}, {len(kept.settings['lines'])} lines"
+        title = f"{kept.settings['model']}, {kept.settings['algorithm']}, {len(kept.settings['lines'])} datasites"
         part = self.folder / f"part-{PLOT}"
         plot.draw(kept.history, part, title)
         part.replace(self.folder / PLOT)
@@ -63,8 +63,8 @@ class Output:
 
 
 def fits(parameters: Parameters, model: Parameters) -> str:
-    """Why parameters of a checkpoint cannot be those of a model; "" when they can."""
+    """Why a checkpoint's parameters do not fit a model; "" if they do."""
     if parameters.keys() != model.keys():
-        return "it has other parameters than Model"
+        return "its parameters differ from those of Model"
     wrong = [name for name, tensor in model.items() if tensor.shape != parameters[name].shape]
-    return f"{wrong[0]} has another shape than in Model" if wrong else ""
+    return f"the shape of {wrong[0]} differs from that in Model" if wrong else ""

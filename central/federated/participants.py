@@ -1,6 +1,6 @@
-"""The words of a federation: what a line is asked, what it answers, and the ways in which it may not. No network here.
+"""The types of a federation: what a participant receives, returns and raises. Uses no network.
 
-A participant is anything that trains: a datasite over the wire, or a model and its data in this process.
+A participant is anything that trains: a datasite over the network, or a model and its data in this process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Parameters = Mapping[str, torch.Tensor]
 
 
 class Update(Protocol):
-    """What one line answers: its parameters after training, and the number of samples they were trained on."""
+    """The answer of one participant: its parameters after training, metrics, and the number of training samples."""
 
     @property
     def parameters(self) -> Parameters: ...
@@ -31,17 +31,17 @@ class Update(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """How each line trains in one round. ``proximal_mu`` above 0 is FedProx; 0 is FedAvg."""
+    """How each participant trains in one round. ``proximal_mu`` above 0 is FedProx; 0 is FedAvg."""
 
     epochs: int = 1
     batch_size: int = 32
     learning_rate: float = 0.01
     proximal_mu: float = 0.0
     seed: int = 0
-    more: Mapping[str, Any] = field(default_factory=dict)  # further keys of the model file's CONFIG, handed on
+    more: Mapping[str, Any] = field(default_factory=dict)  # other keys of the model file's CONFIG, passed on
 
     def told(self, round_number: int, line: str) -> dict[str, Any]:
-        """The training_config of one line in one round, with a seed of its own that no chance has a part in."""
+        """The training_config of one participant in one round, with its own reproducible seed."""
         return {
             **self.more,
             "epochs": self.epochs,
@@ -53,16 +53,15 @@ class TrainingConfig:
 
 
 def seed_of(seed: int, round_number: int, line: str) -> int:
-    """Depends on nothing but its arguments: not on the order of lines, the process, or how often it was asked."""
+    """The seed of one participant in one round. Depends only on the arguments, so it is the same in every run."""
     digest = hashlib.sha256(f"{seed}:{round_number}:{line}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 class Participant(Protocol):
-    """One line. ``train`` blocks until there is an answer, and raises when there is none.
+    """``train`` blocks until there is an answer, and raises if there is none.
 
-    ``Refused`` says that asking again in this round would change nothing; every other exception is a failure that may
-    pass.
+    ``Refused`` means that a retry in this round would change nothing. Every other exception may pass.
     """
 
     @property
@@ -72,4 +71,4 @@ class Participant(Protocol):
 
 
 class Refused(Exception):
-    """The line answered, and does not do what was asked: no such data, no permission, an error in the model."""
+    """The participant answered, but does not train: no such data, no permission, an error in the model."""

@@ -1,7 +1,7 @@
-"""What one training is to be, as it is handed to ``python -m central.federated`` on standard input: one JSON object.
+"""The plan of one training: a JSON object that ``python -m central.federated`` reads from standard input.
 
-Standard input, because a password in an argument or in the environment can be read by others. The supervisor's command
-line writes it and may not import this package: the shape is a contract.
+Standard input, because other users can read passwords in arguments or the environment. ``fleet train`` writes the plan
+but may not import this package, so the format is a contract.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _DEFAULT_MU = 0.01
 
 
 class PlanRejected(Exception):
-    """Standard input holds no plan, or one that cannot be."""
+    """Standard input has no plan, or an invalid one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a line listens, and the login to use there."""
+    """The address of a datasite, and the login to use there."""
 
     name: str
     url: str
@@ -35,8 +35,8 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """``config`` holds what the command line says; it goes before the model file's CONFIG. ``data``: "" is the line's
-    only dataset. ``deadline``: seconds for a round."""
+    """``lines``: the datasites. ``config``: options of the command line, which override the model file's CONFIG.
+    ``data``: the dataset, or "" for a datasite's only one. ``deadline``: seconds for a round."""
 
     model: str
     rounds: int
@@ -54,7 +54,7 @@ class TrainingPlan:
     color: bool = True
 
     def training_config(self, of_model: Mapping[str, Any]) -> TrainingConfig:
-        """The model file's CONFIG, with what the command line says instead; FedAvg has no proximal term."""
+        """The model file's CONFIG with the options of the command line. FedAvg has no proximal term."""
         chosen = {**of_model, **self.config}
         mu = chosen.pop("proximal_mu", None) or _DEFAULT_MU
         mu = (mu if self.mu is None else self.mu) if self.algorithm == "fedprox" else 0.0
@@ -65,7 +65,7 @@ class TrainingPlan:
         return replace(TrainingConfig(**ours, more=more), proximal_mu=float(mu), seed=self.seed)
 
     def settings(self, config: TrainingConfig, digest: str) -> dict[str, Any]:
-        """What decides the outcome, for checkpoint and metrics. No address, no login."""
+        """The settings that determine the result, for checkpoint and metrics. Without addresses and logins."""
         trained = {key: value for key, value in asdict(config).items() if key != "more"}
         return {
             "algorithm": self.algorithm,
@@ -86,9 +86,9 @@ def parse(raw: bytes) -> TrainingPlan:
         lines = tuple(Address(**line) for line in values.pop("lines"))
         plan = TrainingPlan(lines=lines, **values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PlanRejected(f"no plan on standard input: {error}; `fleet train` writes one") from error
+        raise PlanRejected(f"standard input is not a plan: {error}; use `fleet train`, which writes one") from error
     if not lines or plan.rounds < 1:
-        raise PlanRejected("a training needs at least one line and one round")
+        raise PlanRejected("a training needs at least one datasite and one round")
     if plan.algorithm not in ("fedavg", "fedprox"):
-        raise PlanRejected(f"the algorithm is fedavg or fedprox, not {plan.algorithm!r}")
+        raise PlanRejected(f"expected fedavg or fedprox as the algorithm, not {plan.algorithm!r}")
     return plan

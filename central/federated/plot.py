@@ -1,4 +1,4 @@
-"""The picture of a training: each metric over the rounds, a thin line for each datasite. Draws into a file only."""
+"""The plot of a training: each metric over the rounds, with a thin curve for each datasite. Only draws into a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_NAMED = 10
 
 
 def draw(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """A panel for each metric that the lines tell or the centre measures. ``Figure`` needs no display."""
+    """A panel for each metric of the datasites or the centre. ``Figure`` needs no display."""
     of_lines, of_centre = _names(history, "mean"), _names(history, "global")
     panels = list(dict.fromkeys((*of_lines, *of_centre)))[:_MOST_PANELS] or ["samples"]
     figure = Figure(figsize=(5.2 * len(panels), 3.8), layout="constrained")
@@ -45,7 +45,9 @@ def _panel(axes: Axes, history: Sequence[Mapping[str, Any]], name: str) -> None:
 
 
 def _of_line(history: Sequence[Mapping[str, Any]], name: str, metric: str) -> tuple[list[int], list[float]]:
-    """A gap where the line had no part in a round."""
+    """One datasite's curve, with a gap for each round without its answer."""
     shares = [(one["round"], line) for one in history for line in one["lines"] if line["line"] == name]
-    told = [line["samples"] if metric == "samples" else line["metrics"].get(metric, float("nan")) for _, line in shares]
-    return [number for number, _ in shares], told
+    values = [
+        line["samples"] if metric == "samples" else line["metrics"].get(metric, float("nan")) for _, line in shares
+    ]
+    return [number for number, _ in shares], values

@@ -1,7 +1,8 @@
-"""One round of a federation as a value: who was asked, who answered, when it is over. Pure; `now` is an argument.
+"""One round of a federation as a value: which datasites train, which have answered, when it ends. Pure; `now` is an
+argument.
 
-A line is asked once at a time. One that fails is asked again after a pause, a few times, and on and on while the quorum
-cannot be reached without it. A round is over when nothing more is worth waiting for, or at its deadline.
+A datasite trains once at a time. After a failure it is asked again following a pause: a few times, or, while the quorum
+needs it, until the deadline. A round ends when waiting longer cannot change its result, or at its deadline.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ _LONGEST_PAUSE = 10.0
 
 
 class TurnState(StrEnum):
-    """Where one line is within one round."""
+    """The state of one datasite within one round."""
 
     DUE = "due"  # to be asked, now or after a pause
-    BUSY = "busy"  # still at work for an earlier round
+    BUSY = "busy"  # still training for an earlier round
     TRAINING = "training"
     ANSWERED = "answered"
-    REFUSED = "refused"  # asking again in this round would change nothing
+    REFUSED = "refused"  # a retry in this round would change nothing
 
 
 class Outcome(StrEnum):
@@ -36,7 +37,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoundRules:
-    """Seconds are seconds. ``retries``: how often a failed line is asked again although the quorum holds without it."""
+    """Times are in seconds. ``retries``: how often a failed datasite is asked again if the quorum does not need it."""
 
     quorum: int
     deadline: float
@@ -46,7 +47,7 @@ class RoundRules:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One line's part in a round. ``since``: when it was last asked; ``due``: when it is to be asked."""
+    """One datasite's part in a round. ``since``: when it was last asked. ``due``: when to ask it."""
 
     state: TurnState
     due: float = 0.0
@@ -59,7 +60,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Turns are in the order of the lines, whoever answers first."""
+    """``turns`` keeps the order of the datasites, whichever answers first."""
 
     number: int
     ends: float
@@ -75,7 +76,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A line handed in its update for round ``number``."""
+    """A datasite returned its update for round ``number``."""
 
     name: str
     number: int
@@ -84,7 +85,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A line did not; ``refused``: and would not if it were asked again."""
+    """A datasite returned no update for round ``number``. ``refused``: a retry would change nothing."""
 
     name: str
     number: int
@@ -96,13 +97,13 @@ RoundFact = Answered | Failed
 
 
 def opened(number: int, names: Sequence[str], busy: Collection[str], rules: RoundRules, now: float) -> Round:
-    """A new round in which nobody has been asked yet. ``busy`` lines are left to finish what they do."""
+    """A new round in which no datasite has been asked yet. ``busy`` datasites first finish their earlier training."""
     turns = {name: Turn(TurnState.BUSY if name in busy else TurnState.DUE, due=now) for name in names}
     return Round(number, now + rules.deadline, rules, turns)
 
 
 def to_ask(played: Round, now: float) -> tuple[str, ...]:
-    """The lines to ask now."""
+    """The datasites to ask now."""
     return tuple(name for name in _worth_asking(played) if played.turns[name].due <= now < played.ends)
 
 
@@ -114,7 +115,7 @@ def asked(played: Round, names: Collection[str], now: float) -> Round:
 
 
 def take(played: Round, fact: RoundFact, now: float) -> Round:
-    """The round after ``fact``. What a line says of an earlier round only frees the line for this one."""
+    """The round after ``fact``. An answer to an earlier round only makes its datasite free for this one."""
     turn = played.turns[fact.name]
     if fact.number != played.number:
         return _with(played, fact.name, replace(turn, state=TurnState.DUE, due=now))
@@ -130,7 +131,7 @@ def take(played: Round, fact: RoundFact, now: float) -> Round:
 
 
 def outcome(played: Round, now: float) -> Outcome | None:
-    """None while the round goes on."""
+    """How the round ended; None while it continues."""
     reached = played.count(TurnState.ANSWERED) >= played.rules.quorum
     if now < played.ends and _open(played, reached):
         return None
@@ -138,7 +139,7 @@ def outcome(played: Round, now: float) -> Outcome | None:
 
 
 def wakes(played: Round) -> float:
-    """When to look again, whatever happens: the deadline, or the end of a pause."""
+    """When to check again even if nothing happens: at the end of a pause, or at the deadline."""
     return min([played.ends, *(played.turns[name].due for name in _worth_asking(played))])
 
 
@@ -157,7 +158,7 @@ def _worth_asking(played: Round) -> list[str]:
 
 
 def _can_still(played: Round) -> int:
-    """How many updates the round could end with at best."""
+    """The largest number of updates that the round can still reach."""
     return len(played.turns) - played.count(TurnState.REFUSED)
 
 
@@ -166,19 +167,19 @@ def _with(played: Round, name: str, turn: Turn) -> Round:
 
 
 def quorum_of(asked_for: str, lines: int) -> int:
-    """How many of ``lines`` must answer: ``all``, a number, or a share (``60%``, ``0.6``). Raises ValueError."""
+    """How many of ``lines`` datasites must answer, from ``all``, a number or a share (``60%``). Raises ValueError."""
     text = asked_for.strip().lower()
     if text == "all":
         return lines
     share = _share(text)
     needed = _whole(text) if share is None else math.ceil(round(share * lines, 9))
     if not 1 <= needed <= lines:
-        raise ValueError(f"a quorum of {asked_for} is {needed} of {lines} lines")
+        raise ValueError(f"a quorum of {asked_for} means {needed} of {lines} datasites; expected 1 to {lines}")
     return needed
 
 
 def _share(text: str) -> float | None:
-    """Of ``60%`` and ``0.6``; None of a whole number."""
+    """0.6 for ``60%`` and ``0.6``; None for a whole number."""
     if text.endswith("%"):
         return _number(text[:-1]) / 100
     return _number(text) if "." in text else None
@@ -186,7 +187,7 @@ def _share(text: str) -> float | None:
 
 def _number(text: str) -> float:
     if not re.fullmatch(r"\d*\.?\d+|\d+\.", text):
-        raise ValueError(f"a quorum is all, a number of lines or a share such as 60%, not {text!r}")
+        raise ValueError(f"expected a quorum such as all, 2 (datasites) or 60%, not {text!r}")
     return float(text)
 
 

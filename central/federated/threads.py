@@ -1,4 +1,4 @@
-"""The outside of a federation in real life: the monotonic clock, and a thread for each line that is at work."""
+"""The real ``Outside`` of a federation: the monotonic clock, and a thread for each datasite that trains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from central.federated.rounds import RoundFact
 
 
 class Threads:
-    """Daemon threads: one that waits for a straggler keeps nobody from ending the program."""
+    """Runs work in daemon threads, so that the program can exit while one still waits for a slow datasite."""
 
     def __init__(self) -> None:
         self._facts: queue.SimpleQueue[RoundFact] = queue.SimpleQueue()

@@ -1,4 +1,5 @@
-"""One training from plan to folder, with participants, outside and watcher given: what ``fleet train`` does."""
+"""One training from the plan to the output folder: what ``fleet train`` does. Participants, outside and watcher are
+passed in."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from central.federated.rounds import RoundRules, quorum_of
 
 
 class Watcher(Protocol):
-    """Who is told what happens. ``done`` gets each round's entry of the history."""
+    """Gets every event. ``done`` gets the history entry of each finished round."""
 
     def tell(self, event: Event) -> None: ...
 
@@ -29,7 +30,7 @@ class Watcher(Protocol):
 
 
 class FederatedTraining:
-    """Raises, here or in ``run``: Mistake, BadCheckpoint, ValueError for the quorum, QuorumMissed, OSError."""
+    """This and ``run`` raise Mistake, BadCheckpoint, ValueError (for the quorum), QuorumMissed and OSError."""
 
     def __init__(self, plan: TrainingPlan, made: ModelFile, warn: Callable[[str], None]) -> None:
         self._plan = plan
@@ -44,21 +45,19 @@ class FederatedTraining:
         self.kept = self._start()
 
     def _start(self) -> Checkpoint:
-        """Round 0 of a new training, or where the last one stopped."""
+        """Round 0 of a new training, or the checkpoint of the previous run."""
         found = self._output.open(resume=self._plan.resume)
         if found is None:
             initial = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
             return Checkpoint(0, initial, self._settings)
         if problem := fits(found.parameters, self.model.state_dict()):
-            raise BadCheckpoint(
-                f"the checkpoint in {self._output.folder} does not go with {self._plan.model}: {problem}"
-            )
+            raise BadCheckpoint(f"the checkpoint in {self._output.folder} does not fit {self._plan.model}: {problem}")
         for difference in _differences(found.settings, self._settings):
-            self._warn(f"goes on with other settings than before: {difference}")
+            self._warn(f"the settings differ from the previous run: {difference}")
         return replace(found, settings=self._settings)
 
     def run(self, participants: Sequence[Participant], outside: Outside, watcher: Watcher) -> Checkpoint:
-        """The checkpoint after the last round; every round's is on the disk when the next begins."""
+        """The checkpoint after the last round. Each round's checkpoint is on the disk before the next round begins."""
         for kept in self._rounds(participants, outside, watcher):
             self._output.after_round(kept)
             self.kept = kept
@@ -79,4 +78,4 @@ class FederatedTraining:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     keys = dict.fromkeys((*before, *now))
-    return [f"{key} {now.get(key)!r} instead of {before.get(key)!r}" for key in keys if before.get(key) != now.get(key)]
+    return [f"{key} is {now.get(key)!r}, was {before.get(key)!r}" for key in keys if before.get(key) != now.get(key)]

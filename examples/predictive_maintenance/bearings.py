@@ -1,9 +1,9 @@
-"""Vibration of rolling-element bearings, healthy and failing, from the physics of the defect: a generator of data.
+"""Generate vibration data of healthy and failing rolling-element bearings, from the physics of the defect.
 
-    python bearings.py --folder data --seed 7       writes NAME.csv and NAME-mock.csv of each line, and test.npz
+    python bearings.py --folder data --seed 7       writes NAME.csv and NAME-mock.csv for each line, and test.npz
 
-Why synthetic: the public bearing sets (CWRU, Paderborn, MAFAULDA) are downloads of hundreds of megabytes; what PyPI
-has of them are downloaders. This needs no network, and says exactly what is in the data.
+Why synthetic: the public bearing sets (CWRU, Paderborn, MAFAULDA) are downloads of hundreds of megabytes, and PyPI has
+only downloaders for them. This generator needs no network, and what is in its data is known exactly.
 
 The model is that of McFadden and Smith (1984) with the random slip of Antoni and Randall (2003). Each time a rolling
 element passes a defect, it strikes the structure, which rings and decays:
@@ -21,8 +21,8 @@ D with contact angle phi (Randall and Antoni 2011, eq. 1 to 4):
 tau_k is the slip, 1 % of T. A_k is the load on the defect when it strikes: constant on the fixed outer race, modulated
 with f_r on the inner race, which turns through the load zone, and with FTF on a ball, which the cage carries through.
 
-From each window come features that a condition monitor computes: level, impulsiveness, and the prominence of the four
-rates and their harmonics in the spectrum of the envelope.
+The features of each window are those of a condition monitor: level, impulsiveness, and the prominence of the four rates
+and their harmonics in the spectrum of the envelope.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Bearing:
 
 @dataclass(frozen=True)
 class Machine:
-    """What one production line's bearing does. ``counts``: windows of each state that its history holds."""
+    """The machine of one production line. ``counts``: the windows of each state in its history."""
 
     name: str
     bearing: Bearing
@@ -127,7 +127,7 @@ def _ringing(machine: Machine, state: str, speed: float, load: float, chance: np
 
 
 def features(signal: Array, speed: float, load: float, bearing: Bearing) -> list[float]:
-    """What a condition monitor makes of a window, in the order of FEATURES; dimensionless but for the last two."""
+    """The features of a window, in the order of FEATURES. All but the last two are dimensionless."""
     level = float(np.sqrt(np.mean(signal**2)))
     shape = (signal - signal.mean()) / signal.std()
     envelope = _envelope(signal)
@@ -162,7 +162,7 @@ def _envelope(signal: Array) -> Array:
 
 
 def _prominence(spectrum: Array, hertz: float) -> float:
-    """The peak within 1.5 % of ``hertz``, over the median around it; logarithmic."""
+    """The logarithm of the peak within 1.5 % of ``hertz``, relative to the median around it."""
     bins = hertz * WINDOW / RATE
     reach = max(1.0, 0.015 * bins)
     peak = spectrum[int(np.floor(bins - reach)) : int(np.ceil(bins + reach)) + 1].max()
@@ -171,17 +171,17 @@ def _prominence(spectrum: Array, hertz: float) -> float:
 
 
 def rows(machine: Machine, counts: Mapping[str, int], chance: np.random.Generator) -> tuple[Array, NDArray[np.int64]]:
-    """Features and states of so many windows, in an order that tells nothing."""
+    """Features and states of ``counts`` windows, in random order."""
     states = np.repeat(np.arange(len(STATES)), [counts[state] for state in STATES])
     chance.shuffle(states)
-    made = [features(*window(machine, STATES[state], chance), machine.bearing) for state in states]
-    return np.array(made), states.astype(np.int64)
+    vectors = [features(*window(machine, STATES[state], chance), machine.bearing) for state in states]
+    return np.array(vectors), states.astype(np.int64)
 
 
 def write(folder: Path, seed: int) -> None:
-    """The three lines' histories, a mock of each, and the test set, which has all four states of every machine.
+    """Write the history and the mock of each line, and the test set with all four states of every machine.
 
-    A mock is what the centre may see: a few windows of a machine that does not exist.
+    The centre may see the mock: a few windows of a machine that does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     some = {"healthy": 8, "inner": 4, "outer": 4, "ball": 4}
@@ -211,10 +211,10 @@ def _write_table(path: Path, x: Array, y: NDArray[np.int64]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--folder", type=Path, default=Path("data"))
-    parser.add_argument("--seed", type=int, default=7)
-    asked = parser.parse_args(arguments)
-    write(asked.folder, asked.seed)
+    parser.add_argument("--folder", type=Path, default=Path("data"), help="where to write (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the data (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    write(options.folder, options.seed)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Federated against each line alone and against central training, on one test set: makes the data, brings a fleet up,
-trains, kills a line in the middle of a second training, and prints a table.
+"""Compare federated training with each line alone and with central training, on one test set.
 
-    scripts/example                                   everything in a temporary folder that is gone afterwards
-    scripts/example --folder out                      keep the folder
+Writes the data, starts a fleet, trains, kills a datasite during a second training, and prints a table.
+
+    scripts/example                                   work in a temporary folder, and delete it afterwards
+    scripts/example --folder out                      work in this folder, and keep it
     scripts/example --write docs/federation.md        put table and plot into the document
 
-The federated trainings are `fleet train`, over real datasites. What a line would reach alone, and what training on all
-data in one place would reach, is computed here, by the very text of the function that the datasites run.
+The federated trainings are `fleet train` over real datasites. The models of one line alone, and of all data in one
+place, are trained in this process, with the same function that the datasites run.
 """
 
 from __future__ import annotations
@@ -56,24 +57,24 @@ BEGIN, END = "<!-- example: begin -->", "<!-- example: end -->"
 
 
 class InProcess:
-    """A participant in this process: runs the function that a datasite would run, on ``data``."""
+    """A participant in this process. It runs the function that a datasite would run, on ``data``."""
 
     def __init__(self, name: str, data: pd.DataFrame, made: model_file.ModelFile) -> None:
         self.name = name
         self._data = data
         function = training_function("Model", maker(made.make()), made.loss, "vibration", ("vibration",))
-        room: dict[str, Any] = {}
-        exec(function.source, room)  # noqa: S102 - our own text, as a datasite runs it
-        self._train = room[function.name]
+        namespace: dict[str, Any] = {}
+        exec(function.source, namespace)  # noqa: S102 - our own source, as a datasite runs it
+        self._train = namespace[function.name]
 
     def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> LocalUpdate:  # noqa: ARG002 - a participant's signature
-        handed = self._train(dict(parameters), completed(config), self._data)
-        return LocalUpdate(handed["parameters"], handed["metrics"], handed["samples"])
+        result = self._train(dict(parameters), completed(config), self._data)
+        return LocalUpdate(result["parameters"], result["metrics"], result["samples"])
 
 
 @dataclass(frozen=True)
 class Score:
-    """One model on the test set: in all, and macro-F1 on each line's part of it."""
+    """The scores of one model on the test set, with its macro-F1 on each line's part of it."""
 
     name: str
     accuracy: float
@@ -83,7 +84,7 @@ class Score:
 
 
 class Test:
-    """The common test set, drawn from all three machines, all four states of each."""
+    """The common test set: all four states of all three machines."""
 
     def __init__(self, folder: Path, made: model_file.ModelFile) -> None:
         with np.load(folder / "data" / "test.npz") as kept:
@@ -98,8 +99,8 @@ class Test:
         model.eval()
         rows = torch.from_numpy(self._machine == only) if only else torch.ones(len(self._y), dtype=torch.bool)
         with torch.no_grad():
-            told = model(self._x[rows]).argmax(1)
-        scores: dict[str, float] = self._scores(told, self._y[rows])
+            predicted = model(self._x[rows]).argmax(1)
+        scores: dict[str, float] = self._scores(predicted, self._y[rows])
         return scores
 
     def score(self, name: str, parameters: Parameters, curve: Sequence[float]) -> Score:
@@ -112,15 +113,15 @@ class Test:
 
 
 def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
         one.close()
     return ports
 
 
 def prepared(folder: Path, seed: int) -> list[int]:
-    """Model, data and fleet.yaml in ``folder``; the lines' ports, which are free ones."""
+    """Write model, data and fleet.yaml into ``folder``. Returns the datasites' ports, which are free."""
     bearings.write(folder / "data", seed)
     shutil.copy(HERE / "model.py", folder)
     text = (HERE / "fleet.yaml").read_text(encoding="utf-8")
@@ -137,7 +138,7 @@ def fleet(folder: Path, *words: str) -> list[str]:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[None]:
-    """The fleet of ``folder``, up; down again whatever happens."""
+    """Run the fleet of ``folder``, and stop it afterwards in any case."""
     try:
         subprocess.run(fleet(folder, "up", "--detach"), check=True)
         yield
@@ -152,29 +153,29 @@ def federated(folder: Path, output: str, rounds: int) -> subprocess.Popen[bytes]
 
 def done(training: subprocess.Popen[bytes]) -> None:
     if code := training.wait():
-        raise SystemExit(f"fleet train ended with {code}")
+        raise SystemExit(f"fleet train failed with exit code {code}")
 
 
 def kill_while_training(port: int, state: Path, training: subprocess.Popen[bytes], metrics: Path, after: int) -> int:
-    """SIGKILL the worker behind ``port`` while it trains, once ``after`` rounds are done; the round it was in."""
+    """Once ``after`` rounds are done, kill the worker at ``port`` while it trains. Returns the number of that round."""
     while training.poll() is None:
-        told = status(port, state)
-        if told and told["active_experiments"] and (done := rounds_done(metrics)) >= after:
-            print(f"kill -9 {told['pid']}")
-            os.kill(told["pid"], signal.SIGKILL)
+        now = status(port, state)
+        if now and now["active_experiments"] and (done := rounds_done(metrics)) >= after:
+            print(f"kill -9 {now['pid']}")
+            os.kill(now["pid"], signal.SIGKILL)
             return done + 1
         time.sleep(0.01)
-    raise SystemExit("the training ended before the line could be killed")
+    raise SystemExit("the training ended before the datasite could be killed")
 
 
 def status(port: int, state: Path) -> dict[str, Any] | None:
-    """The whole status, which who has the key in the datasite's state folder is told."""
+    """The full status of a datasite, which needs the key in its state folder; None without an answer."""
     try:
         headers = {PROBE_HEADER: WorkerFolder(state).probe_key.read_text()}
-        asked = urllib.request.Request(f"http://127.0.0.1:{port}{STATUS_PATH}", headers=headers)
-        with urllib.request.urlopen(asked, timeout=2) as answer:  # noqa: S310 - loopback, by http
-            told: dict[str, Any] = json.load(answer)
-            return told
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{STATUS_PATH}", headers=headers)
+        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310 - loopback, by http
+            document: dict[str, Any] = json.load(answer)
+            return document
     except OSError:
         return None
 
@@ -184,15 +185,15 @@ def rounds_done(metrics: Path) -> int:
 
 
 def rounds_of(metrics: Path) -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = json.loads(metrics.read_text(encoding="utf-8"))["rounds"]
-    return told
+    rounds: list[dict[str, Any]] = json.loads(metrics.read_text(encoding="utf-8"))["rounds"]
+    return rounds
 
 
 # --- the comparison ---
 
 
 def alone(name: str, data: pd.DataFrame, made: model_file.ModelFile, test: Test, rounds: int) -> Score:
-    """As many rounds of the same training, by one participant: its average is itself."""
+    """The same number of rounds by one participant alone, so that each average is its own update."""
     config = TrainingPlan("model.py", rounds, "", (Address(name, "", 0, "", ""),)).training_config(made.config)
     participants = [InProcess(name, data, made)]
     federation = Federation(participants, config, RoundRules(1, 600.0), Threads(), lambda _: None)
@@ -249,7 +250,7 @@ def compare(folder: Path, rounds: int, seed: int) -> tuple[str, list[Score]]:
     test = Test(folder, made)
     with running(folder):
         done(federated(folder, "federated", rounds))
-        print(f"\nonce more, and {VICTIM} is killed while it trains")
+        print(f"\nThe same training again. {VICTIM} is killed while it trains.")
         again = federated(folder, "killed", rounds)
         state = folder / ".fleet" / "datasites" / VICTIM
         hit = kill_while_training(ports[VICTIM], state, again, folder / "killed" / "metrics.json", rounds // 2)
@@ -257,7 +258,7 @@ def compare(folder: Path, rounds: int, seed: int) -> tuple[str, list[Score]]:
     same = same_bits(folder / "federated", folder / "killed")
     killed = (
         f"In a second run {VICTIM} was killed (SIGKILL) while it trained in round {hit} of {rounds}; the final "
-        f"parameters are {'the same, bit for bit' if same else 'OTHERS'}."
+        f"parameters are {'the same, bit for bit' if same else 'DIFFERENT'}."
     )
     data = {line: pd.read_csv(folder / "data" / f"{line}.csv") for line in LINES}
     everything = pd.concat(data.values(), ignore_index=True)
@@ -269,12 +270,12 @@ def compare(folder: Path, rounds: int, seed: int) -> tuple[str, list[Score]]:
     sizes = {f"{line} alone": len(rows) for line, rows in data.items()}
     text = table(scores, {**sizes, "central": len(everything), "federated": len(everything)}, killed)
     if not same:
-        raise SystemExit(f"{text}\n\nthe SIGKILL changed the outcome")
+        raise SystemExit(f"{text}\n\nthe SIGKILL changed the result")
     return text, scores
 
 
 def put_into(document: Path, text: str, scores: Sequence[Score]) -> None:
-    """Replace what stands between the marks in ``document``; the plot goes beside it."""
+    """Replace the text between the marks in ``document``, and write the plot next to it."""
     picture = document.parent / "images" / "predictive-maintenance.png"
     picture.parent.mkdir(exist_ok=True)
     draw(scores, picture)
@@ -286,25 +287,25 @@ def put_into(document: Path, text: str, scores: Sequence[Score]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--folder", type=Path, help="where to work; kept (default: a temporary folder)")
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=7, help="of the data")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="a document to put table and plot into")
-    asked = parser.parse_args()
+    parser.add_argument("--folder", type=Path, help="work in this folder and keep it (default: a temporary folder)")
+    parser.add_argument("--rounds", type=int, default=12, help="rounds of each training (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the data (default: %(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put table and plot into this document")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
-        folder = asked.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-example-")))
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-example-")))
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        text, scores = compare(folder, asked.rounds, asked.seed)
+        text, scores = compare(folder, options.rounds, options.seed)
         draw(scores, folder / "comparison.png")
         (folder / "comparison.md").write_text(text + "\n", encoding="utf-8")
-        print(f"\n{text}\n\n{time.monotonic() - began:.0f} s in all")
-        if asked.folder:
-            print(f"data, trainings and plot are in {folder}")
-        if asked.write:
-            put_into(asked.write, text, scores)
+        print(f"\n{text}\n\n{time.monotonic() - began:.0f} s in total")
+        if options.folder:
+            print(f"Data, trainings and plot are in {folder}.")
+        if options.write:
+            put_into(options.write, text, scores)
 
 
 if __name__ == "__main__":

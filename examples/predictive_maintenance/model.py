@@ -1,7 +1,7 @@
-"""A small network that tells from 17 features of a vibration which part of a bearing fails, if any.
+"""A small network that finds, from 17 features of a vibration, which part of a bearing fails, if any.
 
-Layer normalisation, not batch normalisation: with lines as different as these, running statistics averaged over the
-lines fit none of them (README.md has the figures).
+It uses layer normalisation, not batch normalisation: these lines differ so much that running statistics averaged over
+them fit none of them (README.md has the figures).
 """
 
 from pathlib import Path
@@ -35,17 +35,17 @@ class Model(torch.nn.Module):
 
 
 def evaluate(model: torch.nn.Module) -> dict[str, float]:
-    """Accuracy and macro-F1 on the centre's own test set, which no line trains on."""
+    """Accuracy and macro-F1 on the centre's own test set, on which no datasite trains."""
     test = np.load(TEST)
     return scores(model(torch.from_numpy(test["x"])).argmax(1), torch.from_numpy(test["y"]))
 
 
-def scores(told: torch.Tensor, true: torch.Tensor) -> dict[str, float]:
-    """Macro-F1 is the mean of the classes' F1: a class that is never told counts as 0."""
-    f1 = [_f1(told == state, true == state) for state in range(4)]
-    return {"accuracy": float((told == true).float().mean()), "macro_f1": sum(f1) / len(f1)}
+def scores(predicted: torch.Tensor, true: torch.Tensor) -> dict[str, float]:
+    """Macro-F1 is the mean of the classes' F1. A class that is never predicted counts as 0."""
+    f1 = [_f1(predicted == state, true == state) for state in range(4)]
+    return {"accuracy": float((predicted == true).float().mean()), "macro_f1": sum(f1) / len(f1)}
 
 
-def _f1(told: torch.Tensor, true: torch.Tensor) -> float:
-    both = int((told & true).sum())
-    return 2 * both / max(1, int(told.sum()) + int(true.sum()))
+def _f1(predicted: torch.Tensor, true: torch.Tensor) -> float:
+    both = int((predicted & true).sum())
+    return 2 * both / max(1, int(predicted.sum()) + int(true.sum()))

@@ -165,10 +165,10 @@ def test_an_interrupted_training_goes_on_where_it_was(plant: Fleet, calm: Run) -
     eventually(lambda: "round 1/3" in run.said())
     run.process.terminate()
     assert 130 == run.ended(), run.said()
-    assert "rounds up to 1 are kept; --resume goes on with them" in run.said()
+    assert "1 finished round is kept; --resume continues after the last" in run.said()
     again = Run(plant, "part", "--rounds", ROUNDS)
     assert 2 == again.ended()
-    assert "holds a training already: --resume goes on with it" in again.said()
+    assert "has a training; continue it with --resume" in again.said()
     resumed = Run(plant, "part", "--rounds", ROUNDS, "--resume")
     assert 0 == resumed.ended(), resumed.said()
     assert [1, 2, 3] == [one["round"] for one in resumed.rounds()]

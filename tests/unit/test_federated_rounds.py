@@ -165,7 +165,7 @@ def test_too_few_lines_end_the_training_and_are_named() -> None:
     """Below the quorum there are no new parameters: the reason names each line that is missing, and why."""
     with pytest.raises(QuorumMissed) as missed:
         play({"b": [AWAY] * 99}, deadline=30.0)
-    assert "round 1: 2 answered of the 3 lines that must; without b (connection refused)" == str(missed.value)
+    assert "round 1: only 2 of the required 3 datasites answered; missing: b (connection refused)" == str(missed.value)
 
 
 def test_a_quorum_that_can_no_longer_be_reached_is_told_at_once() -> None:
@@ -196,7 +196,7 @@ def test_an_update_that_would_spoil_the_average_is_rejected_with_its_line(value:
     assert [3.0, 6.0] == played.weights()
     ((number, line, text),) = played.told("refused")
     assert (1, "b") == (number, line)
-    assert "its update was rejected: weight" in text
+    assert "update rejected: weight" in text
     assert why in text
 
 
@@ -214,7 +214,7 @@ def test_what_comes_late_is_dropped_and_told_and_the_line_joins_the_round_in_pro
     """A late update is never averaged: it was made from parameters that are no longer the newest."""
     played = play({"c": [70.0], "b": [None, 20.0]}, rounds=2, quorum="2", deadline=60.0)
     assert [1.5, 4.5] == played.weights()
-    assert [(2, "c", "what it did for round 1 came too late and was dropped")] == played.told("late")
+    assert [(2, "c", "its answer to round 1 came too late and is not used")] == played.told("late")
     assert [(0.0, 0.0), (70.0, 1.5)] == [(moment, weight) for moment, weight, _ in played.lines["c"].asked]
 
 

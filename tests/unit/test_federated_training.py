@@ -218,21 +218,21 @@ def test_other_settings_than_before_are_told(plan: Callable[..., TrainingPlan]) 
     """Going on with another learning rate is allowed, and said."""
     Run(plan(rounds=1)).go()
     run = Run(plan(resume=True, config={"learning_rate": 0.01}))
-    assert ["goes on with other settings than before: learning_rate 0.01 instead of 0.05"] == run.warned
+    assert ["the settings differ from the previous run: learning_rate is 0.01, was 0.05"] == run.warned
 
 
 def test_a_training_takes_no_folder_of_another(plan: Callable[..., TrainingPlan]) -> None:
     """Without --resume a folder that has a checkpoint is refused, and nothing in it changes."""
     Run(plan(rounds=1)).go()
     before = (Path(plan().output) / checkpoint.NAME).read_bytes()
-    with pytest.raises(BadCheckpoint, match="--resume goes on with it"):
+    with pytest.raises(BadCheckpoint, match="continue it with --resume"):
         Run(plan())
     assert before == (Path(plan().output) / checkpoint.NAME).read_bytes()
 
 
 def test_there_is_nothing_to_resume_where_nothing_was(plan: Callable[..., TrainingPlan]) -> None:
     """--resume without a checkpoint is a mistake that is told."""
-    with pytest.raises(BadCheckpoint, match="to go on from"):
+    with pytest.raises(BadCheckpoint, match="start without --resume, or check --output"):
         Run(plan(resume=True))
 
 
@@ -242,7 +242,7 @@ def test_a_broken_checkpoint_is_refused(plan: Callable[..., TrainingPlan], conte
     folder = Path(plan().output)
     folder.mkdir()
     (folder / checkpoint.NAME).write_bytes(content)
-    with pytest.raises(BadCheckpoint, match="not a whole checkpoint"):
+    with pytest.raises(BadCheckpoint, match="not a valid checkpoint"):
         Run(plan(resume=True))
 
 
@@ -266,7 +266,7 @@ def test_a_checkpoint_of_another_model_is_refused(plan: Callable[..., TrainingPl
     """Parameters that do not fit the model file are told by name, not by a traceback of torch's."""
     Run(plan(rounds=1)).go()
     Path(plan().model).write_text(MODEL.replace("8", "9"))
-    with pytest.raises(BadCheckpoint, match=r"layers.0.weight has another shape than in Model"):
+    with pytest.raises(BadCheckpoint, match=r"the shape of layers.0.weight differs from that in Model"):
         Run(plan(resume=True))
 
 
@@ -295,8 +295,8 @@ def test_each_round_is_one_line_of_text(plan: Callable[..., TrainingPlan]) -> No
     run = Run(plan(rounds=2))
     run.go()
     first, second = run.out.getvalue().splitlines()
-    assert first.startswith("round 1/2  3 of 3 lines  loss ")
-    assert second.startswith("round 2/2  3 of 3 lines  loss ")
+    assert first.startswith("round 1/2  3 of 3 datasites  loss ")
+    assert second.startswith("round 2/2  3 of 3 datasites  loss ")
 
 
 def test_with_json_each_round_is_one_object(plan: Callable[..., TrainingPlan], tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_on_a_terminal_there_is_a_bar_for_the_rounds_and_one_for_each_line() -> 
     rounds, first, second = (task for task in shown.progress.tasks)
     assert [1, 0, 0] == [rounds.completed, first.completed, second.completed]
     assert ["training", "failed: [bold]away"] == [first.fields["said"], second.fields["said"]]
-    assert "round 1/2  1 of 1 lines  loss 0.5  1.0 s" in drawn
+    assert "round 1/2  1 of 1 datasites  loss 0.5  1.0 s" in drawn
     assert "round 1, b: [bold]away" in drawn
 
 
@@ -347,7 +347,7 @@ def test_evaluate_is_measured_at_the_centre_after_each_round(plan: Callable[...,
 
 
 MISTAKES = {
-    "defines no Model": "import torch\n",
+    "does not define Model": "import torch\n",
     "Model must be a class derived from torch.nn.Module": "class Model: pass\n",
     "so size needs a default": MODEL.replace("__init__(self)", "__init__(self, size)"),
     "line 3: ": "import torch\n\nclass Model(torch.nn.Module\n",
@@ -356,8 +356,8 @@ MISTAKES = {
         "Linear(8, 1))", "Linear(8 // 0, 1))"
     ),
     "LOSS must be one of mse, l1, cross_entropy, bce_with_logits, not 'hinge'": MODEL.replace('"mse"', '"hinge"'),
-    "CONFIG: training_config has no key epoch;": MODEL.replace('"epochs"', '"epoch"'),
-    "CONFIG: training_config: epochs must be 1 or more, not 0": MODEL.replace('"epochs": 3', '"epochs": 0'),
+    "CONFIG: unknown key epoch;": MODEL.replace('"epochs"', '"epoch"'),
+    "CONFIG: epochs must be 1 or more, not 0": MODEL.replace('"epochs": 3', '"epochs": 0'),
     "Model has no parameters to train": "import torch\n\nclass Model(torch.nn.Module):\n    pass\n",
     "evaluate must be a function": MODEL + "\nevaluate = 3\n",
 }
@@ -451,7 +451,7 @@ def test_a_line_trains_on_its_only_dataset_unless_one_is_named() -> None:
 
 def test_a_line_with_several_datasets_wants_one_named() -> None:
     """It says which there are, and is not asked again."""
-    with pytest.raises(Refused, match="--data names one of heat, vibration"):
+    with pytest.raises(Refused, match="name one with --data: heat, vibration"):
         line(lambda *_, **__: Site({"heat": (), "vibration": ()})).train({}, {}, 1.0)
 
 
