@@ -73,8 +73,8 @@ function asRecent(value) {
 }
 
 /** A factory whose fields all have the types that the page expects; null without a name. */
-function sane(told) {
-  const { factory_name, load, port, ...more } = asObject(told);
+function sane(value) {
+  const { factory_name, load, port, ...more } = asObject(value);
   if (typeof factory_name !== "string") return null;
   const { cpu_usage, memory_usage } = asObject(load);
   const texts = ["reported_status", "hostname", "device", "region", "location", "last_training_completion"];
@@ -93,13 +93,13 @@ function sane(told) {
 
 // --- one factory ---
 
-const unwell = (told) => told.status === "running" && !WELL.includes(told.reported_status);
-const group = (told) => (told.status !== "running" || unwell(told) ? ATTENTION : `region ${told.region}`);
-const rank = (told) => STATES.indexOf(told.status);
+const unwell = (factory) => factory.status === "running" && !WELL.includes(factory.reported_status);
+const group = (factory) => (factory.status !== "running" || unwell(factory) ? ATTENTION : `region ${factory.region}`);
+const rank = (factory) => STATES.indexOf(factory.status);
 
-function experiments(told) {
-  if (!Array.isArray(told)) return told === null ? UNKNOWN : String(told);
-  return told.length ? `${told.length}: ${told.join(", ")}` : "none";
+function experiments(names) {
+  if (!Array.isArray(names)) return names === null ? UNKNOWN : String(names);
+  return names.length ? `${names.length}: ${names.join(", ")}` : "none";
 }
 
 function percent(value) {
@@ -107,20 +107,20 @@ function percent(value) {
 }
 
 /** The status; for a running factory that reports a problem, its own word for it. */
-const stateText = (told) => (unwell(told) ? told.reported_status : told.status);
+const stateText = (factory) => (unwell(factory) ? factory.reported_status : factory.status);
 
 /** The last status that a factory reported itself, if it says more than its status does. */
-function reportedText(told) {
-  return unwell(told) || ["", "running", "operational"].includes(told.reported_status) ? "" : `last reported: ${told.reported_status}`;
+function reportedText(factory) {
+  return unwell(factory) || ["", "running", "operational"].includes(factory.reported_status) ? "" : `last reported: ${factory.reported_status}`;
 }
 
-function beatText(told) {
-  if (told.status === "running") return told.last_heartbeat ? `heartbeat ${ago(told.last_heartbeat)}` : "no heartbeat yet";
-  return told.last_seen ? `no heartbeat for ${since(told.last_seen)}` : "no heartbeat known";
+function beatText(factory) {
+  if (factory.status === "running") return factory.last_heartbeat ? `heartbeat ${ago(factory.last_heartbeat)}` : "no heartbeat yet";
+  return factory.last_seen ? `no heartbeat for ${since(factory.last_seen)}` : "no heartbeat known";
 }
 
 function newCard(name) {
-  const node = element("li", "card"), facts = element("dl", "facts"), card = { node, told: null };
+  const node = element("li", "card"), facts = element("dl", "facts"), card = { node, factory: null };
   node.dataset.name = name;
   card.name = element("h3", "", name);
   card.name.title = name;
@@ -147,38 +147,38 @@ function newCard(name) {
   return card;
 }
 
-function fill(card, told) {
-  card.told = told;
-  const look = unwell(told) ? "unwell" : told.status;
+function fill(card, factory) {
+  card.factory = factory;
+  const look = unwell(factory) ? "unwell" : factory.status;
   card.node.className = `card ${look}`;
-  card.node.dataset.status = told.status;
+  card.node.dataset.status = factory.status;
   card.state.className = `status ${look}`;
-  setText(card.state, stateText(told));
-  setText(card.reported, reportedText(told));
-  const load = told.status === "offline" ? null : told.load;
+  setText(card.state, stateText(factory));
+  setText(card.reported, reportedText(factory));
+  const load = factory.status === "offline" ? null : factory.load;
   setText(card.cpu, `CPU ${percent(load?.cpu_usage)}`);
   setText(card.memory, `memory ${percent(load?.memory_usage)}`);
-  setText(card.device, told.device || UNKNOWN);
-  setText(card.experiments, experiments(told.active_experiments));
+  setText(card.device, factory.device || UNKNOWN);
+  setText(card.experiments, experiments(factory.active_experiments));
   card.experiments.title = card.experiments.shownText;
-  const region = group(told) === ATTENTION ? told.region : "";
-  const address = [told.hostname, told.port].filter(Boolean).join(":");
-  setText(card.place, [region, told.location, address].filter(Boolean).join(" · "));
+  const region = group(factory) === ATTENTION ? factory.region : "";
+  const address = [factory.hostname, factory.port].filter(Boolean).join(":");
+  setText(card.place, [region, factory.location, address].filter(Boolean).join(" · "));
   card.place.title = card.place.shownText;
-  card.text = [told.factory_name, told.region, told.location, told.device, told.hostname, told.status,
-    told.reported_status, experiments(told.active_experiments)].join(" ").toLowerCase();
+  card.text = [factory.factory_name, factory.region, factory.location, factory.device, factory.hostname, factory.status,
+    factory.reported_status, experiments(factory.active_experiments)].join(" ").toLowerCase();
   age(card);
 }
 
 /** The parts that change with time alone. */
 function age(card) {
-  setText(card.beat, beatText(card.told));
-  setText(card.trained, ago(card.told.last_training_completion));
+  setText(card.beat, beatText(card.factory));
+  setText(card.trained, ago(card.factory.last_training_completion));
   spark(card);
 }
 
 function spark(card) {
-  const { until, cpu } = card.told.recent_load, minute = Math.floor(present() / 1000 / MINUTE);
+  const { until, cpu } = card.factory.recent_load, minute = Math.floor(present() / 1000 / MINUTE);
   const key = `${minute} ${until} ${cpu.join()}`;
   if (card.sparked === key) return;
   card.sparked = key;
@@ -201,20 +201,20 @@ function compare(one, other) {
 }
 
 const matches = (card) =>
-  (!chosenState || card.told.status === chosenState) && words.every((word) => card.text.includes(word));
+  (!chosenState || card.factory.status === chosenState) && words.every((word) => card.text.includes(word));
 
 /** The sections in order, each with its cards in order. */
 function grouped() {
   const groups = new Map();
   for (const card of cards.values()) {
     if (!matches(card)) continue;
-    const key = group(card.told);
+    const key = group(card.factory);
     if (!groups.has(key)) groups.set(key, []);
     groups.get(key).push(card);
   }
   const keys = [...groups.keys()].sort((a, b) =>
     (b === ATTENTION) - (a === ATTENTION) || (a === "region ") - (b === "region ") || order(a, b));
-  return keys.map((key) => [key, groups.get(key).sort((a, b) => compare(a.told, b.told))]);
+  return keys.map((key) => [key, groups.get(key).sort((a, b) => compare(a.factory, b.factory))]);
 }
 
 function section(key) {
@@ -237,7 +237,7 @@ function title(key, only) {
 
 function inAttention(region) {
   let count = 0;
-  for (const told of factories.values()) if (told.region === region && group(told) === ATTENTION) count += 1;
+  for (const factory of factories.values()) if (factory.region === region && group(factory) === ATTENTION) count += 1;
   return count;
 }
 
@@ -280,7 +280,7 @@ function arrange() {
 
 function count() {
   const numbers = Object.fromEntries(STATES.map((state) => [state, 0]));
-  for (const told of factories.values()) numbers[told.status] += 1;
+  for (const factory of factories.values()) numbers[factory.status] += 1;
   for (const state of STATES) {
     const button = at("counts").querySelector(`[data-state="${state}"]`);
     setText(button.querySelector("b"), String(numbers[state]));
@@ -291,10 +291,10 @@ function count() {
   document.title = [...wrong, "Factories"].join(" · ");
 }
 
-function take(told) {
-  factories.set(told.factory_name, told);
-  if (!cards.has(told.factory_name)) cards.set(told.factory_name, newCard(told.factory_name));
-  fill(cards.get(told.factory_name), told);
+function take(factory) {
+  factories.set(factory.factory_name, factory);
+  if (!cards.has(factory.factory_name)) cards.set(factory.factory_name, newCard(factory.factory_name));
+  fill(cards.get(factory.factory_name), factory);
 }
 
 // --- live ---
@@ -302,22 +302,22 @@ function take(told) {
 /** The content of a message; null if it is not valid, which counts as silence. */
 function read(message) {
   try {
-    const told = asObject(JSON.parse(message.data));
-    return isMoment(told.now) ? told : null;
+    const content = asObject(JSON.parse(message.data));
+    return isMoment(content.now) ? content : null;
   } catch { return null; }
 }
 
 /** The factories in a message; null if it contains none. */
 function heard(message) {
-  const told = read(message);
-  if (!told) return null;
-  serverAhead = Date.parse(told.now) - Date.now();
+  const content = read(message);
+  if (!content) return null;
+  serverAhead = Date.parse(content.now) - Date.now();
   heardAt = Date.now();
   at("lost").hidden = true;
   document.body.className = "";
   at("connection").className = "live";
   setText(at("connection"), "Live");
-  return Array.isArray(told.factories) ? told.factories.map(sane).filter(Boolean) : null;
+  return Array.isArray(content.factories) ? content.factories.map(sane).filter(Boolean) : null;
 }
 
 function lost() {
@@ -334,21 +334,21 @@ function listen() {
   openedAt = Date.now();
   source = new EventSource("events");
   source.addEventListener("snapshot", (message) => {
-    const told = heard(message);
-    if (!told) return;
-    const names = new Set(told.map((one) => one.factory_name));
+    const received = heard(message);
+    if (!received) return;
+    const names = new Set(received.map((one) => one.factory_name));
     for (const name of [...factories.keys()]) if (!names.has(name)) factories.delete(name), cards.delete(name);
-    told.forEach(take);
+    received.forEach(take);
     arrange();
   });
   source.addEventListener("change", (message) => {
-    const told = heard(message);
-    if (!told) return;
-    const stay = told.every((one) => {
+    const received = heard(message);
+    if (!received) return;
+    const stay = received.every((one) => {
       const known = factories.get(one.factory_name);
       return known && known.region === one.region && group(known) === group(one) && rank(known) === rank(one) && !words.length;
     });
-    told.forEach(take);
+    received.forEach(take);
     if (!stay) arrange();
   });
   source.addEventListener("ping", heard);
