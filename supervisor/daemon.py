@@ -86,7 +86,7 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
     except Exception:
         # The children serve on and are adopted by the next supervisor. Leaving by the ordinary way would not
         # end: multiprocessing joins its children at exit.
-        log.critical("the supervisor failed; the datasites go on serving and will be adopted", exc_info=True)
+        log.critical("the supervisor failed; the datasites keep running and the next supervisor adopts them", exc_info=True)
         logging.shutdown()
         os._exit(70)
     finally:
@@ -154,7 +154,7 @@ def _load_again(path: Path, environ: Mapping[str, str]) -> FleetConfig:
 
 
 def _about(kind: EventKind, config: FleetConfig) -> Event:
-    what = "started" if kind is EventKind.SUPERVISOR_STARTED else "stopped everything in order"
+    what = "started" if kind is EventKind.SUPERVISOR_STARTED else "stopped"
     text = f"fleet {config.name}: supervisor {what} (pid {os.getpid()}), {len(config.datasites)} datasites"
     return Event(FLEET, kind, text, pid=os.getpid())
 
@@ -173,10 +173,10 @@ def _keep_or_end(config: FleetConfig, run_files: RunFiles, reset: tuple[str, ...
     survivors = _survivors(run_files)
     strangers = [run for run in survivors if run.name not in wanted]
     for name in _end(run_files, strangers, config.shutdown_grace):
-        log.info("%s: an earlier supervisor's process was ended, as this start has no place for it", name)
+        log.info("%s: stopped a process of an earlier supervisor: it is to be reset, or is no longer in fleet.yaml", name)
     kept = [run for run in survivors if run.name in wanted]
     for name in _sweep(config, but={run.name for run in kept}):
-        log.info("%s: a process that an earlier supervisor left behind was ended", name)
+        log.info("%s: killed a process that an earlier supervisor left behind", name)
     return kept
 
 
@@ -229,14 +229,14 @@ def _first_messages(
             age = processes.age(run.created)
             yield ProcessAdopted(run.name, run.generation, run.pid, run.created, age, run.port or spec.port)
             if fingerprint(spec) != run.fingerprint:
-                why = "its configuration changed while no supervisor ran"
+                why = "its configuration changed while no supervisor was running"
                 yield OperatorAsked(run.name, OperatorRequest.RESTART, By.ADOPTION, why)
             elif isinstance(spec, DatasiteSpec) and assigner.sees_others(run.name, run.gpus):
-                yield OperatorAsked(run.name, OperatorRequest.RESTART, By.ADOPTION, "gpu: it gets other GPUs")
+                yield OperatorAsked(run.name, OperatorRequest.RESTART, By.ADOPTION, "gpu: it gets different GPUs")
             elif run.gpus == () and (found := assigner.of(run.name)):
                 yield gpu_found(run.name, found)
         elif spec.name in past and past[spec.name].wanted is Wanted.DOWN:
-            log.info("%s: stays down, as before the last supervisor ended", spec.name)
+            log.info("%s: stays down: it was stopped before this supervisor started", spec.name)
         else:
             yield OperatorAsked(spec.name, OperatorRequest.START, By.FLEET)
 

@@ -149,6 +149,6 @@ def _log_stop(message: FleetMessage, before: FleetState, after: FleetState) -> N
     if isinstance(message, Signalled) and message.name in fleet.STOP_SIGNALS:
         log.info("%s received", message.name)
         if before.stopping:
-            log.warning("asked twice: killing what is left")
+            log.warning("second signal received: killing the remaining processes")
     if after.stopping and not before.stopping:
         log.info("stopping %d datasites", len(after.records.keys() - {DASHBOARD_NAME}))

@@ -189,7 +189,7 @@ def _enforced(wanted: set[str], held: frozenset[str]) -> str:
 
 def _reason(record: WorkerRecord) -> str:
     held = record.state is WorkerState.STARTING and record.started_at is None
-    return f"{record.reason}; waits for its turn to start" if held else record.reason
+    return f"{record.reason}; waiting for its turn to start" if held else record.reason
 
 
 def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, now: float) -> WorkerSnapshot:

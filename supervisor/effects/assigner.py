@@ -51,14 +51,14 @@ class Assigner:
         made = self._first(config, seen, survivors)
         if seen.trouble and (made.problems or (made.unseen and not survivors)):
             whom = ", ".join((*made.problems, *made.unseen))
-            log.warning("%s: waiting up to %g s more, for %s", seen.trouble, LONG_PATIENCE, whom)
+            log.warning("%s; waiting up to %g s more for %s", seen.trouble, LONG_PATIENCE, whom)
             seen = self.look(config, LONG_PATIENCE)
             made = self._first(config, seen, survivors)
         if made.problems:
             raise UnseenGpus(seen.trouble, made.problems) if seen.trouble else ImpossibleGpus(made.problems)
         if seen.trouble:
             cpu = ", ".join(made.unseen) or "nobody"
-            log.warning("%s: on the CPU for that: %s; the others have the GPUs that they had", seen.trouble, cpu)
+            log.warning("%s; on the CPU until then: %s; the other datasites keep their GPUs", seen.trouble, cpu)
         self.use(made)
 
     def _first(
@@ -135,7 +135,7 @@ class Assigner:
         try:
             folders.write_text(self._path, json.dumps({"version": 1, "lines": document}, indent=1))
         except OSError as error:
-            log.error("the GPU assignment cannot be kept (%s); the next supervisor may make another", error)
+            log.error("cannot write the GPU assignment (%s); the next supervisor may assign other GPUs", error)
 
 
 def read_document(path: Path) -> dict[str, dict[str, Any]]:

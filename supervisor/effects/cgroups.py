@@ -91,10 +91,10 @@ class Cgroups:
     def words(self) -> str:
         """For people: what the kernel holds lines to."""
         if self._own is None:
-            return "none was delegated to us; limits of memory and CPU are watched"
+            return "none was delegated; the supervisor watches memory and CPU limits"
         if not self._controllers:
-            return f"{self._own}, without controllers; limits of memory and CPU are watched"
-        return f"{self._own}, the kernel holds limits of {' and '.join(sorted(self._controllers))}"
+            return f"{self._own}, without controllers; the supervisor watches memory and CPU limits"
+        return f"{self._own}; the kernel enforces limits of {' and '.join(sorted(self._controllers))}"
 
     def holds(self, controller: str) -> bool:
         """Whether the kernel holds lines to limits of ``memory`` or ``cpu``."""
@@ -152,7 +152,7 @@ class Cgroups:
             try:
                 (folder / _SWAP).write_text("0" if memory else _NO_LIMIT)
             except OSError as error:
-                log.debug("%s: what is swapped out does not count: %s", folder, error.strerror)
+                log.debug("%s: swap is not limited: %s", folder, error.strerror)
 
     def _write(self, file: Path, value: str) -> None:
         self._refused.discard(file)
@@ -162,7 +162,7 @@ class Cgroups:
             return  # not made yet; it is limited when it is
         except OSError as error:
             self._refused.add(file)
-            log.error("%s cannot be set to %s (%s); that limit is watched", file, value, error.strerror)
+            log.error("cannot set %s to %s (%s); the supervisor watches this limit", file, value, error.strerror)
 
     def usage(self, name: str, pid: int) -> Usage | None:
         """What that line takes; None when its group does not tell: none, not its memory, or it is not in there."""
@@ -205,10 +205,10 @@ class Cgroups:
     def _limit_of(self, folder: Path, before: tuple[int, int], now: _Ooms) -> str:
         own, hosts = before
         if now.own > own:
-            return f"its own limit of {_gb(folder)} GB (max_memory_usage_gb)"
+            return f"its limit of {_gb(folder)} GB (max_memory_usage_gb)"
         if now.hosts > hosts and self._lines is not None:
-            return f"the host's limit of {_gb(self._lines)} GB for all lines (host: max_memory_usage_gb)"
-        return "the machine had no more"
+            return f"the host's limit of {_gb(self._lines)} GB for all datasites (host: max_memory_usage_gb)"
+        return "the machine has no free memory"
 
     def out_of_memory(self, name: str) -> str:
         """Which limit the kernel has just ended a process of that line for; empty: none. Asked before ``end``."""
@@ -238,7 +238,7 @@ def _prepared(own: Path) -> Path | None:
     try:
         (own / LINES).mkdir(exist_ok=True)
     except OSError as error:
-        log.warning("%s: no groups for lines can be made: %s", own, error.strerror)
+        log.warning("%s: cannot create groups for datasites: %s", own, error.strerror)
         return None
     return own / LINES
 
@@ -252,7 +252,7 @@ def _switched_on(own: Path, lines: Path) -> frozenset[str]:
                 (folder / "cgroup.subtree_control").write_text(f"+{controller}")
     had = _words(lines / "cgroup.subtree_control")
     if missing := [controller for controller in _CONTROLLERS if controller not in had]:
-        log.warning("%s: no control of %s by the kernel; those limits are watched", own, " and ".join(missing))
+        log.warning("%s: the kernel does not enforce %s limits; the supervisor watches them", own, " and ".join(missing))
     return frozenset(had) & frozenset(_CONTROLLERS)
 
 
@@ -263,7 +263,7 @@ def _move_to_leaf(own: Path) -> None:
             with contextlib.suppress(ProcessLookupError):  # ended meanwhile
                 (own / LEAF / "cgroup.procs").write_text(pid)
     except OSError as error:
-        log.warning("%s: its processes cannot be moved to %s: %s", own, LEAF, error.strerror)
+        log.warning("%s: cannot move its processes to %s: %s", own, LEAF, error.strerror)
 
 
 def _usage(folder: Path) -> Usage:

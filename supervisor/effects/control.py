@@ -106,7 +106,7 @@ class ControlServer:
             after = int(request.query_params.get("after", "-1"))
             timeout = float(request.query_params.get("timeout", "10"))
         except ValueError:
-            return _refusal(400, "after is a revision, timeout a number of seconds")
+            return _refusal(400, "after must be a revision, and timeout a number of seconds")
         return JSONResponse(await anyio.to_thread.run_sync(self._snapshot, after, min(timeout, _LONGEST_POLL)))
 
     def _snapshot(self, after: int, timeout: float) -> dict[str, Any]:
@@ -116,12 +116,12 @@ class ControlServer:
         name, word = request.path_params["name"], request.path_params["request"]
         pinned = self._board.read()
         if word not in list(OperatorRequest):
-            return _refusal(404, f"no such request: {word}; there are {', '.join(OperatorRequest)}")
+            return _refusal(404, f"unknown request: {word}; known: {', '.join(OperatorRequest)}")
         if name not in pinned.records:
             near = difflib.get_close_matches(name, pinned.records, n=3)
             return _refusal(404, f"no datasite named {name}", near=near)
         if pinned.stopping:
-            return _refusal(409, "the fleet is going down")
+            return _refusal(409, "the fleet is stopping")
         self._post(OperatorAsked(name, OperatorRequest(word)))
         generation = pinned.records[name].generation
         return JSONResponse({"name": name, "request": word, "generation": generation}, status_code=202)
@@ -133,7 +133,7 @@ class ControlServer:
     async def _reload(self, request: Request) -> JSONResponse:
         pinned, dry_run = self._board.read(), request.query_params.get("dry_run", "0") == "1"
         if pinned.stopping:
-            return _refusal(409, "the fleet is going down")
+            return _refusal(409, "the fleet is stopping")
         try:
             asked = await anyio.to_thread.run_sync(self._read_again)
         except ReloadFailed as error:
@@ -144,7 +144,7 @@ class ControlServer:
         plan = reconcile.plan(pinned.config, asked.config, placement.moved)
         if plan.refused:
             return _refusal(
-                409, f"{', '.join(plan.refused)} cannot change in a running fleet: fleet down, then fleet up"
+                409, f"{', '.join(plan.refused)} cannot change while the fleet runs; use fleet down, then fleet up"
             )
         if not dry_run:
             self._post(asked)

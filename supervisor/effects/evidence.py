@@ -37,7 +37,7 @@ class Evidence:
         ``limit``: the one for which its control group has just lost a process, in words."""
         if cause.signal == "SIGKILL" and limit:
             self._memory(cause, pid)  # the log and the count tell of it too, and of nobody else
-            return replace(cause, kind=ExitKind.OOM, detail=f"SIGKILL: out of memory, {limit}")
+            return replace(cause, kind=ExitKind.OOM, detail=f"SIGKILL: out of memory: {limit}")
         if cause.signal == "SIGKILL":
             return self._memory(cause, pid)
         if cause.kind is ExitKind.SIGNAL and (core := _core_file(work_dir, pid)):
@@ -49,9 +49,9 @@ class Evidence:
         self._victims |= self._read_victims()
         if pid in self._victims:
             self._victims.discard(pid)
-            return replace(cause, kind=ExitKind.OOM, detail="SIGKILL: out of memory, by the kernel's log")
+            return replace(cause, kind=ExitKind.OOM, detail="SIGKILL: out of memory (kernel log)")
         if self._log is None and self._kills > before:
-            return replace(cause, kind=ExitKind.OOM, detail="SIGKILL: likely out of memory, by the kernel's count")
+            return replace(cause, kind=ExitKind.OOM, detail="SIGKILL: probably out of memory (kernel counter)")
         return cause
 
     def _read_victims(self) -> set[int]:

@@ -21,7 +21,7 @@ def whats_lost(uuids: Collection[str], cards: Sequence[Card]) -> dict[str, str]:
     """Of these GPUs the ones that can no longer be used, and why."""
     usable = {card.uuid for card in cards if card.usable}
     trouble = {card.uuid: card.trouble or "it is in MIG mode now" for card in cards}
-    return {uuid: f"{uuid}: {trouble.get(uuid, 'it is gone')}" for uuid in uuids if uuid not in usable}
+    return {uuid: f"{uuid}: {trouble.get(uuid, 'it is missing')}" for uuid in uuids if uuid not in usable}
 
 
 class GpuWatch:

@@ -149,7 +149,7 @@ def _health(nvml: ModuleType, handle: Any) -> dict[str, Any]:
         notes.append(f"uncorrected ECC errors since the driver was loaded: {errors}")
     _, _, pending, failed = _or(nvml, (0, 0, 0, 0), nvml.nvmlDeviceGetRemappedRows, handle)
     if pending or _or(nvml, 0, nvml.nvmlDeviceGetRetiredPagesPendingStatus, handle):
-        notes.append("bad memory waits for a reset of the GPU to be taken out of use")
+        notes.append("reset the GPU to take its bad memory out of use")
     if failed:
         trouble = "bad memory that could not be replaced (row remapping failed)"
     return {"notes": tuple(notes), "trouble": trouble}

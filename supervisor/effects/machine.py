@@ -172,7 +172,7 @@ class Machine:
         try:
             folders.write_text(path, settings.to_json().decode(), lasting=False)  # for this very process only
         except OSError as error:
-            log.error("%s: its new settings cannot be written (%s); a restart takes them up", spec.name, error)
+            log.error("%s: cannot write its new settings (%s); restart it to apply them", spec.name, error)
             return
         if order.pid in self._watched:  # not yet collected, so the pid is still its own
             os.kill(order.pid, signal.SIGHUP)
@@ -264,7 +264,7 @@ class Machine:
         config = self._load()
         seen = self._assigner.look(config)
         if seen.trouble and self._assigner.in_use:
-            raise ReloadFailed(f"{seen.trouble}, and lines have GPUs")
+            raise ReloadFailed(f"{seen.trouble}, and datasites use GPUs")
         return ReloadAsked(config, seen.cards)
 
     def _reload(self) -> None:

@@ -89,11 +89,11 @@ async def _answer(http: h11.Connection, receive: Callable[[], Awaitable[bytes]])
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > _LONGEST:
-                raise ValueError("its answer does not end")
+                raise ValueError("the answer is too long")
         elif isinstance(event, h11.EndOfMessage):
             return code, body
         elif not isinstance(event, h11.InformationalResponse):
-            raise ConnectionError("the connection ended without an answer")
+            raise ConnectionError("the connection closed without an answer")
 
 
 def _judge(order: Probe, code: int, body: bytes) -> ProbeAnswered:
@@ -102,7 +102,7 @@ def _judge(order: Probe, code: int, body: bytes) -> ProbeAnswered:
     try:
         status = parse_status(body)
     except ValueError:
-        return _failed(order, "answered, but not as a worker of ours")
+        return _failed(order, "the answer is not from a worker of this fleet")
     if (status.factory_name, status.generation) != (order.name, order.generation):
         return _failed(order, f"another process answers on the port ({status.factory_name}, pid {status.pid})")
     return ProbeAnswered(order.name, order.generation, status)

@@ -85,7 +85,7 @@ def sweep_group(pid: int) -> None:
 def cause_of_code(code: int | None) -> ExitCause:
     """The cause behind an exit code as ``multiprocessing`` and ``subprocess`` give it: negative is a signal."""
     if code is None:
-        return ExitCause(ExitKind.UNKNOWN, "ended; no supervisor was there to take its exit status")
+        return ExitCause(ExitKind.UNKNOWN, "exit status unknown: no supervisor was running")
     if code < 0:
         return ExitCause(ExitKind.SIGNAL, _signal_name(-code), code, _signal_name(-code))
     if code == 0:

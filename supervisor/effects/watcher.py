@@ -129,7 +129,7 @@ class Watcher:
             except Exception:
                 if self._over.is_set():
                     return  # who takes our facts has gone
-                log.exception("looking at what lines take failed; trying again in %g s", self._period)
+                log.exception("measuring the datasites failed; trying again in %g s", self._period)
 
     def close(self) -> None:
         self._over.set()
@@ -248,7 +248,7 @@ class Watcher:
         held = name not in look.heard or "cpu" in self._cgroups.held_of(name, pid) & self._cgroups.held
         if not held and pid not in self._outside:
             self._outside.add(pid)
-            log.warning("%s: the kernel does not hold pid %d to its limits; they are watched", name, pid)
+            log.warning("%s: the kernel does not enforce the limits of pid %d; the supervisor watches them", name, pid)
         return held
 
 

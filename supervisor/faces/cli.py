@@ -1,6 +1,6 @@
-"""The command line ``fleet``: which commands there are, and how the process ends. No command's work is done here.
+"""The command line ``fleet``: which commands there are, and how the process ends. It does no command's work.
 
-It must load quickly: PySyft, PyTorch and FastAPI are never imported, rich only by commands that need it.
+It must load quickly: it never imports PySyft, PyTorch or FastAPI, and only commands that need rich import it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _print_version(wanted: bool) -> None:
 
 
 VersionOption = Annotated[
-    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions and exit.")
 ]
 
 
@@ -68,7 +68,7 @@ def fleet(
     Examples:
       fleet init                       write a fleet.yaml to start from
       fleet up                         start the fleet of ./fleet.yaml
-      fleet -f plant.yaml status       -f stands before or after the command
+      fleet -f plant.yaml status       -f goes before or after the command
       fleet restart detroit_line_beta
     """
     context.obj = Options(file, no_color)

@@ -86,7 +86,7 @@ class ControlClient:
             return from_dict(answer)
         except (KeyError, TypeError) as error:
             raise NoAnswer(
-                "the supervisor answers in words this version does not know; is it another version?"
+                "the supervisor sent an unknown answer; it may run another version of fleet"
             ) from error
 
     def ask(self, name: str, request: OperatorRequest) -> int:
@@ -122,24 +122,24 @@ class ControlClient:
 
     def _explained(self, error: BaseException) -> ControlError:
         if isinstance(error, PermissionError):
-            return Refused(f"{self._socket} belongs to another user; run as the user of the fleet")
-        return NotRunning(f"no supervisor running (state folder {self._state_dir})")
+            return Refused(f"{self._socket} belongs to another user; run this command as that user")
+        return NotRunning(f"no supervisor is running (state folder {self._state_dir})")
 
 
 def _open_folder(state_dir: Path) -> int:
     try:
         return os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError as error:
-        raise Refused(f"{state_dir} belongs to another user; run as the user of the fleet") from error
+        raise Refused(f"{state_dir} belongs to another user; run this command as that user") from error
     except OSError as error:
-        raise NotRunning(f"no supervisor running (no state folder {state_dir})") from error
+        raise NotRunning(f"no supervisor is running (no state folder {state_dir})") from error
 
 
 def _body(code: int, raw: bytes, name: str) -> Any:
     try:
         body = json.loads(raw)
     except ValueError as error:
-        raise NoAnswer(f"what listens on the control socket is no supervisor (HTTP {code})") from error
+        raise NoAnswer(f"the process on the control socket is not a supervisor (HTTP {code})") from error
     if HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES:
         return body
     said = body if isinstance(body, dict) else {}

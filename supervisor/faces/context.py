@@ -44,7 +44,7 @@ def fleet_file(context: typer.Context, *given: Path | None) -> Path:
     named = {path.absolute(): path for path in (options(context).file, *given) if path is not None}
     if len(named) > 1:
         both = " and ".join(str(path) for path in named.values())
-        raise Fault(f"two configuration files were named: {both}", Exit.WRONG_USE, next_step="name one")
+        raise Fault(f"two configuration files were given: {both}", Exit.WRONG_USE, next_step="give only one")
     from supervisor.config import find
 
     with _config_faults():
@@ -108,6 +108,6 @@ def line_faults(place: FleetLocation, but: type[Exception] | tuple[()] = ()) -> 
     except client.NotRunning as error:
         raise Fault(str(error), Exit.NOT_RUNNING, next_step=f"fleet up {place.path}") from error
     except client.Broken as error:
-        raise Fault(f"{error}\nnothing was changed; the fleet goes on as it was", Exit.WRONG_USE) from error
+        raise Fault(f"{error}\nnothing was changed; the fleet keeps running as before", Exit.WRONG_USE) from error
     except client.ControlError as error:
         raise Fault(str(error), next_step=f"fleet logs fleet; the supervisor's log is in {place.log_dir}") from error

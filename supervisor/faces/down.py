@@ -22,7 +22,7 @@ def bring_down(client: ControlClient, timeout: float | None, screen: Screen) -> 
     snapshot, start = client.status(), time.monotonic()
     if timeout is None:
         client.down()
-        screen.say(f"fleet {clean(snapshot.fleet)} was asked down")
+        screen.say(f"fleet {clean(snapshot.fleet)} was asked to stop")
         return
     supervisor = _pidfd(snapshot.supervisor_pid)
     try:
@@ -61,11 +61,11 @@ def stop_leftovers(config: FleetConfig, screen: Screen) -> bool:
         stopped = stop_orphans(config)
     except AlreadyRunning as error:
         raise Fault(
-            f"a supervisor (pid {error.pid}) has the state folder and does not listen yet, or no longer",
+            f"a supervisor (pid {error.pid}) holds the state folder but does not listen on its control socket",
             next_step=f"wait a moment and try again; if it hangs: kill {error.pid}",
         ) from error
     except folders.Unsafe as error:
         raise unsafe(error) from error
     for name in stopped:
-        screen.say(f"{clean(name)} stopped; its supervisor was gone")
+        screen.say(f"{clean(name)} stopped (its supervisor had ended)")
     return bool(stopped)

@@ -26,12 +26,12 @@ class Exit(IntEnum):
 
 EXIT_CODES = """\b
 Exit codes:
-  0    done; for status: every datasite that is wanted up is ready
-  1    what was asked for did not come about; for status: a wanted datasite is not ready
-  2    an error in fleet.yaml, or wrong usage
+  0    success; for status: every datasite that should run is ready
+  1    failure; for status: a datasite that should run is not ready
+  2    error in fleet.yaml or in the command line
   3    no supervisor is running
-  4    no datasite of that name
-  5    a supervisor is already running
+  4    unknown datasite
+  5    another supervisor is running
   130  interrupted (Ctrl-C)"""
 
 
@@ -56,13 +56,13 @@ def unknown_name(name: str, names: Iterable[str], suggestions: Iterable[str] = (
     lines = [f"no datasite named {clean(name)!r}"]
     if meant:
         lines.append(f"  did you mean: {', '.join(map(clean, meant))}?")
-    lines.append(f"  names: {', '.join(map(clean, known)) or 'none'}")
+    lines.append(f"  known: {', '.join(map(clean, known)) or 'none'}")
     return Fault("\n".join(lines), Exit.UNKNOWN_NAME)
 
 
 def unsafe(error: folders.Unsafe) -> Fault:
     return Fault(
-        f"somebody else may have a hand in the fleet's files, and nothing was started or ended: {error.reason}",
+        f"another user may control the fleet's files; nothing was started or stopped: {error.reason}",
         Exit.WRONG_USE,
         next_step=error.next_step,
     )

@@ -67,17 +67,17 @@ def good_news(asked: Asked, now: WorkerSnapshot | None, took: float) -> str:
     what = "stopped" if asked.request is OperatorRequest.STOP else "ready"
     pid = "" if now.pid is None else f" (pid {now.pid})"
     if was_so_already(asked, now):
-        return f"{clean(now.name)} is {what} already{pid}"
+        return f"{clean(now.name)} is already {what}{pid}"
     return f"{clean(now.name)} {what} in {took:.2f} s{pid}"
 
 
 def bad_news(asked: Asked, now: WorkerSnapshot | None, took: float) -> str:
     """Why it did not come about, and what to do next."""
     if now is None:
-        return f"{clean(asked.name)} not there after {took:.1f} s\n  next step: fleet events fleet"
-    reason = clean(now.reason or now.last_exit or "no reason known")
+        return f"{clean(asked.name)} not found after {took:.1f} s\n  next step: fleet events fleet"
+    reason = clean(now.reason or now.last_exit or "reason unknown")
     verb = {OperatorRequest.STOP: "stopped", OperatorRequest.START: "ready", OperatorRequest.RESTART: "ready"}
-    still = f"is {clean(now.state)} after {took:.1f} s" if judge(asked, now) is Verdict.WAITING else clean(now.state)
+    still = f"still {clean(now.state)} after {took:.1f} s" if judge(asked, now) is Verdict.WAITING else clean(now.state)
     return f"{clean(now.name)} not {verb[asked.request]}: {still}: {reason}\n  next step: fleet logs {clean(now.name)}"
 
 

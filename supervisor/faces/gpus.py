@@ -16,7 +16,7 @@ from supervisor.effects.gpus import Inventory
 from supervisor.faces.formatting import clean, size
 from supervisor.faces.location import FleetLocation
 
-NO_GPU = "no NVIDIA GPU on this host; every line computes on the CPU"
+NO_GPU = "no NVIDIA GPU on this host; every datasite computes on the CPU"
 
 
 @dataclass(frozen=True, slots=True)

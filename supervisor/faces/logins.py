@@ -26,7 +26,7 @@ class Credentials:
         return asdict(self)
 
     def to_text(self, config: Path) -> str:
-        origin = "drawn at the first start" if self.generated else f"set by {config} at the first start"
+        origin = "generated at the first start" if self.generated else f"set by {config} at the first start"
         return (
             f"datasite  {clean(self.datasite)}\n"
             f"email     {clean(self.email)}\n"
@@ -44,8 +44,8 @@ def read(state_dir: Path, datasite: str) -> Credentials:
             datasite, stored["email"], stored.get("name", ""), stored["password"], bool(stored.get("generated", False))
         )
     except FileNotFoundError as error:
-        raise Fault(f"{clean(datasite)} has not been started yet: it has no login", next_step="fleet up") from error
+        raise Fault(f"{clean(datasite)} has no login yet: it was never started", next_step="fleet up") from error
     except PermissionError as error:
-        raise Fault(f"{path} may be read by the user of the fleet only", next_step="run as that user") from error
+        raise Fault(f"only the user of the fleet can read {path}", next_step="run this command as that user") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Fault(f"{path} cannot be read: {error}", Exit.NOT_DONE) from error

@@ -100,7 +100,7 @@ def absent(place: FleetLocation) -> dict[str, Any]:
 
 def _unknown(name: str, port: int | None) -> dict[str, Any]:
     empty: dict[str, Any] = dict.fromkeys(field.name for field in fields(WorkerSnapshot))
-    reason = "no supervisor running"
+    reason = "no supervisor is running"
     return {**empty, "name": name, "port": port, "state": UNKNOWN, "ready": False, "reason": reason}
 
 
@@ -110,8 +110,8 @@ def absent_text(place: FleetLocation) -> str:
     lines.append(f"datasites: {', '.join(known) or 'none'}")
     if left := survivors(place.state_dir):
         lines.append(
-            f"{plural(len(left), 'process')} of an earlier supervisor may still serve: {', '.join(left)};"
-            " fleet up takes them over, fleet down stops them"
+            f"{plural(len(left), 'process')} of an earlier supervisor may still be running: {', '.join(left)};"
+            " fleet up adopts them, fleet down stops them"
         )
     return "\n".join([*lines, f"next step: fleet up {clean(str(place.path))}"])
 

@@ -260,7 +260,7 @@ def _counts(counted: Sequence[WorkerSnapshot]) -> str:
 
 def header(snapshot: FleetSnapshot) -> str:
     """Fleet, supervisor, counts and the embedded dashboard, in one or two lines."""
-    going = ", going down" if snapshot.stopping else ""
+    going = ", stopping" if snapshot.stopping else ""
     line = (
         f"fleet {clean(snapshot.fleet)}: {_counts(snapshot.datasites) or 'no datasites'}{going}"
         f" (supervisor pid {snapshot.supervisor_pid}, up {duration(snapshot.supervisor_uptime_s)})"
@@ -281,7 +281,7 @@ def why(snapshot: FleetSnapshot) -> list[str]:
 
 
 def _why_not_ready(worker: WorkerSnapshot) -> str:
-    parts = [clean(worker.reason) or "no reason known"]
+    parts = [clean(worker.reason) or "reason unknown"]
     if worker.next_attempt_s is not None:
         parts.append(f"next attempt in {duration(worker.next_attempt_s)}")
     if step := next_step(worker):

@@ -57,7 +57,7 @@ def already_running(config: FleetConfig, pid: int | None) -> Fault:
 def impossible_gpus(config: FleetConfig, error: ImpossibleGpus) -> Fault:
     lines = "\n".join(f"  {line}" for line in str(error).splitlines())
     return Fault(
-        f"{config.path} asks for GPUs that cannot be had, and nothing was started:\n{lines}",
+        f"{config.path} asks for GPUs that this host cannot provide; nothing was started:\n{lines}",
         Exit.WRONG_USE,
         next_step="fleet gpus shows what this host has",
     )
@@ -66,9 +66,9 @@ def impossible_gpus(config: FleetConfig, error: ImpossibleGpus) -> Fault:
 def unseen_gpus(error: UnseenGpus) -> Fault:
     """With an exit code after which a service manager starts the fleet again."""
     return Fault(
-        f"{error}: nothing was started or ended",
+        f"{error}; nothing was started or stopped",
         Exit.NOT_DONE,
-        next_step="nvidia-smi shows whether it answers; once it does, fleet up again (systemd does that by itself)",
+        next_step="run nvidia-smi to see whether the driver answers, then fleet up again (systemd retries by itself)",
     )
 
 
@@ -89,9 +89,9 @@ def _agree(plan: tuple[ResetItem, ...], *, yes: bool) -> None:
         click.echo(f"reset: {clean(item.name)} loses all its state: {item.path} ({size(item.size_bytes)})", err=True)
     if not yes and not sys.stdin.isatty():
         raise Fault(
-            "reset: true removes state, and nobody can be asked here",
+            "reset: true removes state, and this start cannot ask for your agreement",
             Exit.WRONG_USE,
-            next_step="give --yes to agree, or take reset out of fleet.yaml",
+            next_step="use --yes to agree, or remove reset from fleet.yaml",
         )
     if not yes and not click.confirm("Remove this for good and start?", err=True):
         raise Fault("nothing was removed and nothing was started")
@@ -159,7 +159,7 @@ def serve_detached(config: FleetConfig, timeout: float, screen: Screen) -> None:
                 if _settled(snapshot):
                     break
     except KeyboardInterrupt:
-        click.echo("\nthe fleet goes on starting in the background: fleet status, fleet down", err=True)
+        click.echo("\nthe fleet continues to start in the background; fleet status shows it, fleet down stops it", err=True)
         raise
     if (code := child.poll()) is not None:
         raise _ended_early(code, output, begin)
@@ -230,9 +230,9 @@ def _ended_early(code: int, output: Path, begin: int) -> Fault:
     with output.open("rb") as file:
         file.seek(begin)
         lines = file.read().decode("utf-8", "replace").strip().splitlines()[-_LAST_LINES:]
-    said = "\n".join(f"  {line}" for line in lines) or f"  (it said nothing; see {output})"
+    said = "\n".join(f"  {line}" for line in lines) or f"  (no output; see {output})"
     known = Exit(code) if code in set(Exit) and code != Exit.OK else Exit.NOT_DONE
-    return Fault(f"the supervisor ended while starting (exit code {code}); its last words:\n{said}", known)
+    return Fault(f"the supervisor ended while starting (exit code {code}); last output:\n{said}", known)
 
 
 def _report(config: FleetConfig, screen: Screen, took: float) -> None:

@@ -14,7 +14,7 @@ from supervisor.record import By, ExitCause, ExitKind, WorkerRecord, WorkerState
 
 PROBE = "probe"
 """The cause of what a probe brought about."""
-NEVER = ExitCause(ExitKind.UNKNOWN, "nothing is known of its end")
+NEVER = ExitCause(ExitKind.UNKNOWN, "cause unknown")
 
 _WARNINGS = {
     EventKind.UNREADY,
@@ -41,7 +41,7 @@ def _tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> 
     if isinstance(fact, LoadSeen):
         yield from _weighed(before, after, fact)
     if isinstance(fact, ProcessAdopted):
-        text = f"adopted (pid {after.pid}), running since before this supervisor"
+        text = f"adopted (pid {after.pid}): it was running before this supervisor started"
         yield _event(after, EventKind.ADOPTED, text, cause=By.ADOPTION.value)
     elif after.generation != before.generation:
         yield _starting(before, after)
@@ -91,7 +91,7 @@ def _exited(before: WorkerRecord, after: WorkerRecord) -> Event:
 def _starting(before: WorkerRecord, after: WorkerRecord) -> Event:
     if after.restarts != before.restarts:
         cause = after.last_exit.kind.value if after.last_exit else ""
-        text = f"restarting, restart {after.restarts}, {after.reason}"
+        text = f"restarting (restart {after.restarts}) {after.reason}"
         return _event(after, EventKind.STARTING, text, cause=cause, warning=True)
     return _event(after, EventKind.STARTING, f"starting: {after.reason}", cause=after.asked_by or "")
 
@@ -127,7 +127,7 @@ def _relieved(before: WorkerRecord, after: WorkerRecord) -> Iterator[Event]:
     """What a process was near to, or had reached, ends with it; who comes after it tells anew."""
     felt = before.status.limited.keys() if before.status else set()
     for name in sorted((before.pressure.near.keys() | before.pressure.reached.keys() | felt) - {limits.OOM}):
-        text = f"its process, which was near or at {limits.in_words(name)}, ended"
+        text = f"no longer near {limits.in_words(name)}: its process ended"
         yield _event(after, EventKind.LIMIT_CLEARED, text, cause=name, generation=before.generation, pid=before.pid)
 
 
@@ -136,8 +136,15 @@ def _felt(old: dict[str, str], new: dict[str, str], after: WorkerRecord) -> Iter
     for name in sorted(new.keys() - old.keys()):
         yield _event(after, EventKind.LIMIT_REACHED, f"limit reached: {new[name]}", cause=name)
     for name in sorted(old.keys() - new.keys()):
-        text = f"the limit of {name.replace('_', ' ')} holds nothing back any more"
+        text = _CLEARED.get(name, f"no longer at {limits.in_words(name)}")
         yield _event(after, EventKind.LIMIT_CLEARED, text, cause=name)
+
+
+_CLEARED = {
+    "disk": "disk space is above the limit again",
+    "bandwidth": "network traffic is below the limit again",
+    "training_sessions": "trainings no longer wait for the session limit",
+}
 
 
 def _ready(before: WorkerRecord, after: WorkerRecord, now: float) -> str:
@@ -164,7 +171,7 @@ def _heard(old: StatusDocument | None, after: WorkerRecord) -> Iterator[Event]:
         return
     same = old is not None and old.generation == new.generation
     if new.interrupted_jobs and not (same and old is not None and old.interrupted_jobs):
-        jobs = f"jobs were running when it ended and are marked interrupted: {', '.join(new.interrupted_jobs)}"
+        jobs = f"the process ended and interrupted these jobs: {', '.join(new.interrupted_jobs)}"
         yield _event(after, EventKind.JOBS_INTERRUPTED, jobs)
     if new.jobs_cut_off > (old.jobs_cut_off if same and old is not None else 0):
         yield _event(after, EventKind.JOBS_INTERRUPTED, f"a job was interrupted: {new.last_job_cut_off}")

@@ -265,7 +265,7 @@ class _Move:
     def _take_back(self, record: WorkerRecord) -> None:
         """A launch that still waits while its worker is to stop never happens; that counts as its end."""
         if record.state is WorkerState.STOPPING and self._unqueue(record.name):
-            self._apply(LaunchFailed(record.name, record.generation, "taken back before it began"))
+            self._apply(LaunchFailed(record.name, record.generation, "cancelled before it started"))
 
     def _unqueue(self, name: str) -> bool:
         """Whether its launch waited."""
@@ -342,10 +342,10 @@ class _Move:
 
     def _refusal(self, asked: Reload) -> str:
         if asked.plan.refused:
-            return f"{', '.join(asked.plan.refused)} cannot change in a running fleet"
+            return f"{', '.join(asked.plan.refused)} cannot change while the fleet runs"
         if asked.placement.problems:
             return str(ImpossibleGpus(asked.placement.problems))
-        return "it is going down" if self.state.stopping else ""
+        return "the fleet is stopping" if self.state.stopping else ""
 
     def _take_up(self, asked: Reload) -> None:
         self.placement = asked.placement
@@ -418,13 +418,13 @@ def _started(record: WorkerRecord) -> float | None:
 
 def gpu_found(name: str, uuids: tuple[str, ...]) -> Event:
     """What is told of a line on the CPU that has a GPU by now, and is not interrupted for it."""
-    has = f"it has {', '.join(uuids)} from its next start on, until then it is on the CPU"
-    return Event(name, EventKind.GPU_FOUND, f"the GPUs can be seen again: {has}", warning=True)
+    has = f"it gets {', '.join(uuids)} at its next start, and uses the CPU until then"
+    return Event(name, EventKind.GPU_FOUND, f"the GPUs are visible again: {has}", warning=True)
 
 
 def _losses(lost: CardsLost, made: Placement) -> Iterator[Event]:
     """What is told of each line that lost a GPU."""
-    after = {name: f"now: {', '.join(uuids) or 'cpu'}" for name, uuids in made.assignments.items()} | made.problems
+    after = {name: f"it now uses {', '.join(uuids) or 'the CPU'}" for name, uuids in made.assignments.items()} | made.problems
     for name, why in lost.lost.items():
-        text = f"its GPU cannot be used any more, {why}; {after.get(name, '')}"
+        text = f"its GPU is no longer usable ({why}); {after.get(name, '')}"
         yield Event(name, EventKind.GPU_LOST, text, cause=By.GPU_LOST.value, warning=True)

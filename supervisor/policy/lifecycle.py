@@ -161,7 +161,7 @@ def _crashed(record: WorkerRecord, cause: ExitCause, now: float) -> Step:
     if cause.kind is ExitKind.CONFIGURATION:
         return _quarantine(record, cause.detail, now)
     if is_crash_loop(crashes, policy, now):
-        return _quarantine(record, f"crash loop: more than {policy.max_crashes} crashes, last: {cause}", now)
+        return _quarantine(record, f"crash loop: more than {policy.max_crashes} crashes; last crash: {cause}", now)
     return _back_off(record, cause, now)
 
 
@@ -231,7 +231,7 @@ def adopt(record: WorkerRecord, fact: ProcessAdopted, now: float) -> Step:
 
 
 def launch_failed(record: WorkerRecord, fact: LaunchFailed, now: float) -> Step:
-    return _crashed(record, ExitCause(ExitKind.LAUNCH, f"could not be launched: {fact.reason}"), now)
+    return _crashed(record, ExitCause(ExitKind.LAUNCH, f"launch failed: {fact.reason}"), now)
 
 
 def launch_failed_while_stopping(record: WorkerRecord, fact: LaunchFailed, now: float) -> Step:
@@ -246,7 +246,7 @@ def _explained(record: WorkerRecord, cause: ExitCause) -> ExitCause:
     """``cause`` with the worker's own last word, where it left one."""
     said = record.status.failure if record.status else ""
     if cause.code == ExitCode.CONFIGURATION:
-        return replace(cause, kind=ExitKind.CONFIGURATION, detail=said or "configuration failure; its log says which")
+        return replace(cause, kind=ExitKind.CONFIGURATION, detail=said or "configuration error; see its log")
     return replace(cause, detail=f"{cause.detail}: {said}") if said else cause
 
 

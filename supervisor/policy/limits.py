@@ -52,7 +52,7 @@ def pressure(before: Pressure, load: Load) -> Pressure:
     elif _share(load) >= (CLEAR if memory in before.near or memory in before.reached else NEAR):
         near[memory] = _memory(load)
     if load.cpu_limit and load.cpu_looks >= LOOKS:
-        held = f", and {'are' if load.of_host else 'is'} held back" if load.cpu_kernel else ""
+        held = f", and {'are' if load.of_host else 'is'} throttled" if load.cpu_kernel else ""
         words = f"{_whose(load)} {load.cpu:.0f} of {load.cpu_limit:g} % CPU{held}"
         reached[cpu] = before.reached.get(cpu, words) if load.cpu_calm else words
     if load.oom_kills:
@@ -62,8 +62,8 @@ def pressure(before: Pressure, load: Load) -> Pressure:
 
 def out_of_memory(load: Load) -> str:
     """What the kernel has done since the last look, in words."""
-    ended = "a process of it" if load.oom_kills == 1 else f"{load.oom_kills} of its processes"
-    return f"out of memory: the kernel ended {ended}; {load.oom_limit or 'to keep it within its limit'}"
+    ended = "one of its processes" if load.oom_kills == 1 else f"{load.oom_kills} of its processes"
+    return f"out of memory: the kernel killed {ended}: {load.oom_limit or 'it was over its limit'}"
 
 
 def cpu_looks(looks: int, calm: int, *, at_limit: bool) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def changes(old: Pressure, new: Pressure) -> Iterator[tuple[EventKind, str, str]
 
 def in_words(name: str) -> str:
     """That limit, for people: those of the supervisor and those that workers keep."""
-    return _NAMES.get(name, f"its limit of {name.replace('_', ' ')}")
+    return _NAMES.get(name, f"its {name.replace('_', ' ')} limit")
 
 
 def of_all(old: Pressure, new: Pressure) -> tuple[Event, ...]:
@@ -98,7 +98,7 @@ def of_all(old: Pressure, new: Pressure) -> tuple[Event, ...]:
     )
 
 
-_NAMES = {HOST_MEMORY: "the host's limit of memory", HOST_CPU: "the host's limit of cpu"}
+_NAMES = {CPU: "its CPU limit", HOST_MEMORY: "the host's memory limit", HOST_CPU: "the host's CPU limit"}
 
 
 def why_end(load: Load) -> str:
@@ -106,7 +106,7 @@ def why_end(load: Load) -> str:
     over = load.memory_limit and load.memory >= load.memory_limit and load.memory_looks >= LOOKS
     if load.kernel or not over:
         return ""
-    return f"memory limit: {'it is the biggest; ' if load.of_host else ''}{_memory(load)}"
+    return f"memory limit: {'this datasite is the largest; ' if load.of_host else ''}{_memory(load)}"
 
 
 def _share(load: Load) -> float:
@@ -118,7 +118,7 @@ def _memory(load: Load) -> str:
 
 
 def _whose(load: Load) -> str:
-    return "all lines together take" if load.of_host else "takes"
+    return "all datasites together use" if load.of_host else "uses"
 
 
 # --- a line that is always too big ---

@@ -45,7 +45,7 @@ class UnseenGpus(Exception):
     """The GPUs cannot be seen just now, and ``names`` ask for some and had none before. Another start may do better."""
 
     def __init__(self, trouble: str, names: Collection[str]) -> None:
-        super().__init__(f"{trouble}, and {', '.join(names)} {'asks' if len(names) == 1 else 'ask'} for a GPU")
+        super().__init__(f"{trouble}, and {', '.join(names)} {'needs' if len(names) == 1 else 'need'} a GPU")
         self.names = tuple(names)
 
 
@@ -101,8 +101,8 @@ def keeping(
     kept = {name: uuids for name, uuids in held.items() if uuids and name in requests and requests[name].mode != "none"}
     problems = dict.fromkeys([name for name in made.problems if name not in kept], trouble)
     unseen = tuple(name for name, asked in requests.items() if asked.mode == "auto" and name not in kept)
-    cpu = dict.fromkeys(unseen, "auto: the GPUs cannot be seen")
-    stay = {name: f"{in_words(requests[name])}: as before, the GPUs cannot be seen" for name in kept}
+    cpu = dict.fromkeys(unseen, "auto: the GPUs are not visible")
+    stay = {name: f"{in_words(requests[name])}: as before; the GPUs are not visible" for name in kept}
     return replace(
         made,
         assignments=made.assignments | kept,
@@ -178,7 +178,7 @@ def _candidates(asked: GpuRequest, cards: Sequence[Card]) -> list[Card]:
     large = [card for card in found if card.memory_bytes >= asked.memory_bytes]
     if len(large) < _count(asked):
         have = ", ".join(f"{card.label} has {_gib(card.memory_bytes)}" for card in found)
-        raise _Hopeless(f"{_gib(asked.memory_bytes)} of memory asked for, and {have}")
+        raise _Hopeless(f"needs {_gib(asked.memory_bytes)} of memory; {have}")
     return large
 
 
@@ -187,7 +187,7 @@ def _any(count: int, cards: Sequence[Card]) -> list[Card]:
     if count > 1:
         usable = [card for card in usable if not card.parent]  # CUDA shows a process one MIG instance, never more
     if len(usable) < count:
-        raise _Hopeless(f"{count} asked for, and this host has {_census(usable, cards, whole=count > 1)}")
+        raise _Hopeless(f"needs {count}; this host has {_census(usable, cards, whole=count > 1)}")
     return usable
 
 
@@ -200,9 +200,9 @@ def _census(usable: Sequence[Card], cards: Sequence[Card], *, whole: bool) -> st
 def _named(devices: Sequence[str], cards: Sequence[Card]) -> list[Card]:
     found = [_the_one(device, cards) for device in devices]
     if len({card.uuid for card in found}) < len(found):
-        raise _Hopeless(f"{', '.join(devices)} name one GPU twice")
+        raise _Hopeless(f"{', '.join(devices)} name the same GPU twice")
     if len(found) > 1 and any(card.parent for card in found):
-        raise _Hopeless("CUDA shows a process one MIG instance, never more: name one")
+        raise _Hopeless("CUDA shows only one MIG instance to a process: name one")
     return found
 
 
@@ -210,9 +210,9 @@ def _the_one(device: str, cards: Sequence[Card]) -> Card:
     matching = [card for card in cards if _is(card, device)]
     if not matching:
         known = ", ".join(f"{card.index} ({card.uuid})" for card in cards if not card.parent)
-        raise _Hopeless(f"there is no GPU {device}; there are {known}")
+        raise _Hopeless(f"no GPU {device}; known: {known}")
     if len(matching) > 1:
-        raise _Hopeless(f"{device} is the beginning of {len(matching)} GPUs: {', '.join(c.uuid for c in matching)}")
+        raise _Hopeless(f"{device} matches {len(matching)} GPUs: {', '.join(c.uuid for c in matching)}")
     (card,) = matching
     if card.split:
         parts = [part.uuid for part in cards if part.parent == card.uuid]
@@ -364,7 +364,7 @@ def _one_by_one(
     for claim in claims:
         option = next(_options(claim, table, previous), None)
         if option is None:
-            problems[claim.name] = _crowded(claim, table) + ("; a running line keeps its GPUs" if told else "")
+            problems[claim.name] = _crowded(claim, table) + ("; a running datasite keeps its GPUs" if told else "")
         else:
             found[claim.name] = option
             table = table.seat(claim.name, option, claim)
@@ -372,8 +372,7 @@ def _one_by_one(
 
 
 def _crowded(claim: _Claim, table: _Table) -> str:
-    what = f"{claim.count} GPU{'s' if claim.count > 1 else ''}"
-    what += " of its own" if claim.exclusive else ""
+    what = f"{claim.count} {'exclusive ' if claim.exclusive else ''}GPU{'s' if claim.count > 1 else ''}"
     what += f" with {_gib(claim.memory)}" if claim.memory else ""
     return f"no room for {what}: {'; '.join(_held(table.seats[uuid]) for uuid in claim.candidates)}"
 
@@ -381,8 +380,8 @@ def _crowded(claim: _Claim, table: _Table) -> str:
 def _held(seat: _Seat) -> str:
     if not seat.lines:
         return f"{seat.card.label} is free"
-    whose = f"{seat.card.label} is {'held alone by' if seat.exclusive else 'held by'} {', '.join(seat.lines)}"
-    return f"{whose}, {_gib(seat.booked)} of {_gib(seat.card.memory_bytes)} claimed" if seat.booked else whose
+    whose = f"{seat.card.label} is {'held exclusively by' if seat.exclusive else 'held by'} {', '.join(seat.lines)}"
+    return f"{whose}, {_gib(seat.booked)} of {_gib(seat.card.memory_bytes)} reserved" if seat.booked else whose
 
 
 def _autos(names: Sequence[str], wishes: Mapping[str, tuple[str, ...]], table: _Table) -> dict[str, tuple[str, ...]]:
@@ -414,7 +413,7 @@ def _reason(asked: GpuRequest, uuids: tuple[str, ...], had: tuple[str, ...] | No
     if asked.mode == "none":
         return "gpu: none"
     if not uuids:
-        return "auto: there is no GPU for it" if asked.mode == "auto" else ""
+        return "auto: no GPU is available" if asked.mode == "auto" else ""
     how = "as before" if uuids == had else "least loaded"
     return f"{in_words(asked)}: {'as named' if asked.devices else how}"
 

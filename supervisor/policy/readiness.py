@@ -50,7 +50,7 @@ def start_limit(config: FleetConfig) -> float:
 def summary(records: Mapping[str, WorkerRecord]) -> str:
     """``3 ready, 1 quarantined: detroit_line_beta (port 8081 is taken by pid 4711 (nginx))``."""
     lines = [record for name, record in records.items() if name != DASHBOARD_NAME]
-    counted = ", ".join(_counts(lines)) or "no lines"
+    counted = ", ".join(_counts(lines)) or "no datasites"
     troubles = [_trouble(record) for record in records.values() if _is_trouble(record)]
     return f"{counted}: {_joined(troubles)}" if troubles else counted
 

@@ -102,8 +102,8 @@ def in_words(made: Plan) -> str:
     parts = [f"{name} added" for name in made.add]
     parts += [f"{name} removed" for name in made.remove]
     parts += [f"{name} restarts ({', '.join(keys)})" for name, keys in made.restart.items()]
-    parts += [f"{name} takes up {', '.join(keys)}" for name, keys in made.live.items()]
-    parts += [f"{key} taken up" for key in made.fleet]
+    parts += [f"{name} applies {', '.join(keys)}" for name, keys in made.live.items()]
+    parts += [f"{key} applied" for key in made.fleet]
     return "; ".join(parts) or "nothing changed"
 
 

@@ -104,7 +104,7 @@ def test_all_lines_together_are_held_to_the_hosts_limit(unit: Path) -> None:
         return os.waitstatus_to_exitcode(status), groups.out_of_memory(name)
 
     code, said = inside(unit, scene)
-    assert (-9, True) == (code, said.endswith("GB for all lines (host: max_memory_usage_gb)"))
+    assert (-9, True) == (code, said.endswith("GB for all datasites (host: max_memory_usage_gb)"))
 
 
 def test_who_computes_too_much_is_held_back(unit: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_training_that_takes_too_much_is_ended_and_its_datasite_serves_on(flee
     assert CUT_OFF == job.wait(timeout=int(60 * PATIENCE)).message
     assert before["pid"] == fleet.line("alpha")["pid"] == (answers(fleet.alpha) or {})["pid"]
     (text,) = eventually(lambda: told(fleet, "alpha", "limit_reached", "oom"))
-    assert text.startswith("out of memory: the kernel ended ")
+    assert text.startswith("out of memory: the kernel killed ")
     assert 0 == fleet.line("alpha")["restarts"]
 
 

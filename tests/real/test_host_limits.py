@@ -146,7 +146,7 @@ def test_the_biggest_goes_when_all_together_take_too_much_memory(fleet: HostFlee
     assert f"of {MEMORY_GB:g} GB of memory" in fleet.run("status").stdout
     back = eventually(lambda: (line := fleet.line("alpha"))["ready"] and line["pid"] != before["pid"] and line)
     assert ({"memory_limit": 1}, 1) == (back["restarts_by_cause"], back["restarts"] - before["restarts"])
-    assert back["last_exit"].startswith("memory limit: it is the biggest; all lines together take ")
+    assert back["last_exit"].startswith("memory limit: this datasite is the largest; all datasites together use ")
     assert [1, 1] == [
         len(told(fleet, *words))
         for words in (("fleet", "limit_reached", "host_memory"), ("alpha", "stopping", "memory_limit"))

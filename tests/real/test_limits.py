@@ -280,7 +280,7 @@ def test_who_takes_too_much_memory_is_restarted(fleet: LimitedFleet) -> None:
     assert ["memory"] == list(reached)
     back = eventually(lambda: (line := fleet.line("alpha"))["ready"] and line["pid"] != before["pid"] and line)
     assert 1 == back["restarts_by_cause"]["memory_limit"] == back["restarts"] - before["restarts"]
-    assert back["last_exit"].startswith("memory limit: takes ")
+    assert back["last_exit"].startswith("memory limit: uses ")
     assert told(fleet, "alpha", "limit_reached", "memory")
     (stop,) = told(fleet, "alpha", "stopping", "memory_limit")
     assert stop["text"].endswith(f"of {MEMORY_GB:g} GB of memory")

@@ -184,7 +184,7 @@ def test_out_of_memory_is_told_as_such(fleet: Fleet) -> None:
         (group / "cgroup.procs").write_text(str(before["pid"]))
         run_inside(fleet, "beta", fleet.beta, eat_memory)
         after = ready_again(fleet, "beta", before)
-    assert "SIGKILL: out of memory, by the kernel's log" == after["last_exit"]
+    assert "SIGKILL: out of memory (kernel log)" == after["last_exit"]
     assert 1 == after["restarts_by_cause"]["oom"]
     ended = [event for event in events(fleet, "beta") if event["event"] == "exited"][-1]
     assert ("oom", before["pid"], "SIGKILL") == (ended["cause"], ended["pid"], ended["signal"])

@@ -113,7 +113,7 @@ class FakeSupervisor:
         if not found:
             return 404, {"error": f"no datasite named {name}", "near": ["line_a"]}
         if self.picture.stopping:
-            return 409, {"error": "the fleet is going down"}
+            return 409, {"error": "the fleet is stopping"}
         self.asked.append((name, request))
         for fields in self.after_ask.get((name, request), []):
             self.change(name, **fields)

@@ -325,7 +325,7 @@ def test_up_comes_again_for_a_driver_that_does_not_answer(plant: Path, monkeypat
     """Exit code 1, after which a service manager starts it again; nobody is told that there is no GPU."""
     monkeypatch.setattr(rooms, "Gpus", lambda: Gpus(lambda: HUNG))
     result = CliRunner().invoke(app, ["up", str(plant), "--quiet"], catch_exceptions=False)
-    told = "the GPU driver did not answer within 10 s, and gamma asks for a GPU: nothing was started or ended"
+    told = "the GPU driver did not answer within 10 s, and gamma asks for a GPU; nothing was started or stopped"
     assert (1, True, False) == (result.exit_code, told in result.output, "there is no GPU" in result.output)
     assert "nvidia-smi" in result.output
 

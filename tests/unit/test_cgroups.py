@@ -221,8 +221,8 @@ def test_each_end_by_the_kernel_names_the_limit_of_its_own_time(kernel: Kernel, 
         said.append((usage.oom_kills, usage.oom_limit) if usage else None)
     assert [
         (1, "its own limit of 4 GB (max_memory_usage_gb)"),
-        (2, "the host's limit of 8 GB for all lines (host: max_memory_usage_gb)"),
-        (3, "the machine had no more"),
+        (2, "the host's limit of 8 GB for all datasites (host: max_memory_usage_gb)"),
+        (3, "the machine has no free memory"),
     ] == said
 
 
@@ -234,7 +234,7 @@ def test_a_limit_that_was_hit_weeks_ago_is_no_cause_now(kernel: Kernel, groups: 
     (kernel.lines / "memory.events.local").write_text("oom 1\noom_kill 1\n")
     assert ["", ""] == [groups.out_of_memory("alpha") for _ in range(2)]
     kernel.say("memory.events", "oom 0\noom_kill 1\n")
-    assert "the machine had no more" == groups.out_of_memory("alpha")
+    assert "the machine has no free memory" == groups.out_of_memory("alpha")
     (kernel.lines / "memory.events.local").write_text("oom 2\noom_kill 1\n")
     groups.out_of_memory("alpha")
     kernel.say("memory.events", "oom 0\noom_kill 2\n")
@@ -246,11 +246,11 @@ def test_the_hosts_limit_and_the_machines_end_are_others(kernel: Kernel, groups:
     kernel.say("memory.events", "oom 0\noom_kill 0\n")
     groups.make("alpha")
     kernel.say("memory.events", "oom 0\noom_kill 1\n")
-    assert "the machine had no more" == groups.out_of_memory("alpha")
+    assert "the machine has no free memory" == groups.out_of_memory("alpha")
     kernel.say("memory.events", "oom 0\noom_kill 2\n")
     (kernel.lines / "memory.events.local").write_text("oom 1\noom_kill 0\n")
     (kernel.lines / "memory.max").write_text("8000000000\n")
-    expected = "the host's limit of 8 GB for all lines (host: max_memory_usage_gb)"
+    expected = "the host's limit of 8 GB for all datasites (host: max_memory_usage_gb)"
     assert expected == groups.out_of_memory("alpha")
 
 
@@ -258,7 +258,7 @@ def test_the_cause_of_the_end_names_the_limit(tmp_path: Path) -> None:
     """Certain, whatever the kernel's log and count say; only for what the kernel kills."""
     evidence = Evidence(tmp_path / "none", tmp_path / "none")
     killed, limit = cause_of_code(-9), "its own limit of 4 GB (max_memory_usage_gb)"
-    expected = replace(killed, kind=ExitKind.OOM, detail=f"SIGKILL: out of memory, {limit}")
+    expected = replace(killed, kind=ExitKind.OOM, detail=f"SIGKILL: out of memory: {limit}")
     assert expected == evidence.explain(killed, 77, tmp_path, limit)
     assert cause_of_code(70) == evidence.explain(cause_of_code(70), 77, tmp_path, limit)
 

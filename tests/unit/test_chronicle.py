@@ -117,7 +117,7 @@ def test_quarantine_is_told_with_its_reason() -> None:
     loop = record(rules=Rules(RestartPolicy(max_crashes=0)))
     told = events(loop, ProcessExited("a", 3, KILLED))
     assert ["exited", "quarantined"] == kinds(told)
-    expected = "quarantined: crash loop: more than 0 crashes, last: SIGKILL; next attempt in 600.0 s"
+    expected = "quarantined: crash loop: more than 0 crashes; last crash: SIGKILL; next attempt in 600.0 s"
     assert (expected, "signal", True) == (told[1].text, told[1].cause, told[1].warning)
     for_good = replace(loop, rules=Rules(RestartPolicy(max_crashes=0, quarantine_retry=0.0)))
     assert events(for_good, ProcessExited("a", 3, KILLED))[1].text.endswith("last: SIGKILL")
@@ -133,7 +133,7 @@ def test_an_end_that_the_restart_mode_leaves_alone() -> None:
 def test_a_launch_that_came_to_nothing() -> None:
     """It is told like an end, for it counts as one."""
     exited, starting = events(record(WorkerState.STARTING, pid=None), LaunchFailed("a", 3, "no memory"))
-    assert ("exited", "launch", "ended: could not be launched: no memory") == (exited.event, exited.cause, exited.text)
+    assert ("exited", "launch", "ended: launch failed: no memory") == (exited.event, exited.cause, exited.text)
     assert (EventKind.STARTING, "launch") == (starting.event, starting.cause)
 
 
@@ -215,7 +215,7 @@ def test_adoption_is_told_as_such() -> None:
     adopted = ProcessAdopted("a", 7, 77, 5, 100.0)
     told = events(WorkerRecord("a"), adopted, ProbeAnswered("a", 7, said(7)))
     assert ["adopted", "ready"] == kinds(told)
-    expected = "adopted (pid 77), running since before this supervisor"
+    expected = "adopted (pid 77): it was running before this supervisor started"
     assert (expected, "adoption", 7, 77, False) == (
         told[0].text,
         told[0].cause,
@@ -224,16 +224,16 @@ def test_adoption_is_told_as_such() -> None:
         told[0].warning,
     )
     assert "answers (pid 77)" == told[1].text
-    why = OperatorAsked("a", RESTART, By.ADOPTION, "its configuration changed while no supervisor ran")
+    why = OperatorAsked("a", RESTART, By.ADOPTION, "its configuration changed while no supervisor was running")
     told = events(WorkerRecord("a"), adopted, why)
     assert ("stopping", "adoption") == (told[1].event, told[1].cause)
-    assert told[1].text.endswith("after adoption: its configuration changed while no supervisor ran")
+    assert told[1].text.endswith("after adoption: its configuration changed while no supervisor was running")
 
 
 def test_a_launch_that_is_taken_back_never_ended() -> None:
     """There was no process: stopping and down, and no end."""
     waiting = record(WorkerState.STARTING, pid=None, started_at=None)
-    told = events(waiting, OperatorAsked("a", STOP), LaunchFailed("a", 3, "taken back before it began"))
+    told = events(waiting, OperatorAsked("a", STOP), LaunchFailed("a", 3, "cancelled before it started"))
     assert ["stopping", "down"] == kinds(told)
 
 
@@ -265,7 +265,7 @@ def test_interrupted_jobs_are_told_once() -> None:
         PulseReceived("a", 3, replace(cut_off, registered=True)),
     )
     assert ["jobs_interrupted", "registered"] == kinds(told)
-    expected = "jobs were running when it ended and are marked interrupted: train_1, train_2"
+    expected = "the process ended and interrupted these jobs: train_1, train_2"
     assert (expected, True) == (told[0].text, told[0].warning)
 
 

@@ -263,7 +263,7 @@ DOCUMENT = StatusDocument("a", "localhost", 1, "cpu", "running", generation=2, p
     [
         (http_answer(DOCUMENT.to_json()), ""),
         (http_answer(b"{}", "503 Busy"), "answered HTTP 503"),
-        (http_answer(b"<html>"), "answered, but not as a worker of ours"),
+        (http_answer(b"<html>"), "the answer is not from a worker of this fleet"),
         (
             http_answer(StatusDocument("a", "h", 1, "cpu", "running", generation=1, pid=8).to_json()),
             "another process answers on the port (a, pid 8)",

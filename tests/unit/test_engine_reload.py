@@ -114,7 +114,7 @@ def test_two_lines_that_swap_ports_wait_for_each_others_end() -> None:
 
 
 def test_the_port_of_an_adopted_process_is_the_one_it_was_launched_with() -> None:
-    """fleet.yaml changed while no supervisor ran: a new line on the old port waits until the adopted one has gone."""
+    """fleet.yaml changed while no supervisor was running: a new line on the old port waits until the adopted one has gone."""
     moved, newcomer = replace(ALPHA, port=9000), DatasiteSpec("newcomer", 8080)
     why = OperatorAsked("alpha", OperatorRequest.RESTART, By.ADOPTION, "its configuration changed")
     first = [ProcessAdopted("alpha", 3, 500, 5, 60.0, 8080), OperatorAsked("newcomer", OperatorRequest.START), why]
@@ -178,7 +178,7 @@ def test_a_refused_reload_touches_nothing() -> None:
     moved = replace(fleet(replace(ALPHA, port=9000), GAMMA), state_dir=Path("/elsewhere"))
     world = play(FLEET, [lambda _: [ReloadAsked(moved)]])
     assert (STARTED, ["reload_refused"]) == (world.done, told(world))
-    assert "reload refused: state_dir cannot change in a running fleet" == world.events[-1].text
+    assert "reload refused: state_dir cannot change while the fleet runs" == world.events[-1].text
     assert (["alpha", "beta"], False) == (sorted(world.pinned), hasattr(world, "config"))
 
 

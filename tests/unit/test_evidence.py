@@ -58,7 +58,7 @@ def append(path: Path, text: str) -> None:
 def test_the_kernels_log_names_the_victim(by_log: Evidence, kmsg: Path) -> None:
     """Whoever it names was killed for want of memory, each once; whoever it does not name was not."""
     append(kmsg, OOM.format(77) + "6,1,2,-;something else\n" + OOM.format(78))
-    certain = replace(KILLED, kind=ExitKind.OOM, detail="SIGKILL: out of memory, by the kernel's log")
+    certain = replace(KILLED, kind=ExitKind.OOM, detail="SIGKILL: out of memory (kernel log)")
     assert [certain, certain, KILLED] == [by_log.explain(KILLED, pid, NOWHERE) for pid in (78, 77, 79)]
     assert KILLED == by_log.explain(KILLED, 77, NOWHERE)  # a later process of that pid
 
@@ -79,7 +79,7 @@ def test_without_the_log_the_count_makes_it_likely(vmstat: Path) -> None:
     seen = Evidence(NOWHERE, vmstat)
     assert KILLED == seen.explain(KILLED, 77, NOWHERE)
     count(vmstat, 5)
-    likely = replace(KILLED, kind=ExitKind.OOM, detail="SIGKILL: likely out of memory, by the kernel's count")
+    likely = replace(KILLED, kind=ExitKind.OOM, detail="SIGKILL: probably out of memory (kernel counter)")
     assert [likely, KILLED] == [seen.explain(KILLED, 77, NOWHERE), seen.explain(KILLED, 78, NOWHERE)]
 
 

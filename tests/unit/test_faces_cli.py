@@ -77,7 +77,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 def test_help_tells_the_exit_codes() -> None:
     """The exit codes are in the help, as they are used."""
     output = fleet("--help").output
-    for line in ("3    no supervisor is running", "5    a supervisor is already running", "130  interrupted (Ctrl-C)"):
+    for line in ("3    no supervisor is running", "5    another supervisor is running", "130  interrupted (Ctrl-C)"):
         assert line in output
     assert [] == [command for command in COMMANDS if f"\n  {command} " not in output]
 
@@ -266,14 +266,14 @@ def test_no_wait_returns_at_once(fleet_yaml: Path) -> None:
     with running(fleet_yaml.parent) as fake:
         result = fleet("stop", "line_a", "--no-wait")
         assert [("line_a", "stop")] == fake.asked
-    assert (0, "line_a: stop asked for\n") == (result.exit_code, result.output)
+    assert (0, "line_a: stop requested\n") == (result.exit_code, result.output)
 
 
 def test_nothing_to_do_is_said(fleet_yaml: Path) -> None:
     """Starting what is ready is no failure."""
     with running(fleet_yaml.parent):
         result = fleet("start", "line_a")
-    assert (0, "line_a is ready already (pid 4711)\n") == (result.exit_code, result.output)
+    assert (0, "line_a is already ready (pid 4711)\n") == (result.exit_code, result.output)
 
 
 def test_an_unknown_name_stops_everything(fleet_yaml: Path) -> None:
@@ -299,7 +299,7 @@ def test_requests_of_a_fleet_that_goes_down(fleet_yaml: Path) -> None:
     with running(fleet_yaml.parent, stopping=True):
         result = fleet("start", "line_a")
     assert 1 == result.exit_code
-    assert "the fleet is going down" in result.output
+    assert "the fleet is stopping" in result.output
 
 
 @pytest.mark.parametrize("command", [("start", "line_a"), ("restart", "--all"), ("down",), ("status", "--json")])
@@ -366,7 +366,7 @@ def test_credentials_are_shown_with_their_origin(fleet_yaml: Path) -> None:
     write_login(fleet_yaml.parent)
     output = fleet("credentials", "line_a").output
     assert "email     admin@plant.example\npassword  s3cret-drawn\n" in output
-    assert "drawn at the first start; it may have been changed in PySyft since" in output
+    assert "generated at the first start; it may have been changed in PySyft since" in output
 
 
 def test_credentials_as_json(fleet_yaml: Path) -> None:

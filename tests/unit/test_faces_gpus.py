@@ -64,7 +64,7 @@ def test_without_a_gpu_it_is_one_calm_line(plant: Path, monkeypatch: pytest.Monk
     """And no failure; nor is it one for a program."""
     FakeDriver(failure=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND).install(monkeypatch)
     result = ask()
-    assert (0, "no NVIDIA GPU on this host; every line computes on the CPU\n") == (result.exit_code, result.output)
+    assert (0, "no NVIDIA GPU on this host; every datasite computes on the CPU\n") == (result.exit_code, result.output)
     assert {"trouble": "", "cards": [], "lines": []} == json.loads(ask("--json").output)
 
 

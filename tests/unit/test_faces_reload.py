@@ -70,7 +70,7 @@ def test_a_dry_run_shows_and_changes_nothing(plant: Path) -> None:
         fake.plan = PLAN
         result = run("reload", "--dry-run")
         assert ["dry run"] == fake.reloads
-    assert (0, f"would do:\n{WORDS}\n") == (result.exit_code, result.output)
+    assert (0, f"would change:\n{WORDS}\n") == (result.exit_code, result.output)
 
 
 def test_a_reload_waits_until_all_of_it_came_about(plant: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_reload_waits_until_all_of_it_came_about(plant: Path) -> None:
         result = run("reload")
         assert ["reload"] == fake.reloads
     assert 0 == result.exit_code
-    assert f"taking up:\n{WORDS}\n" == result.stdout
+    assert f"changing:\n{WORDS}\n" == result.stdout
     told = sorted(" ".join(line.split()[:2]) for line in result.stderr.splitlines())
     assert ["line_a ready", "line_n ready", "line_r stopped"] == told
     assert "line_r stopped and removed in 0." in result.stderr
@@ -118,7 +118,7 @@ def test_no_wait_returns_with_the_plan(plant: Path) -> None:
         fake.plan = PLAN
         result = run("reload", "--no-wait")
         assert ["reload"] == fake.reloads
-    assert (0, f"taking up:\n{WORDS}\n") == (result.exit_code, result.output)
+    assert (0, f"changing:\n{WORDS}\n") == (result.exit_code, result.output)
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -135,7 +135,7 @@ def test_nothing_to_do_is_said(plant: Path) -> None:
     with listening(plant / ".fleet", *BEFORE.datasites) as fake:
         fake.plan = {**fake.plan, "unchanged": ["line_a"]}
         result = run("reload")
-    assert (0, "nothing to do: the fleet is what fleet.yaml asks for\n") == (result.exit_code, result.output)
+    assert (0, "nothing to do: the fleet matches fleet.yaml\n") == (result.exit_code, result.output)
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--json", "--no-wait"])
@@ -146,13 +146,13 @@ def test_a_broken_file_changes_nothing_and_says_where(plant: Path, option: str) 
         result = run("reload", option)
     assert 2 == result.exit_code
     assert "fleet.yaml:5:26: datasites[0].port: expected a port" in result.stderr
-    assert "nothing was changed; the fleet goes on as it was" in result.stderr
+    assert "nothing was changed; the fleet keeps running as before" in result.stderr
 
 
 def test_what_a_running_fleet_cannot_take_up_is_refused(plant: Path) -> None:
     """Other folders need `fleet down`, then `fleet up`."""
     with listening(plant / ".fleet", *BEFORE.datasites) as fake:
-        fake.refusal = (409, "log_dir cannot change in a running fleet: fleet down, then fleet up")
+        fake.refusal = (409, "log_dir cannot change while the fleet runs; use fleet down, then fleet up")
         result = run("reload")
     assert (1, True) == (result.exit_code, "fleet down, then fleet up" in result.stderr)
 

@@ -118,7 +118,7 @@ def test_a_fleet_that_is_down_is_told_as_such(plant: Path, handed: list[dict[str
     """Nobody waits for the first round's deadline."""
     result = train("model.py")
     assert (3, []) == (result.exit_code, handed)
-    assert "no line answers" in result.output
+    assert "no datasite answers" in result.output
     assert "next step: fleet up" in result.output
 
 

@@ -155,7 +155,7 @@ def test_down_stops_what_a_killed_supervisor_left(plant: Path, daemon: Daemon) -
     (plant / ".fleet").mkdir()
     daemon.leftovers = ("line_a",)
     result = fleet("down")
-    assert (0, "line_a stopped; its supervisor was gone\n") == (result.exit_code, result.output)
+    assert (0, "line_a stopped (its supervisor had ended)\n") == (result.exit_code, result.output)
     daemon.leftovers = ()
     assert 3 == fleet("down").exit_code
 

@@ -407,7 +407,7 @@ def test_a_reload_takes_up_how_many_start_at_once() -> None:
 @pytest.mark.parametrize(
     ("asked_for", "stopping", "why"),
     [
-        (reload(replace(fleet(GAMMA), log_dir=Path("/x"))), False, "log_dir cannot change in a running fleet"),
+        (reload(replace(fleet(GAMMA), log_dir=Path("/x"))), False, "log_dir cannot change while the fleet runs"),
         (reload(fleet(GAMMA), problems={"gamma": "there is no GPU"}), False, "gamma: gpu: there is no GPU"),
         (reload(fleet(GAMMA)), True, "it is going down"),
     ],

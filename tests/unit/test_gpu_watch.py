@@ -155,7 +155,7 @@ def test_who_waited_for_the_driver_is_told_of_its_gpu_and_goes_on() -> None:
     world = play(fleet(ALPHA, BETA), [answer])
     assert HAD == world.placement.assignments
     assert [("launch", "alpha", 1), ("launch", "beta", 1)] == world.done
-    text = "the GPUs can be seen again: it has GPU-0 from its next start on, until then it is on the CPU"
+    text = "the GPUs are visible again: it has GPU-0 at its next start, and uses the CPU until then"
     found = [(event.name, event.text, event.warning) for event in world.events if event.event == "gpu_found"]
     assert [("alpha", text, True)] == found
 

@@ -56,8 +56,8 @@ def test_a_split_gpu_and_its_instances(monkeypatch: pytest.MonkeyPatch, nothing:
 
 SICK = [
     ({"ecc": 3}, "", ("uncorrected ECC errors since the driver was loaded: 3",)),
-    ({"remapped": (0, 1, 1, 0)}, "", ("bad memory waits for a reset of the GPU to be taken out of use",)),
-    ({"retiring": 1}, "", ("bad memory waits for a reset of the GPU to be taken out of use",)),
+    ({"remapped": (0, 1, 1, 0)}, "", ("reset the GPU to take its bad memory out of use",)),
+    ({"retiring": 1}, "", ("reset the GPU to take its bad memory out of use",)),
     ({"remapped": (0, 1, 0, 1)}, "bad memory that could not be replaced (row remapping failed)", ()),
     ({"remapped": (4, 0, 0, 0)}, "", ()),
 ]

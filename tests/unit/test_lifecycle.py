@@ -157,7 +157,7 @@ def test_a_crash_loop_is_quarantined_with_its_reason_and_tried_again_slowly() ->
     before = record(WorkerState.READY, crashes=(97.0, 98.0), rules=Rules(RestartPolicy(max_crashes=2)))
     made = step(before, FACTS[ProcessExited], 100.0)
     assert (WorkerState.QUARANTINED, ()) == (made.record.state, made.orders)
-    assert "crash loop: more than 2 crashes, last: SIGKILL" == made.record.reason
+    assert "crash loop: more than 2 crashes; last crash: SIGKILL" == made.record.reason
     assert 700.0 == next_due(made.record)
     assert (Launch("a", 4),) == step(made.record, FACTS[DeadlineReached], 700.0).orders
 

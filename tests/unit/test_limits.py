@@ -84,7 +84,7 @@ def test_a_warning_names_the_figures() -> None:
     after = step(record(), seen(3.7), 100.0).record
     assert {"memory": "takes 3.70 of 4 GB of memory"} == after.pressure.near
     (event,) = tell(record(), after, seen(3.7), 100.0)
-    assert ("near a limit: takes 3.70 of 4 GB of memory", True) == (event.text, event.warning)
+    assert ("near a limit: uses 3.70 of 4 GB of memory", True) == (event.text, event.warning)
 
 
 def test_a_limit_that_is_reached_is_told_again_when_it_was_near() -> None:
@@ -155,7 +155,7 @@ def test_memory_over_its_limit_for_three_looks_is_a_graceful_restart() -> None:
         assert () == step(before, seen(4.2, looks), 100.0).orders
     made = step(before, seen(4.2, 3), 100.0)
     assert (Terminate("a", 3, 77),) == made.orders
-    assert (WorkerState.STOPPING, "memory limit: takes 4.20 of 4 GB of memory") == (
+    assert (WorkerState.STOPPING, "memory limit: uses 4.20 of 4 GB of memory") == (
         made.record.state,
         made.record.reason,
     )
@@ -182,7 +182,7 @@ def test_it_is_back_at_once_and_the_restart_has_its_cause() -> None:
         after.restarts_by_cause,
         after.crashes,
     )
-    assert "memory limit: takes 4.20 of 4 GB of memory" == str(after.last_exit)
+    assert "memory limit: uses 4.20 of 4 GB of memory" == str(after.last_exit)
 
 
 def test_a_line_that_is_always_too_big_rests_longer_and_longer() -> None:
@@ -265,7 +265,7 @@ def test_the_biggest_line_goes_when_all_together_take_too_much() -> None:
     """And it is said that the figures are everybody's. What it takes itself is no news, and no limit of its own."""
     before = record(pressure=Pressure(near={"memory": "takes 0.93 of 1 GB of memory"}))
     made = step(before, seen(4.2, 3, of_host=True), 100.0)
-    assert "memory limit: it is the biggest; all lines together take 4.20 of 4 GB of memory" == made.record.reason
+    assert "memory limit: this datasite is the largest; all datasites together use 4.20 of 4 GB of memory" == made.record.reason
     assert before.pressure == made.record.pressure
 
 
@@ -283,16 +283,16 @@ def test_the_hosts_limits_are_told_of_the_fleet() -> None:
         before, now = now, limits.pressure(now, one)
         told += limits.of_all(before, now)
     assert [
-        ("fleet", EventKind.LIMIT_NEAR, "host_memory", "near a limit: all lines together take 3.70 of 4 GB of memory"),
-        ("fleet", EventKind.LIMIT_REACHED, "host_cpu", "limit reached: all lines together take 390 of 400 % CPU"),
+        ("fleet", EventKind.LIMIT_NEAR, "host_memory", "near a limit: all datasites together use 3.70 of 4 GB of memory"),
+        ("fleet", EventKind.LIMIT_REACHED, "host_cpu", "limit reached: all datasites together use 390 of 400 % CPU"),
         (
             "fleet",
             EventKind.LIMIT_REACHED,
             "host_memory",
-            "limit reached: all lines together take 4.10 of 4 GB of memory",
+            "limit reached: all datasites together use 4.10 of 4 GB of memory",
         ),
-        ("fleet", EventKind.LIMIT_CLEARED, "host_cpu", "no longer near the host's limit of cpu"),
-        ("fleet", EventKind.LIMIT_CLEARED, "host_memory", "no longer near the host's limit of memory"),
+        ("fleet", EventKind.LIMIT_CLEARED, "host_cpu", "no longer near the host's CPU limit"),
+        ("fleet", EventKind.LIMIT_CLEARED, "host_memory", "no longer near the host's memory limit"),
     ] == [(event.name, event.event, event.cause, event.text) for event in told]
     assert [True, True, True, False, False] == [event.warning for event in told]
 
@@ -303,7 +303,7 @@ def test_processes_that_the_kernel_ended_are_told() -> None:
     _, events = told(record(), fact)
     assert [(EventKind.LIMIT_REACHED, "oom")] == events
     (event,) = tell(record(), step(record(), fact, 100.0).record, fact, 100.0)
-    expected = "out of memory: the kernel ended a process of it; its own limit of 4 GB (max_memory_usage_gb)"
+    expected = "out of memory: the kernel killed one of its processes: its own limit of 4 GB (max_memory_usage_gb)"
     assert expected == event.text
     assert {"oom": expected} == step(record(), fact, 100.0).record.pressure.reached
     again = seen(3.0, kernel=True, oom_kills=2)
@@ -463,7 +463,7 @@ def test_a_line_that_could_not_join_its_group_is_watched() -> None:
 def test_the_hosts_limits_are_in_the_picture() -> None:
     """Once for the host, by name and in words; and every running line says that it is held back by them too."""
     config = lines(2, HostLimits(max_cpu_usage_percent=400.0))
-    words = "all lines together take 399 of 400 % CPU"
+    words = "all datasites together use 399 of 400 % CPU"
     about = SupervisorFacts(1, "1.0", 0.0, stopping=False, revision=1, host=Pressure(reached={"host_cpu": words}))
     shown = from_dict(json.loads(json.dumps(whole(config, about).to_dict())))
     assert HostSnapshot({"max_cpu_usage_percent": 400.0}, "watch", {"host_cpu": words}) == shown.host
@@ -505,7 +505,7 @@ def test_the_table_shows_memory_with_its_limit_and_what_is_reached() -> None:
     assert ("1.2/4 GB", "disk,cpu") == tuple(row.split("  ")[at].strip() for at in (-2, -1))
     assert "108M" in other
     assert "line_a at its limit: 1.2 GB of disk free" in shown
-    assert "line_a near its limit: takes 3.70 of 4 GB of memory" in shown
+    assert "line_a near its limit: uses 3.70 of 4 GB of memory" in shown
 
 
 def test_a_fleet_within_its_limits_has_no_column_for_them() -> None:

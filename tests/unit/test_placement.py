@@ -102,7 +102,7 @@ IMPOSSIBLE = {
         TWO,
         {"a": "GPU-0000 is the beginning of 2 GPUs: GPU-00000000, GPU-00000001"},
     ),
-    "one GPU by two names": ({"a": named("0", "GPU-00000000")}, TWO, {"a": "0, GPU-00000000 name one GPU twice"}),
+    "one GPU by two names": ({"a": named("0", "GPU-00000000")}, TWO, {"a": "0, GPU-00000000 name the same GPU twice"}),
     "more memory than any has": (
         {"a": some(gib=100)},
         [card(0, 40), card(1, 80)],
@@ -127,17 +127,17 @@ IMPOSSIBLE = {
     "more exclusive ones than exist": (
         {"a": ALONE, "b": ALONE, "c": ALONE},
         TWO,
-        {"c": "no room for 1 GPU of its own: GPU 0 is held alone by a; GPU 1 is held alone by b"},
+        {"c": "no room for 1 GPU of its own: GPU 0 is held exclusively by a; GPU 1 is held exclusively by b"},
     ),
     "two exclusive claims on one": (
         {"a": named("0", exclusive=True), "b": named("0", exclusive=True)},
         TWO,
-        {"b": "no room for 1 GPU of its own: GPU 0 is held alone by a"},
+        {"b": "no room for 1 GPU of its own: GPU 0 is held exclusively by a"},
     ),
     "sharing what is exclusive": (
         {"a": named("0"), "b": named("0", exclusive=True)},
         TWO,
-        {"a": "no room for 1 GPU: GPU 0 is held alone by b"},
+        {"a": "no room for 1 GPU: GPU 0 is held exclusively by b"},
     ),
     "more memory together than there is": (
         {"a": some(gib=60), "b": some(gib=50)},
@@ -147,7 +147,7 @@ IMPOSSIBLE = {
     "several of which one is taken": (
         {"a": ALONE, "b": some(2, 8)},
         TWO,
-        {"b": "no room for 2 GPUs with 8.0 GiB: GPU 0 is held alone by a; GPU 1 is free"},
+        {"b": "no room for 2 GPUs with 8.0 GiB: GPU 0 is held exclusively by a; GPU 1 is free"},
     ),
     "a GPU in MIG mode": (
         {"a": named("1")},
@@ -162,7 +162,7 @@ IMPOSSIBLE = {
     "several instances": (
         {"a": named("MIG-0", "MIG-1")},
         MIXED,
-        {"a": "CUDA shows a process one MIG instance, never more: name one"},
+        {"a": "CUDA shows only one MIG instance to a process: name one"},
     ),
     "several of which instances would have to be some": (
         {"a": some(2)},
@@ -282,7 +282,7 @@ def test_who_had_a_gpu_keeps_it(
 def test_a_running_line_is_not_moved_for_another() -> None:
     """The newcomer is refused, and told why, although it would have room after a move."""
     made = place({"a": AUTO, "b": ALONE}, [card(0)], {"a": gpu(0)}, ["a"])
-    why = "no room for 1 GPU of its own: GPU 0 is held by a; a running line keeps its GPUs"
+    why = "no room for 1 GPU of its own: GPU 0 is held by a; a running datasite keeps its GPUs"
     assert ({"a": gpu(0), "b": ()}, {"b": why}) == (made.assignments, made.problems)
 
 
@@ -292,7 +292,7 @@ def test_why_a_line_has_what_it_has() -> None:
     made = place(requests, TWO, {"e": gpu(0)})
     told = {"a": "auto: least loaded", "b": "gpu: none", "c": "1: as named", "d": "2 GPUs, 8.0 GiB: least loaded"}
     assert {**told, "e": "auto: as before"} == made.reasons
-    assert {"a": "auto: there is no GPU for it"} == place({"a": AUTO}, [], {}).reasons
+    assert {"a": "auto: no GPU is available"} == place({"a": AUTO}, [], {}).reasons
 
 
 WORDS = [
@@ -326,7 +326,7 @@ def test_what_cannot_be_seen_is_not_gone() -> None:
     assert {"a": gpu(0), "b": gpu(1), "c": (), "d": (), "new": ()} == made.assignments
     assert ({"new": "no answer"}, ("c",), ("d",)) == (made.problems, made.moved, made.unseen)
     unseen = "as before, the GPUs cannot be seen"
-    whys = {"a": f"auto: {unseen}", "b": f"1 GPU: {unseen}", "c": "gpu: none", "d": "auto: the GPUs cannot be seen"}
+    whys = {"a": f"auto: {unseen}", "b": f"1 GPU: {unseen}", "c": "gpu: none", "d": "auto: the GPUs are not visible"}
     assert {**whys, "new": "no answer"} == made.reasons
 
 

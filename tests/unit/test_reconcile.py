@@ -214,7 +214,7 @@ FLEET_WIDE: dict[str, Any] = {
 def test_keys_of_the_fleet_are_taken_up(key: str) -> None:
     """They need no restart of anybody."""
     made = plan(fleet(ALPHA), replace(fleet(ALPHA), **{key: FLEET_WIDE[key]}))
-    assert ((key,), (), ("alpha",), f"{key} taken up") == (made.fleet, made.refused, made.unchanged, in_words(made))
+    assert ((key,), (), ("alpha",), f"{key} applied") == (made.fleet, made.refused, made.unchanged, in_words(made))
 
 
 @pytest.mark.parametrize("key", ["state_dir", "log_dir"])

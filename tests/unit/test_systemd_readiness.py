@@ -66,7 +66,7 @@ def test_a_fleet_that_goes_down_has_no_troubles() -> None:
     assert "1 stopping, 1 down" == summary(
         records(WorkerState.STOPPING, WorkerState.DOWN, wanted=Wanted.DOWN, reason="x")
     )
-    assert "no lines" == summary({})
+    assert "no datasites" == summary({})
 
 
 @given(st.lists(st.sampled_from(WorkerState)), st.floats(0, 1e6), st.floats(0, 1e4))

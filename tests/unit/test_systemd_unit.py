@@ -425,7 +425,7 @@ def test_down_needs_no_secret(install: Callable[..., Result], tmp_path: Path, mo
 
     monkeypatch.setattr("supervisor.daemon.stop_orphans", stop_orphans)
     result = CliRunner(mix_stderr=False).invoke(app, ["down"], catch_exceptions=False)
-    assert (0, "line_a stopped; its supervisor was gone\n") == (result.exit_code, result.stdout), result.stderr
+    assert (0, "line_a stopped (its supervisor had ended)\n") == (result.exit_code, result.stdout), result.stderr
     assert [(tmp_path / ".fleet", ["dashboard", "line_a"])] == [
         (config.state_dir, [spec.name for spec in config.workers]) for config in seen
     ]

@@ -198,7 +198,7 @@ def test_all_lines_together(start: Start) -> None:
         events.append(watch.events())
     assert [[], [], [("beta", True, True)], [], []] == told
     assert [[("fleet", EventKind.LIMIT_REACHED, "host_memory")], [], [], [], []] == events
-    assert "all lines together take 0.1" in watch.watcher.host.reached["host_memory"]
+    assert "all datasites together use 0.1" in watch.watcher.host.reached["host_memory"]
     watch.config = fleet(line(), line("beta"))
     watch.look()
     assert [("fleet", EventKind.LIMIT_CLEARED, "host_memory")] == watch.events()

@@ -12,13 +12,15 @@ from supervisor.faces.commands.arguments import FleetFileOption, Json
 from supervisor.faces.context import place_of
 from supervisor.faces.faults import Exit, Fault, unknown_name
 
-DatasiteName = Annotated[str | None, typer.Argument(metavar="NAME", help="A datasite.", show_default=False)]
+DatasiteName = Annotated[str | None, typer.Argument(metavar="NAME", help="The datasite.", show_default=False)]
 
 
 def credentials(
     context: typer.Context, name: DatasiteName = None, file: FleetFileOption = None, as_json: Json = False
 ) -> None:
-    """Show the ADMIN login of a datasite, running or not.
+    """Show the ADMIN login of a datasite.
+
+    The datasite need not run.
 
     \b
     Examples:
@@ -30,7 +32,7 @@ def credentials(
     place = place_of(context, file)
     names = list(place.ports)
     if name is None:
-        raise Fault(f"whose credentials? There are: {', '.join(names)}", Exit.WRONG_USE)
+        raise Fault(f"Name a datasite. Known: {', '.join(names)}", Exit.WRONG_USE)
     if name not in names:
         raise unknown_name(name, names)
     found = logins.read(place.state_dir, name)

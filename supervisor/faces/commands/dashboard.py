@@ -1,4 +1,4 @@
-"""``fleet dashboard``: becomes the central dashboard's process. Nothing of the centre is imported here."""
+"""``fleet dashboard``: replaces this process by the central dashboard. It imports nothing of the centre."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PortOption = Annotated[
     int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes any free one.", show_default=True)
 ]
 Database = Annotated[
-    Path, typer.Option("--db", metavar="FILE", help="SQLite file, made if it is not there.", show_default=True)
+    Path, typer.Option("--db", metavar="FILE", help="SQLite file; created if absent.", show_default=True)
 ]
 LateAfter = Annotated[
-    float, typer.Option("--late-after", metavar="SECONDS", help="Without a beat for so long: late.", show_default=True)
+    float, typer.Option("--late-after", metavar="SECONDS", help="Show a factory as late without a heartbeat for so long.", show_default=True)
 ]
 OfflineAfter = Annotated[
     float,
-    typer.Option("--offline-after", metavar="SECONDS", help="Without a beat for so long: offline.", show_default=True),
+    typer.Option("--offline-after", metavar="SECONDS", help="Show it as offline without a heartbeat for so long.", show_default=True),
 ]
 NewPerHour = Annotated[
     int,
@@ -32,7 +32,7 @@ NewPerHour = Annotated[
         min=1,
         max=1_000_000,
         metavar="N",
-        help="New factories that one address may register within an hour.",
+        help="New factories that one address may register per hour.",
         show_default=True,
     ),
 ]
@@ -46,11 +46,11 @@ def dashboard(
     offline_after: OfflineAfter = 90.0,
     new_per_hour: NewPerHour = 1000,
 ) -> None:
-    """Run the central dashboard here, by itself: where datasites register and beat, with a page for the wall.
+    """Run a central dashboard.
 
-    It serves until Ctrl-C or SIGTERM, and then ends with 0; with 78 where the port or the database cannot be used.
-    It asks nobody who they are: listen on an address that only the plants reach. A fleet that says
-    dashboard: embedded runs one of its own.
+    Datasites register and send heartbeats; the page shows them. It runs until Ctrl-C or SIGTERM and then exits with 0.
+    It exits with 78 if it cannot use the port or the database. It has no authentication: listen on an address that
+    only the plants can reach. A fleet with dashboard: embedded runs its own.
 
     \b
     Examples:
@@ -59,7 +59,7 @@ def dashboard(
       fleet dashboard --late-after 20 --offline-after 60
     """
     if not 0 < late_after <= offline_after < float("inf"):
-        raise Fault("--late-after has to be above 0 and at most --offline-after", Exit.WRONG_USE)
+        raise Fault("--late-after must be above 0 and at most --offline-after", Exit.WRONG_USE)
     options = {
         "host": host,
         "port": port,
@@ -69,5 +69,5 @@ def dashboard(
         "new-per-hour": new_per_hour,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    # -P: what lies in this folder is not imported instead of what is installed
+    # -P: no module in the working directory replaces an installed one
     os.execv(sys.executable, [sys.executable, "-P", "-m", "central.dashboard", *words])  # noqa: S606 - no shell wanted

@@ -12,7 +12,7 @@ from supervisor.spec import FleetConfig
 
 
 def _as_known(place: FleetLocation) -> FleetConfig:
-    """The fleet as far as it can be known: an error in the file, or a secret that is not there now, ends no `down`."""
+    """The fleet as far as it is known: an error in the file, or a missing secret, must not prevent `fleet down`."""
     try:
         return load_config(place.path)
     except Fault:
@@ -28,7 +28,7 @@ def down(
 ) -> None:
     """Stop all datasites, then the supervisor.
 
-    Datasites that a killed supervisor left behind are stopped too. Waits up to --timeout (60 s).
+    It also stops datasites that a killed supervisor left behind. Waits up to --timeout (60 s).
 
     \b
     Examples:

@@ -14,7 +14,7 @@ from supervisor.faces.faults import unknown_name
 
 EventsName = Annotated[
     str | None,
-    typer.Argument(metavar="[NAME]", help="A datasite, dashboard, or fleet: the fleet as a whole.", show_default=False),
+    typer.Argument(metavar="[NAME]", help="A datasite, dashboard, or fleet (the whole fleet).", show_default=False),
 ]
 
 
@@ -26,10 +26,11 @@ def events(
     as_json: Json = False,
     file: LongFleetFile = None,
 ) -> None:
-    """Show what happened, with its cause: starts, ends, probes that failed, reloads, quarantines.
+    """Show what happened, and why.
 
-    Works with and without a supervisor. With --json, one object a line. Here -f follows; name the fleet.yaml with
-    --file, or with -f before the command.
+    Events are starts, exits, failed probes, reloads, quarantines and more. Works with and without a supervisor. With
+    --json, each event is one line of JSON. Here -f means --follow: name the fleet.yaml with --file, or with -f before
+    the command.
 
     \b
     Examples:
@@ -41,7 +42,7 @@ def events(
 
     place = place_of(context, file)
     known = [*place.names, SUPERVISOR_LOG]
-    # A line that is no longer in fleet.yaml has a history too.
+    # A datasite that is no longer in fleet.yaml has a history too.
     if name is not None and name not in known and not history.last(place.state_dir, name, 1):
         raise unknown_name(name, known)
     show = json.dumps if as_json else history.in_words

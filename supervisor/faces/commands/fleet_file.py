@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def validate(
     context: typer.Context, path: FleetFileArgument = None, file: FleetFileOption = None, as_json: Json = False
 ) -> None:
-    """Check a fleet.yaml and name every error in it at once. Nothing is started.
+    """Check a fleet.yaml, and show all its errors.
+
+    It starts nothing.
 
     \b
     Examples:
@@ -57,9 +59,9 @@ def _as_json(problem: Problem) -> dict[str, Any]:
 
 
 Target = Annotated[
-    Path | None, typer.Argument(metavar="[PATH]", help="Where to write (./fleet.yaml).", show_default=False)
+    Path | None, typer.Argument(metavar="[PATH]", help="Where to write it (./fleet.yaml).", show_default=False)
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
 
 def init(context: typer.Context, path: Target = None, file: FleetFileOption = None, force: Force = False) -> None:
@@ -83,7 +85,7 @@ def _write_new(target: Path, text: str, *, force: bool) -> None:
         with target.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise Fault(f"{target} is there already; it was left alone", next_step="--force replaces it") from error
+        raise Fault(f"{target} already exists; it was not changed", next_step="--force replaces it") from error
     except OSError as error:
         raise Fault(f"{target} cannot be written: {error.strerror}") from error
 

@@ -15,10 +15,10 @@ from supervisor.faces.faults import Exit
 def gpus(
     context: typer.Context, path: FleetFileArgument = None, file: FleetFileOption = None, as_json: Json = False
 ) -> None:
-    """Show the GPUs of this host: memory, health, who holds which, and why.
+    """Show the GPUs of this host, and who uses them.
 
-    Works with and without a supervisor; without one it shows who had which at last. Ends with 1 when the driver
-    cannot be asked.
+    Shows memory and health, which datasite has which GPU, and why. Works with and without a supervisor; without one it
+    shows the last assignment. Exits with 1 if the driver does not answer.
 
     \b
     Examples:

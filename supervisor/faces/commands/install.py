@@ -1,6 +1,6 @@
 """``fleet install systemd``: writes the unit of ``faces.systemd`` where systemd looks for it. It starts nothing.
 
-Every ``fleet`` command loads this module, so it imports what only the installing needs where it needs it.
+Every ``fleet`` command loads this module, so functions import what only they need.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from supervisor.faces.systemd import UnitPlan
     from supervisor.spec import FleetConfig
 
-install = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Install the fleet as a service of this host.")
+install = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Install the fleet as a service.")
 
 _SYSTEM_UNITS = Path("/etc/systemd/system")
 _OLDEST = 247
-"""Debian 11's; the first with LoadCredential=. Asked when systemctl cannot tell its version."""
+"""The version of Debian 11, the first with LoadCredential=. Used when systemctl does not tell its version."""
 _GIVEN_BY_SYSTEMD = ("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG")
 
-User = Annotated[bool, typer.Option("--user", help="A unit of your own systemd (~/.config/systemd/user).")]
+User = Annotated[bool, typer.Option("--user", help="Install a user unit (~/.config/systemd/user).")]
 PrintOnly = Annotated[bool, typer.Option("--dry-run", help="Print the unit; write nothing.")]
-Overwrite = Annotated[bool, typer.Option("--force", help="Replace a unit that says something else.")]
+Overwrite = Annotated[bool, typer.Option("--force", help="Replace an existing unit that differs.")]
 UnitFolder = Annotated[
     Path | None, typer.Option("--output", metavar="DIR", help="Write the unit into this folder.", show_default=False)
 ]
 RunAs = Annotated[
     str | None,
-    typer.Option("--run-as", metavar="NAME", help="The user that the fleet runs as (you).", show_default=False),
+    typer.Option("--run-as", metavar="NAME", help="The user that runs the fleet (you).", show_default=False),
 ]
 CredentialOption = Annotated[
     list[str] | None,
@@ -61,9 +61,9 @@ def systemd(
     run_as: RunAs = None,
     credential: CredentialOption = None,
 ) -> None:
-    """Write a systemd unit for the fleet: ready, watchdog, reload, stop, hardening.
+    """Write a systemd unit for the fleet.
 
-    The fleet.yaml is checked first, with the variables and credentials that the unit will have.
+    It checks the fleet.yaml first, with the variables and credentials that the unit will have. It starts nothing.
 
     \b
     Examples:
@@ -72,7 +72,7 @@ def systemd(
       fleet install systemd --dry-run
     """
     if user and run_as:
-        raise Fault("either --user or --run-as, not both", Exit.WRONG_USE)
+        raise Fault("--user cannot be combined with --run-as", Exit.WRONG_USE)
     from supervisor.faces.systemd import unit_name, unit_text
 
     name = place_of(context, path, file).fleet
@@ -121,7 +121,7 @@ def _systemd_version() -> int:
         told = ""
     if found := re.match(r"systemd (\d+)", told):
         return int(found[1])
-    click.echo(f"Warning: no systemctl tells its version; the unit is written for systemd {_OLDEST}", err=True)
+    click.echo(f"Warning: cannot find the version of systemd; the unit is written for systemd {_OLDEST}", err=True)
     return _OLDEST
 
 
@@ -139,7 +139,7 @@ def _owner(run_as: str | None) -> str:
             next_step=f"useradd --system --shell /usr/sbin/nologin {clean(name)}, or --run-as another",
         ) from error
     if name == "root":
-        click.echo("Warning: the fleet will run as root; --run-as names a user that owns nothing else", err=True)
+        click.echo("Warning: the fleet will run as root; use --run-as to name an unprivileged user", err=True)
     return name
 
 
@@ -242,7 +242,7 @@ def _write(target: Path, text: str, *, force: bool) -> bool:
             return False
         if there is not None and not force:
             raise Fault(
-                f"{target} is there already and says something else; it was left alone",
+                f"{target} exists and differs; it was not changed",
                 next_step="--dry-run shows what would be written, --force replaces it",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -264,7 +264,7 @@ def _replace(target: Path, text: str) -> None:
 def _unwritable(target: Path, error: OSError | ValueError) -> Fault:
     reason = error.strerror if isinstance(error, OSError) else str(error)
     denied = isinstance(error, PermissionError)
-    step = "sudo fleet install systemd, or --user for a unit of your own systemd" if denied else ""
+    step = "sudo fleet install systemd, or --user for a user unit" if denied else ""
     return Fault(f"{target} cannot be written: {reason}", next_step=step)
 
 
@@ -277,7 +277,7 @@ def _make_folders(plan: UnitPlan) -> None:
                 _hand_over(folder, plan.user)
         except OSError as error:
             raise Fault(
-                f"{folder} cannot be made: {error.strerror}", next_step=f"mkdir it, then chown it to {plan.user}"
+                f"cannot create {folder}: {error.strerror}", next_step=f"create it, then chown it to {plan.user}"
             ) from error
 
 

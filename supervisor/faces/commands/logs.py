@@ -14,10 +14,10 @@ from supervisor.faces.context import place_of
 from supervisor.faces.faults import Exit, Fault, unknown_name
 from supervisor.faces.formatting import clean_log
 
-RawOutput = Annotated[bool, typer.Option("--output", help="The raw output of the process instead of its log.")]
+RawOutput = Annotated[bool, typer.Option("--output", help="Show the raw output, not the log.")]
 LogName = Annotated[
     str | None,
-    typer.Argument(metavar="NAME", help="A datasite, dashboard, or fleet: the supervisor.", show_default=False),
+    typer.Argument(metavar="NAME", help="A datasite, dashboard, or fleet (the supervisor).", show_default=False),
 ]
 
 
@@ -29,10 +29,10 @@ def logs(
     output: RawOutput = False,
     file: LongFleetFile = None,
 ) -> None:
-    """Show the log of a datasite, running or not.
+    """Show the log of a datasite.
 
-    The name fleet stands for the supervisor's own log. Here -f follows; name the fleet.yaml with --file, or with -f
-    before the command.
+    The datasite need not run. The name fleet means the supervisor's log. Here -f means --follow: name the fleet.yaml
+    with --file, or with -f before the command.
 
     \b
     Examples:
@@ -44,7 +44,7 @@ def logs(
     place = place_of(context, file)
     names = [*place.names, SUPERVISOR_LOG]
     if name is None:
-        raise Fault(f"which log? There are: {', '.join(names)}", Exit.WRONG_USE)
+        raise Fault(f"Name a log. Known: {', '.join(names)}", Exit.WRONG_USE)
     if name not in names:
         raise unknown_name(name, names)
     _show_log(place.log_dir / f"{name}.{'out' if output else 'log'}", lines, follow=follow)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supervisor.faces.client import ControlClient
     from supervisor.faces.follow import Asked
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen; change nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")]
 
 
 def reload(
@@ -29,10 +29,10 @@ def reload(
     no_wait: NoWait = False,
     timeout: Timeout = 150.0,
 ) -> None:
-    """Take up a changed fleet.yaml: only what differs is touched.
+    """Apply a changed fleet.yaml to the running fleet.
 
-    Shows who is added, removed, restarted because of which key, and who takes a new setting up without a restart.
-    A broken file changes nothing. Returns when all of it came about; waits up to --timeout (150 s).
+    It changes only what differs, and shows it: which datasites it adds, removes, restarts (and because of which key),
+    and which settings change without a restart. An invalid file changes nothing. Waits up to --timeout (150 s).
 
     \b
     Examples:
@@ -53,8 +53,8 @@ def _said(plan: dict[str, Any], *, dry_run: bool) -> str:
     from supervisor.faces.reload import in_words, is_empty
 
     if is_empty(plan):
-        return "nothing to do: the fleet is what fleet.yaml asks for"
-    return f"{'would do' if dry_run else 'taking up'}:\n{in_words(plan)}"
+        return "nothing to do: the fleet matches fleet.yaml"
+    return f"{'would change' if dry_run else 'changing'}:\n{in_words(plan)}"
 
 
 def _came_about(client: ControlClient, asked: list[Asked], timeout: float, screen: Screen) -> bool:

@@ -31,7 +31,7 @@ def start(
 ) -> None:
     """Start datasites that are down, waiting or quarantined.
 
-    Returns when they are ready, or with what keeps them from it; waits up to --timeout (150 s).
+    Waits up to --timeout (150 s) until they are ready, and says why one is not.
 
     \b
     Examples:
@@ -48,9 +48,9 @@ def stop(
     no_wait: NoWait = False,
     timeout: Timeout = 150.0,
 ) -> None:
-    """Stop datasites; they stay down until started again. fleet down stops everything.
+    """Stop datasites. They stay down until started again.
 
-    Returns when they are down; waits up to --timeout (150 s).
+    Waits up to --timeout (150 s) until they are down. fleet down stops everything.
 
     \b
     Examples:
@@ -59,13 +59,13 @@ def stop(
     _request(context, OperatorRequest.STOP, names, place_of(context, file), None if no_wait else timeout)
 
 
-All = Annotated[bool, typer.Option("--all", help="All datasites (the embedded dashboard goes on).")]
+All = Annotated[bool, typer.Option("--all", help="Restart all datasites, not the dashboard.")]
 Rolling = Annotated[
-    bool, typer.Option("--rolling", help="One after another, each when those before it are ready again.")
+    bool, typer.Option("--rolling", help="Restart one after another, each when the last is ready.")
 ]
 MaxUnavailable = Annotated[
     int,
-    typer.Option("--max-unavailable", min=1, metavar="N", help="With --rolling: so many at once.", show_default=True),
+    typer.Option("--max-unavailable", min=1, metavar="N", help="With --rolling: restart N at once.", show_default=True),
 ]
 WaitTraining = Annotated[
     float,
@@ -73,7 +73,7 @@ WaitTraining = Annotated[
         "--wait-training",
         min=0.0,
         metavar="SECONDS",
-        help="With --rolling: how long a line that trains is waited for.",
+        help="With --rolling: wait this long for a training to end.",
         show_default=True,
     ),
 ]
@@ -92,8 +92,8 @@ def restart(
 ) -> None:
     """Stop datasites in order and start them again. Their data stays.
 
-    Returns when they are ready again, or with what keeps them from it; waits up to --timeout (150 s; with --rolling
-    for each). A rolling restart stops at the first datasite that does not come back, and waits for trainings.
+    Waits up to --timeout (150 s; with --rolling, for each) until they are ready, and says why one is not.
+    A rolling restart waits for trainings, and stops at the first datasite that does not become ready.
 
     \b
     Examples:
@@ -102,13 +102,13 @@ def restart(
       fleet restart --all --rolling --wait-training 600
     """
     if every and names:
-        raise Fault("either --all or names, not both", Exit.WRONG_USE)
+        raise Fault("--all cannot be combined with names", Exit.WRONG_USE)
     place = place_of(context, file)
     if not rolling:
         _request(context, OperatorRequest.RESTART, names, place, None if no_wait else timeout, every=every)
         return
     if no_wait:
-        raise Fault("a rolling restart waits by its nature: --no-wait does not go with --rolling", Exit.WRONG_USE)
+        raise Fault("--no-wait cannot be combined with --rolling", Exit.WRONG_USE)
     _roll(context, place, names, every=every, limits=(max_unavailable, wait_training, timeout))
 
 
@@ -123,7 +123,7 @@ def _roll(
     from supervisor.faces import rolling_restart
 
     if not names and not every:
-        raise _which(OperatorRequest.RESTART, place)
+        raise _unnamed(OperatorRequest.RESTART, place)
     screen = screen_of(context)
     with talking_to(place) as client:
         chosen = rolling_restart.chosen(client, names)
@@ -134,8 +134,10 @@ def _roll(
         raise typer.Exit(Exit.NOT_DONE)
 
 
-def _which(request: OperatorRequest, place: FleetLocation) -> Fault:
-    return Fault(f"{request} which datasites? There are: {', '.join(map(clean, place.names))}", Exit.WRONG_USE)
+def _unnamed(request: OperatorRequest, place: FleetLocation) -> Fault:
+    every = ", or use --all" if request is OperatorRequest.RESTART else ""
+    known = ", ".join(map(clean, place.names))
+    return Fault(f"Name the datasites to {request}{every}. Known: {known}", Exit.WRONG_USE)
 
 
 def _request(
@@ -148,7 +150,7 @@ def _request(
     every: bool = False,
 ) -> None:
     if not names and not every:
-        raise _which(request, place)
+        raise _unnamed(request, place)
     if not _ask_and_follow(place, request, names, timeout, screen_of(context)):
         raise typer.Exit(Exit.NOT_DONE)
 
@@ -156,14 +158,14 @@ def _request(
 def _ask_and_follow(
     place: FleetLocation, request: OperatorRequest, names: list[str] | None, timeout: float | None, screen: Screen
 ) -> bool:
-    """Whether it came about. ``names`` None: every datasite; ``timeout`` None: do not wait."""
+    """Whether it succeeded. ``names`` None: every datasite; ``timeout`` None: do not wait."""
     from supervisor.faces.follow import Telling, ask, follow
 
     with talking_to(place) as client:
         asked = ask(client, names, request)
         if timeout is None:
             for one in asked:
-                screen.say(f"{clean(one.name)}: {request} asked for")
+                screen.say(f"{clean(one.name)}: {request} requested")
             return True
         with screen.progress(_DOING[request]) as progress:
             telling = Telling(screen.say, lambda line: click.echo(line, err=True), progress)

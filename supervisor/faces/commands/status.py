@@ -9,7 +9,7 @@ import typer
 from supervisor.faces.commands.arguments import FleetFileArgument, FleetFileOption, Json, NoColor
 from supervisor.faces.context import place_of, screen_of
 
-Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on showing changes until Ctrl-C.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show every change until Ctrl-C.")]
 
 
 def status(
@@ -22,8 +22,8 @@ def status(
 ) -> None:
     """Show the state of every datasite.
 
-    Ends with 0 when every datasite that is wanted up is ready, 1 when one is not, 3 when no supervisor runs.
-    With --watch --json, one line of JSON for each change.
+    Exits with 0 if every datasite that should run is ready, with 1 if one is not, with 3 if no supervisor is running.
+    With --watch --json, each change is one line of JSON.
 
     \b
     Examples:

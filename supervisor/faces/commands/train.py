@@ -1,6 +1,6 @@
-"""``fleet train``: gathers the lines and their logins, and becomes the program that trains. No training is done here.
+"""``fleet train``: collects the datasites and their logins, and replaces this process by the program that trains.
 
-The logins go to that program on its standard input, a file in memory: arguments and environment can be read by others.
+That program gets the logins on its standard input, from a file in memory: others can read arguments and environment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PATIENCE = 1.0
 
 
 class Algorithm(StrEnum):
-    """How the lines' parameters become one."""
+    """How the datasites' parameters are combined."""
 
     FEDAVG = "fedavg"
     FEDPROX = "fedprox"
@@ -40,15 +40,15 @@ ModelPath = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL.py",
-        help="Defines Model, a torch.nn.Module; optional LOSS, CONFIG and evaluate(model).",
+        help="Defines Model, a torch.nn.Module; optional: LOSS, CONFIG, evaluate().",
         exists=True,
         dir_okay=False,
         readable=True,
     ),
 ]
-Rounds = Annotated[int, typer.Option("--rounds", "-n", min=1, metavar="N", help="How many rounds in all.")]
+Rounds = Annotated[int, typer.Option("--rounds", "-n", min=1, metavar="N", help="Number of rounds in all.")]
 Data = Annotated[
-    str, typer.Option("--data", metavar="NAME", help="The lines' dataset (default: the only one).", show_default=False)
+    str, typer.Option("--data", metavar="NAME", help="The dataset to train on (the only one).", show_default=False)
 ]
 Epochs = Annotated[
     int | None, typer.Option("--epochs", min=1, metavar="N", help="Epochs per round.", show_default=False)
@@ -57,29 +57,30 @@ BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, metavar="N", help="Samples per step.", show_default=False)
 ]
 LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", min=0.0, metavar="RATE", help="Of each line.", show_default=False)
+    float | None, typer.Option("--learning-rate", min=0.0, metavar="RATE", help="Learning rate.", show_default=False)
 ]
-Algorithms = Annotated[Algorithm, typer.Option("--algorithm", help="How lines are kept together.")]
+Algorithms = Annotated[Algorithm, typer.Option("--algorithm", help="How to combine the datasites' parameters.")]
 Mu = Annotated[
     float | None,
     typer.Option("--mu", min=0.0, metavar="MU", help="FedProx's proximal term (0.01).", show_default=False),
 ]
 Quorum = Annotated[
-    str, typer.Option("--quorum", metavar="all|N|SHARE", help="How many lines must answer: all, 3, 60%.")
+    str, typer.Option("--quorum", metavar="all|N|SHARE", help="How many must answer: all, 3, 60%.")
 ]
 RoundTimeout = Annotated[
     float, typer.Option("--round-timeout", min=1.0, metavar="SECONDS", help="Deadline of a round.", show_default=True)
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="The same seed and lines give the same bits.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last round in the output folder.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Equal seeds give equal results.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last round in the output.")]
 TrainingFolder = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="DIR", help="Where to write (MODEL-training).", show_default=False),
+    typer.Option("--output", "-o", metavar="DIR", help="Where to write results (MODEL-training).", show_default=False),
 ]
-Lines = Annotated[
+Datasites = Annotated[
     list[str] | None,
-    typer.Option("--line", metavar="NAME", help="Only this line; may be repeated.", show_default=False),
+    typer.Option("--datasite", metavar="NAME", help="Only this datasite; repeatable.", show_default=False),
 ]
+OldDatasites = Annotated[list[str] | None, typer.Option("--line", hidden=True)]  # how --datasite was spelled before
 
 
 def train(
@@ -98,14 +99,16 @@ def train(
     seed: Seed = 0,
     resume: Resume = False,
     output: TrainingFolder = None,
-    line: Lines = None,
+    datasite: Datasites = None,
+    line: OldDatasites = None,
     as_json: Json = False,
     no_color: NoColor = False,
 ) -> None:
-    """Train a model over the fleet: each line trains on its own data, only parameters leave it.
+    """Train a model over all datasites of the fleet.
 
-    Writes metrics.csv, metrics.json, plot.png, parameters.pt and a checkpoint after each round. A line that crashes is
-    asked again; --quorum says how many must answer for a round to count. See docs/federation.md.
+    Each datasite trains on its own data; only parameters leave it. Writes metrics.csv, metrics.json, plot.png,
+    parameters.pt and a checkpoint after each round. A datasite that crashes is asked again; a round counts when
+    --quorum datasites answer. See docs/federation.md.
 
     \b
     Examples:
@@ -114,10 +117,10 @@ def train(
       fleet train model.py --rounds 40 --resume
     """
     if mu is not None and algorithm is not Algorithm.FEDPROX:
-        raise Fault("--mu is FedProx's: it goes with --algorithm fedprox", Exit.WRONG_USE)
+        raise Fault("--mu needs --algorithm fedprox", Exit.WRONG_USE)
     config = load_config(fleet_file(context, file))
-    chosen = _chosen(config, line)
-    said = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    chosen = _chosen(config, [*(datasite or ()), *(line or ())])
+    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     plan = {
         "model": str(model.absolute()),
         "rounds": rounds,
@@ -126,7 +129,7 @@ def train(
         "data": data,
         "algorithm": algorithm.value,
         "mu": mu,
-        "config": {key: value for key, value in said.items() if value is not None},
+        "config": {key: value for key, value in given.items() if value is not None},
         "quorum": quorum,
         "deadline": round_timeout,
         "seed": seed,
@@ -134,20 +137,20 @@ def train(
         "as_json": as_json,
         "color": not (no_color or options(context).no_color),
     }
-    _refuse_silence(config, chosen)
+    _require_answer(config, chosen)
     _become(json.dumps(plan).encode())
 
 
-def _chosen(config: FleetConfig, names: list[str] | None) -> list[DatasiteSpec]:
+def _chosen(config: FleetConfig, names: list[str]) -> list[DatasiteSpec]:
     known = {spec.name: spec for spec in config.datasites}
-    for name in names or ():
+    for name in names:
         if name not in known:
             raise unknown_name(name, known)
     return [spec for spec in config.datasites if not names or spec.name in names]
 
 
 def _address(config: FleetConfig, spec: DatasiteSpec) -> dict[str, Any]:
-    """Where the line is, and its owner's login."""
+    """Where the datasite is, and its owner's login."""
     from supervisor.faces import logins
     from supervisor.spec import http_url
 
@@ -156,10 +159,10 @@ def _address(config: FleetConfig, spec: DatasiteSpec) -> dict[str, Any]:
     return {"name": spec.name, "url": url, "port": spec.port, "email": login.email, "password": login.password}
 
 
-def _refuse_silence(config: FleetConfig, chosen: Iterable[DatasiteSpec]) -> None:
-    """Raises Fault when no line listens at all: that is a fleet that is down, not lines that will be back."""
+def _require_answer(config: FleetConfig, chosen: Iterable[DatasiteSpec]) -> None:
+    """Raises Fault when no datasite listens: then the fleet is down, and waiting does not help."""
     if not any(_listens(spec) for spec in chosen):
-        raise Fault("no line answers", Exit.NOT_RUNNING, next_step=f"fleet up {clean(str(config.path))}")
+        raise Fault("no datasite answers", Exit.NOT_RUNNING, next_step=f"fleet up {clean(str(config.path))}")
 
 
 def _listens(spec: DatasiteSpec) -> bool:
@@ -173,11 +176,11 @@ def _listens(spec: DatasiteSpec) -> bool:
 
 
 def _become(plan: bytes) -> NoReturn:
-    """This very process goes on as the training: signals reach it, and its exit code is the command's."""
-    held = os.memfd_create("plan")
-    os.write(held, plan)
-    os.lseek(held, 0, os.SEEK_SET)
-    os.dup2(held, 0)
-    os.close(held)
+    """Replace this process by the training: signals reach it, and its exit code is the command's."""
+    memory = os.memfd_create("plan")
+    os.write(memory, plan)
+    os.lseek(memory, 0, os.SEEK_SET)
+    os.dup2(memory, 0)
+    os.close(memory)
     click.get_text_stream("stdout").flush()
     os.execv(sys.executable, [sys.executable, *_PROGRAM])  # noqa: S606 - no shell: our own interpreter and module

@@ -9,9 +9,9 @@ import typer
 from supervisor.faces.commands.arguments import FleetFileArgument, FleetFileOption, NoColor, Timeout
 from supervisor.faces.context import fleet_file, load_config, screen_of
 
-Detach = Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; return when all is ready.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to what reset: true removes.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No table and no log lines; fleet.log has them.")]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; return when all are ready.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to remove the state, for reset: true.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no table and no log; fleet.log has it.")]
 
 
 def up(
@@ -26,14 +26,14 @@ def up(
 ) -> None:
     """Start the fleet and keep it running.
 
-    On a terminal a live table is shown; otherwise log lines. Ctrl-C stops all datasites in order, a second one
-    kills what is left. --timeout (300 s) is for --detach.
+    Shows a live table on a terminal, and the log elsewhere. Ctrl-C stops all datasites in order; a second Ctrl-C
+    kills the remaining processes. --timeout (300 s) applies to --detach.
 
     \b
     Examples:
       fleet up
       fleet up fleet.yaml --detach
-      fleet up --yes            agree to what reset: true removes
+      fleet up --yes            agree to remove state (reset: true)
     """
     from supervisor.faces.up import confirm_reset, refuse_second, serve_detached, serve_here
 
