@@ -86,7 +86,9 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
     except Exception:
         # The children serve on and are adopted by the next supervisor. Leaving by the ordinary way would not
         # end: multiprocessing joins its children at exit.
-        log.critical("the supervisor failed; the datasites keep running and the next supervisor adopts them", exc_info=True)
+        log.critical(
+            "the supervisor failed; the datasites keep running and the next supervisor adopts them", exc_info=True
+        )
         logging.shutdown()
         os._exit(70)
     finally:
@@ -115,7 +117,7 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
 
 
 def _gpus_of_survivors(config: FleetConfig) -> dict[str, tuple[str, ...] | None]:
-    """The lines that run, each with the GPUs that its process was launched with."""
+    """The datasites that run, each with the GPUs that its process was launched with."""
     alive = RunFiles(config.state.run).read_all()
     return {run.name: run.gpus for run in alive if processes.is_same(run.pid, run.created)}
 
@@ -173,7 +175,9 @@ def _keep_or_end(config: FleetConfig, run_files: RunFiles, reset: tuple[str, ...
     survivors = _survivors(run_files)
     strangers = [run for run in survivors if run.name not in wanted]
     for name in _end(run_files, strangers, config.shutdown_grace):
-        log.info("%s: stopped a process of an earlier supervisor: it is to be reset, or is no longer in fleet.yaml", name)
+        log.info(
+            "%s: stopped a process of an earlier supervisor: it is to be reset, or is no longer in fleet.yaml", name
+        )
     kept = [run for run in survivors if run.name in wanted]
     for name in _sweep(config, but={run.name for run in kept}):
         log.info("%s: killed a process that an earlier supervisor left behind", name)

@@ -114,7 +114,7 @@ class Load:
     ``…_looks``: for how many looks in a row it has been at its limit; ``cpu_calm``: for how many it has not been.
     ``kernel``: a control group holds its memory there; ``cpu_kernel``: its CPU. ``oom_kills``: processes of it that the
     kernel has ended since the last look, for want of memory; ``oom_limit``: which limit that was.
-    ``of_host``: the figures are those of all lines together, of which this is the biggest.
+    ``of_host``: the figures are those of all datasites together, of which this is the largest.
     """
 
     memory: int = 0

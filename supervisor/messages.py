@@ -45,7 +45,7 @@ class ReloadAsked:
 
 @dataclass(frozen=True, slots=True)
 class CardsLost:
-    """``lost``: by line, what became of its GPUs; ``had``: what every line has; ``cards``: what there is now.
+    """``lost``: by datasite, what became of its GPUs; ``had``: what every datasite has; ``cards``: what there is now.
     ``waiting``: who is on the CPU only because they could not be seen."""
 
     lost: dict[str, str]

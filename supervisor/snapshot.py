@@ -53,7 +53,7 @@ class WorkerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class HostSnapshot:
-    """The limits of all lines together, as a line's own are shown."""
+    """The limits of all datasites together, in the same form as those of one."""
 
     limits: dict[str, float] = field(default_factory=dict)
     enforced: str = "no"
@@ -124,9 +124,9 @@ class SupervisorFacts:
     started_at: float
     stopping: bool
     revision: int
-    held: frozenset[str] = frozenset()  # what control groups hold lines to: memory, cpu
-    held_otherwise: Mapping[str, frozenset[str]] = field(default_factory=dict)  # the same of lines that are not held so
-    host: Pressure = field(default_factory=Pressure)  # what all lines together are near to, or have reached
+    held: frozenset[str] = frozenset()  # which limits control groups enforce: memory, cpu
+    held_otherwise: Mapping[str, frozenset[str]] = field(default_factory=dict)  # the same for datasites that differ
+    host: Pressure = field(default_factory=Pressure)  # limits that all datasites together are near, or have reached
 
 
 def take(
@@ -165,7 +165,7 @@ _KINDS = {"memory": "max_memory_usage_gb", "cpu": "max_cpu_usage_percent"}
 def _limits(
     config: FleetConfig, spec: DatasiteSpec, supervisor: SupervisorFacts, drawn: WorkerSnapshot
 ) -> dict[str, Any]:
-    """The line's limits, who holds it to those of memory and CPU, and what of the host's holds it back as well."""
+    """The datasite's limits, who enforces those of memory and CPU, and which of the host's limits are reached."""
     asked = asdict(spec.resources)
     wanted = {kind for kind, key in _KINDS.items() if asked[key] or getattr(config.host, key)}
     held = supervisor.held_otherwise.get(spec.name, supervisor.held)

@@ -39,12 +39,12 @@ class RestartMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How a crashed line is brought back.
+    """How a crashed worker is brought back.
 
     The first crash after stable running is answered at once; crash ``n`` (n >= 2) in a row waits
     ``min(backoff_max, backoff * 2 ** (n - 2))``, lengthened by up to ``jitter`` of itself. Running ready for
     ``stable_after`` seconds forgets the crashes. More than ``max_crashes`` of them within ``window`` seconds is a
-    crash loop: the line is quarantined, and tried again every ``quarantine_retry`` seconds (0: only when asked).
+    crash loop: the worker is quarantined, and tried again every ``quarantine_retry`` seconds (0: only when asked).
     """
 
     mode: RestartMode = RestartMode.ALWAYS
@@ -101,7 +101,7 @@ class Admin:
 
 @dataclass(frozen=True, slots=True)
 class GpuRequest:
-    """Which GPUs a line asks for. ``devices`` names indexes or UUIDs; empty with ``count`` > 0 means any."""
+    """Which GPUs a datasite asks for. ``devices`` names indexes or UUIDs; empty with ``count`` > 0 means any."""
 
     mode: str = "auto"  # auto | none | some
     devices: tuple[str, ...] = ()
@@ -112,19 +112,19 @@ class GpuRequest:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Limits of one line; 0 means none. Names as operators know them from the dashboard."""
+    """Limits of one datasite; 0 means none. Names as operators know them from the dashboard."""
 
     max_memory_usage_gb: float = field(default=0.0, metadata=LIVE)
     max_cpu_usage_percent: float = field(default=0.0, metadata=LIVE)
     max_concurrent_training_sessions: int = field(default=3, metadata=LIVE)
     disk_space_threshold_gb: float = field(default=0.0, metadata=LIVE)
     network_bandwidth_limit_mbps: float = field(default=0.0, metadata=LIVE)
-    threads: int = field(default=0, metadata=RESTART)  # OMP/MKL/torch threads; 0: from cores and lines
+    threads: int = field(default=0, metadata=RESTART)  # OMP/MKL/torch threads; 0: from cores and datasites
 
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """Limits of all lines together; 0 means none."""
+    """Limits of all datasites together; 0 means none."""
 
     max_memory_usage_gb: float = 0.0
     max_cpu_usage_percent: float = 0.0
@@ -144,7 +144,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the dashboard is told about the line at registration."""
+    """What the dashboard is told about the datasite at registration."""
 
     max_concurrent_training: int = 3
     supported_models: tuple[str, ...] = ("torch",)
@@ -183,7 +183,7 @@ def http_url(host: str, port: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DatasiteSpec:
-    """One production line. ``hostname`` is bound; ``advertise`` is what the dashboard is told."""
+    """The datasite of one production line. ``hostname`` is bound; ``advertise`` is what the dashboard is told."""
 
     name: str = field(metadata=IDENTITY)
     port: int = field(metadata=RESTART)

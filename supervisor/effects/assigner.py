@@ -1,4 +1,4 @@
-"""Who has which GPU: looks at the cards, lets ``policy.placement`` decide, and keeps the answer in the state folder.
+"""Who has which GPU: looks at the cards, lets ``policy.placement`` decide, and stores the answer in the state folder.
 
 gpus.json    the assignment by name, with its reason; the next supervisor starts from it, ``fleet gpus`` shows it
 """
@@ -37,15 +37,15 @@ class Assigner:
         self._path = path
         self._gpus = gpus or Gpus()
         self._kept = read_placement(self._path)
-        self._cards: tuple[Card, ...] = ()  # those that were seen last
+        self._cards: tuple[Card, ...] = ()  # as seen last
         self._trouble = ""  # why there may be more
 
     def start(self, config: FleetConfig, survivors: Mapping[str, tuple[str, ...] | None]) -> None:
         """Place everybody before anything starts. ``survivors``: who runs, with the GPUs of its launch.
 
-        They keep theirs if that leaves the others what they ask for. While the GPUs cannot be seen everybody has what
-        he had; for who asks for one and had none the driver is waited for, and for ``auto`` while nobody runs. Raises
-        ImpossibleGpus or UnseenGpus, and nothing is changed.
+        Survivors keep theirs if the others still get what they ask for. While the GPUs are not visible, each datasite
+        keeps what it had. The driver gets more time if a datasite asks for a GPU and had none, or if an ``auto`` one
+        has none and nothing runs. Raises ImpossibleGpus or UnseenGpus, and then changes nothing.
         """
         seen = self.look(config)
         made = self._first(config, seen, survivors)
@@ -64,7 +64,7 @@ class Assigner:
     def _first(
         self, config: FleetConfig, seen: Inventory, survivors: Mapping[str, tuple[str, ...] | None]
     ) -> Placement:
-        """A survivor on the CPU is one that stays there, unless it was given a GPU since or waits for the driver."""
+        """A survivor on the CPU stays there, unless it got a GPU since or waits for the driver."""
         requests = requests_of(config)
         launched = {name: uuids for name, uuids in survivors.items() if uuids}
         on_cpu = {name: () for name, uuids in survivors.items() if uuids == ()}
@@ -75,21 +75,21 @@ class Assigner:
         return place(requests, seen.cards, held) if made.problems and survivors else made
 
     def sees_others(self, name: str, had: tuple[str, ...] | None) -> bool:
-        """Whether a survivor that was launched with ``had`` has to be launched anew."""
+        """Whether a survivor that was launched with ``had`` must restart."""
         return sees_others(had, self.of(name), self._cards)
 
     def of(self, name: str) -> tuple[str, ...]:
-        """The UUIDs that this line is to see; none: CPU."""
+        """The UUIDs that this datasite sees; none: CPU."""
         return self._kept.assignments.get(name, ())
 
     def shown(self, name: str) -> tuple[str, ...] | None:
-        """What a launch of this line is to see. None: there is nothing to assign, so that is not ours to say (ROCm, no
+        """What a launch of this datasite sees. None: there is nothing to assign, and we do not restrict it (ROCm, no
         NVML)."""
         return self.of(name) if self._cards or self._trouble or self.in_use else None
 
     @property
     def in_use(self) -> bool:
-        """Whether any line has a GPU."""
+        """Whether any datasite has a GPU."""
         return any(self._kept.assignments.values())
 
     @property
@@ -98,15 +98,15 @@ class Assigner:
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """Who is on the CPU only until the GPUs can be seen again."""
+        """Who is on the CPU only until the GPUs are visible again."""
         return self._kept.unseen
 
     def look_at(self, had: Mapping[str, tuple[str, ...]]) -> Inventory:
-        """The cards, if any line has one or waits for one."""
+        """The cards, if any datasite has one or waits for one."""
         return self._looked() if any(had.values()) or self.waiting else Inventory()
 
     def look(self, config: FleetConfig, patience: float = PATIENCE) -> Inventory:
-        """The cards, if any line of ``config`` could want one."""
+        """The cards, if any datasite of ``config`` could want one."""
         return self._looked(patience) if wants_any(config) else Inventory()
 
     def _looked(self, patience: float = PATIENCE) -> Inventory:
@@ -115,13 +115,13 @@ class Assigner:
         return seen
 
     def placed(self, config: FleetConfig, cards: tuple[Card, ...], running: Collection[str]) -> Placement:
-        """Where the lines of ``config`` would go; nothing is changed."""
+        """Where the datasites of ``config`` would go; changes nothing."""
         requests = requests_of(config)
         made = place(requests, cards, self._kept.assignments, set(running) - set(self.waiting))
         return keeping(made, requests, {}, self._trouble) if self._trouble and not cards else made
 
     def use(self, placement: Placement) -> None:
-        """This holds from now on, for every launch. A full disk costs the memory of it, not the fleet."""
+        """Use this from now on, for every launch. On a full disk the fleet runs on, and only the file is missing."""
         self._kept = placement
         document = {
             name: {
@@ -139,8 +139,8 @@ class Assigner:
 
 
 def read_document(path: Path) -> dict[str, dict[str, Any]]:
-    """By name what was kept: ``gpus``, for what was ``asked``, ``why``, and whether it waits until the GPUs can be seen
-    (``unseen``); empty where nothing can be read."""
+    """By name what was stored: ``gpus``, for what was ``asked``, ``why``, and whether it waits until the GPUs can be
+    seen (``unseen``); empty where nothing can be read."""
     try:
         lines = json.loads(folders.read_text(path))["lines"]
         return {

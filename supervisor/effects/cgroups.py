@@ -1,14 +1,14 @@
-"""Control groups, where a service manager has delegated ours to us: a group for each line, whose kill reaches every
-process of it, and in which the kernel holds it to its memory and CPU limits. Decides nothing.
+"""Control groups, if a service manager has delegated ours to us: one for each datasite. Its kill reaches every process
+of the datasite, and the kernel enforces the memory and CPU limits in it. Decides nothing.
 
-    <the unit's group>/supervisor          ourselves and what starts lines: cgroup v2 wants no process in an inner group
-                      /lines               the limits of all lines together
-                            /line-NAME     one line, with all that it forks
+    <the unit's group>/supervisor          ourselves and the forkserver: cgroup v2 wants no process in an inner group
+                      /lines               the limits of all datasites together
+                            /line-NAME     one datasite, with all its processes
 
-Without a delegated cgroup v2 nothing is done here; process groups and leashes do the work alone then, and limits are
-watched. Controllers are switched on only where the unit's next start is safe: a service manager that puts the main
-process straight into the unit's own group fails while that has them. From systemd 254 on it puts it into our leaf;
-before, the unit says by ``FREES`` that it switches them off again whenever the supervisor has ended.
+Without a delegated cgroup v2 nothing happens here: process groups and leashes do the work, and the supervisor watches
+the limits. Controllers are switched on only if the unit can start again: a service manager that puts the main process
+straight into the unit's own group fails while that group has them. systemd 254 and later put it into our leaf; for
+earlier versions ``FREES`` says that the unit switches them off whenever the supervisor has ended.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class _Ooms:
-    """What the kernel has counted of a line: processes that it ended, and how often its own limit and the host's were
+    """What the kernel has counted for a datasite: processes it killed, and how often its own limit and the host's were
     hit. When it last ended one, and for which limit. ``base``: the counts of the two limits at the look before, as a
     limit is hit, and counted, a moment before a process is ended for it."""
 
@@ -89,7 +89,7 @@ class Cgroups:
 
     @property
     def words(self) -> str:
-        """For people: what the kernel holds lines to."""
+        """For people: which limits the kernel enforces."""
         if self._own is None:
             return "none was delegated; the supervisor watches memory and CPU limits"
         if not self._controllers:
@@ -97,23 +97,23 @@ class Cgroups:
         return f"{self._own}; the kernel enforces limits of {' and '.join(sorted(self._controllers))}"
 
     def holds(self, controller: str) -> bool:
-        """Whether the kernel holds lines to limits of ``memory`` or ``cpu``."""
+        """Whether the kernel enforces limits of ``memory`` or ``cpu``."""
         return controller in self._controllers
 
     @property
     def held(self) -> frozenset[str]:
-        """What it holds all lines together to."""
+        """Which limits of all datasites together it enforces."""
         return self._taken(self._lines) if self._lines is not None else frozenset()
 
     def held_of(self, name: str, pid: int) -> frozenset[str]:
-        """What it really holds that process to: nothing where it could not join its group."""
+        """Which limits it really enforces for that process: none if the process could not join its group."""
         if self._lines is None or not self._controllers:
             return frozenset()
         folder = self._folder(name)
         return self._taken(folder) if str(pid) in _words(folder / "cgroup.procs") else frozenset()
 
     def held_otherwise(self, pids: Mapping[str, int]) -> dict[str, frozenset[str]]:
-        """What those among these lines' processes are held to that it does not hold to all that ``held`` says."""
+        """The limits enforced for those processes that do not have all of ``held``."""
         found = {name: self.held_of(name, pid) & self.held for name, pid in pids.items()} if self.held else {}
         return {name: held for name, held in found.items() if held != self.held}
 
@@ -121,7 +121,7 @@ class Cgroups:
         return frozenset(one for one in self._controllers if folder / _FILES[one] not in self._refused)
 
     def make(self, name: str) -> str:
-        """The group of that line, made if absent; empty when there is none."""
+        """The group of that datasite, created if absent; empty when there is none."""
         if self._lines is None:
             return ""
         folder = self._folder(name)
@@ -133,12 +133,12 @@ class Cgroups:
         return str(folder)
 
     def limit(self, name: str, memory: int, cpu_percent: float) -> None:
-        """Hold that line to these; 0 is no limit. May be said again at any time, to a running line too."""
+        """Set the limits of that datasite; 0 is no limit. May be called at any time, also while it runs."""
         if self._lines is not None:
             self._set(self._folder(name), memory, cpu_percent)
 
     def limit_all(self, memory: int, cpu_percent: float) -> None:
-        """Hold all lines together to these."""
+        """Set the limits of all datasites together."""
         if self._lines is not None:
             self._set(self._lines, memory, cpu_percent)
 
@@ -147,7 +147,7 @@ class Cgroups:
         wanted = {"memory": str(memory or _NO_LIMIT), "cpu": f"{quota} {_CPU_PERIOD}"}
         for controller in self._controllers:
             self._write(folder / _FILES[controller], wanted[controller])
-        # Swapped out, a line would go on growing, on the disk that all share.
+        # With swap, a datasite would go on growing, on the disk that all share.
         if self.holds("memory") and (folder / _SWAP).exists():
             try:
                 (folder / _SWAP).write_text("0" if memory else _NO_LIMIT)
@@ -159,13 +159,14 @@ class Cgroups:
         try:
             file.write_text(value)
         except FileNotFoundError:
-            return  # not made yet; it is limited when it is
+            return  # not created yet; it gets its limit then
         except OSError as error:
             self._refused.add(file)
             log.error("cannot set %s to %s (%s); the supervisor watches this limit", file, value, error.strerror)
 
     def usage(self, name: str, pid: int) -> Usage | None:
-        """What that line takes; None when its group does not tell: none, not its memory, or it is not in there."""
+        """What that datasite uses; None when there is no group, it has no memory controller, or the process is not in
+        it."""
         folder = self._folder(name) if self._lines is not None else None
         if folder is None or not self.holds("memory"):
             return None
@@ -178,7 +179,7 @@ class Cgroups:
             return None
 
     def usage_of_all(self) -> Usage | None:
-        """What all lines together take, the dashboard included; None where their group does not tell."""
+        """What all datasites and the dashboard use together; None if their group does not tell."""
         if self._lines is None or not self.holds("memory"):
             return None
         try:
@@ -211,7 +212,8 @@ class Cgroups:
         return "the machine has no free memory"
 
     def out_of_memory(self, name: str) -> str:
-        """Which limit the kernel has just ended a process of that line for; empty: none. Asked before ``end``."""
+        """For which limit the kernel has just killed a process of that datasite; empty: none. Call it before
+        ``end``."""
         folder = self._folder(name) if self._lines is not None else None
         if folder is None or not self.holds("memory"):
             return ""
@@ -219,7 +221,7 @@ class Cgroups:
         return ooms.limit if time.monotonic() - ooms.rose <= _JUST_NOW else ""
 
     def end(self, name: str) -> None:
-        """Kill whatever is left in the line's group, and remove it."""
+        """Kill what is left in the datasite's group, and remove it."""
         if self._lines is None:
             return
         folder = self._folder(name)
@@ -227,14 +229,14 @@ class Cgroups:
             (folder / "cgroup.kill").write_text("1")
             folder.rmdir()
         except OSError:
-            return  # never made, or what was killed is still going: the next line of that name uses it again
+            return  # never created, or its processes are still ending: the next datasite of that name uses it again
 
     def _folder(self, name: str) -> Path:
         return (self._lines or Path()) / f"line-{name}"
 
 
 def _prepared(own: Path) -> Path | None:
-    """The group of all lines; None when none can be made."""
+    """The group of all datasites; None when it cannot be created."""
     try:
         (own / LINES).mkdir(exist_ok=True)
     except OSError as error:
@@ -244,15 +246,17 @@ def _prepared(own: Path) -> Path | None:
 
 
 def _switched_on(own: Path, lines: Path) -> frozenset[str]:
-    """The controllers that lines have now. Who still sits in ``own`` moves to the leaf first."""
+    """The controllers that datasites have now. Processes that are still in ``own`` move to the leaf first."""
     _move_to_leaf(own)
     for folder in (own, lines):
         for controller in _CONTROLLERS:
-            with contextlib.suppress(OSError):  # this machine has it not, or not for us
+            with contextlib.suppress(OSError):  # this machine does not have it, or not for us
                 (folder / "cgroup.subtree_control").write_text(f"+{controller}")
     had = _words(lines / "cgroup.subtree_control")
     if missing := [controller for controller in _CONTROLLERS if controller not in had]:
-        log.warning("%s: the kernel does not enforce %s limits; the supervisor watches them", own, " and ".join(missing))
+        log.warning(
+            "%s: the kernel does not enforce %s limits; the supervisor watches them", own, " and ".join(missing)
+        )
     return frozenset(had) & frozenset(_CONTROLLERS)
 
 
@@ -267,7 +271,7 @@ def _move_to_leaf(own: Path) -> None:
 
 
 def _usage(folder: Path) -> Usage:
-    """Cache that the kernel may drop does not count: every line's would fill up to its limit in time."""
+    """Without cache that the kernel may drop: with it, every datasite would reach its limit in time."""
     current = int((folder / "memory.current").read_text())
     cache = _count(folder / "memory.stat", "inactive_file")
     cpu_s = _count(folder / "cpu.stat", "usage_usec") / 1e6

@@ -48,12 +48,12 @@ class ReloadFailed(Exception):
 ReadAgain = Callable[[], ReloadAsked]
 """Reads the fleet.yaml anew, and looks at the GPUs. Raises ReloadFailed."""
 PlaceLines = Callable[[ReloadAsked, Collection[str]], Placement]
-"""Where its lines would go, while those that are named run."""
+"""Where its datasites would go, while the named ones run."""
 
 
 class ControlServer:
     """``picture`` makes a snapshot of what is pinned; ``post`` hands a request to the engine; ``read_again`` reads the
-    fleet.yaml anew, and ``place`` tells where the lines would go then."""
+    fleet.yaml anew, and ``place`` tells where the datasites would go then."""
 
     def __init__(
         self,

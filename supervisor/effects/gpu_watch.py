@@ -1,6 +1,6 @@
-"""Tells the engine when GPUs that lines have are gone or turned bad, or can be seen again. Decides nothing.
+"""Tells the engine when GPUs of datasites are missing, fail, or are visible again. Decides nothing.
 
-It looks once a minute, in a thread of its own, and only while a line has a GPU, or waits for a driver to answer.
+It looks once a minute, in its own thread, and only while a datasite has a GPU or waits for a driver to answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The service manager's ear: datagrams to ``$NOTIFY_SOCKET``, as sd_notify(3) has them. It tells and decides nothing.
 
 Without a service manager every call does nothing. None raises and none blocks: a busy or dead manager must not hold up
-the loop that keeps the lines alive. Each call tells whether the kernel took the word; a lost READY can be said again.
+the loop that keeps the datasites alive. Each call tells whether the kernel took the message; a lost READY can be sent
+again.
 
 Our own few lines, as no package earns its place: sdnotify has had no release since 2017, systemd-watchdog sends on a
 blocking socket, raises, and knows neither RELOADING nor STOPPING; systemd-python has to be compiled against libsystemd,

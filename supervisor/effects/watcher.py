@@ -1,8 +1,8 @@
-"""Looks at what lines with limits take of memory and CPU, every ten seconds, in a thread of its own. Decides nothing:
-what is near and what is reached, ``policy.limits`` says.
+"""Measures the memory and CPU of datasites that have limits, every ten seconds, in a thread of its own. Decides
+nothing: what is near and what is reached, ``policy.limits`` says.
 
-A line without limits is never looked at. By a control group the kernel says what a line takes; elsewhere all of /proc
-is read once for all lines, and a line is weighed exactly (its share of every page, which the kernel takes milliseconds
+It never looks at a datasite without limits. In a control group the kernel says what a datasite uses; elsewhere it reads
+/proc once for all datasites, and measures one exactly (its share of every page, which the kernel takes milliseconds
 to find) only where its resident memory has grown enough for that to matter.
 """
 
@@ -32,9 +32,9 @@ from supervisor.spec import DatasiteSpec, FleetConfig
 log = logging.getLogger("fleet")
 
 _EXACT_AGAIN = 60.0
-"""Seconds after which a line is weighed exactly in any case: pages that it shared may have become its own."""
+"""Seconds after which a datasite is measured exactly in any case: it may no longer share its pages."""
 _HELD_BACK = 0.05
-"""The share of a look's time that the kernel held a line back, from which on it counts as at its CPU limit."""
+"""A datasite is at its CPU limit when the kernel throttled it for this share of the time since the last look."""
 _AT_CPU = 0.95
 """And the share of the limit where cores alone bound it."""
 _CLOSING = 1.0
@@ -51,7 +51,7 @@ class _Process:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The last look at one line, or at all together. ``exact`` of its memory was found when ``resident`` of it were
+    """The last look at one datasite, or at all together. ``exact`` of its memory was found when ``resident`` of it were
     resident."""
 
     pid: int
@@ -78,7 +78,7 @@ class _Look:
     now: float
     config: FleetConfig
     host: Limits
-    heard: frozenset[str] = frozenset()  # lines that have said something, and so have joined their groups if they could
+    heard: frozenset[str] = frozenset()  # datasites that sent a status, and so have joined their groups if they could
     processes: Mapping[int, _Process] = field(default_factory=dict)
     children: dict[int, list[int]] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ class _Look:
 
 
 class Watcher:
-    """``read`` gives the fleet as it is pinned; ``post`` takes facts, and what is to be told of all lines together.
+    """``read`` gives the fleet as it is pinned; ``post`` takes facts, and events about all datasites together.
 
     ``host``: which limits of the host all of them are near to, or have reached. Other threads may read it.
     """
@@ -114,8 +114,8 @@ class Watcher:
         self._seen: dict[str, _Seen] = {}
         self._all = _Seen(0, 0.0)
         self.host = Pressure()
-        self._held: dict[str, int] = {}  # lines that had a limit at the last look, with their pid
-        self._outside: set[int] = set()  # pids that the kernel does not hold, though it was to
+        self._held: dict[str, int] = {}  # datasites that had a limit at the last look, with their pid
+        self._outside: set[int] = set()  # pids whose limits the kernel does not enforce, though it should
         self._allowed = sorted(os.sched_getaffinity(0))
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
@@ -128,7 +128,7 @@ class Watcher:
                 self.look(pinned.config, pinned.records, clock.monotonic())
             except Exception:
                 if self._over.is_set():
-                    return  # who takes our facts has gone
+                    return  # nobody takes our facts any more
                 log.exception("measuring the datasites failed; trying again in %g s", self._period)
 
     def close(self) -> None:
@@ -136,7 +136,8 @@ class Watcher:
         self._thread.join(_CLOSING)
 
     def look(self, config: FleetConfig, records: Mapping[str, WorkerRecord], now: float) -> None:
-        """One look at every line that has a limit, or had one at the last, and one word about each that is near it."""
+        """Look once at every datasite that has a limit, or had one at the last look; post a fact for each that is
+        near."""
         running = [
             (spec, record)
             for spec in config.datasites
@@ -155,7 +156,7 @@ class Watcher:
                 self._post(LoadSeen(spec.name, record.generation, loads[spec.name]))
         self._look_at_all(look, loads, {spec.name: record.generation for spec, record in running})
 
-    # --- one line ---
+    # --- one datasite ---
 
     def _load(self, spec: DatasiteSpec, pid: int, look: _Look) -> Load:
         self._bind_all(spec, pid, look)
@@ -194,10 +195,11 @@ class Watcher:
         exact = sum(map(_pss, tree))
         return replace(seen, memory=exact, exact=exact, resident=resident, exact_at=seen.at)
 
-    # --- all lines together ---
+    # --- all datasites together ---
 
     def _look_at_all(self, look: _Look, loads: Mapping[str, Load], generations: Mapping[str, int]) -> None:
-        """The host's limits are told of the fleet. Where nothing holds memory, the biggest line has to go."""
+        """Events about the host's limits name the fleet. If the kernel does not enforce memory, the largest datasite
+        must restart."""
         if not (look.host.memory or look.host.cpu_percent or self.host != Pressure()):
             return
         self._all = _counted(self._all, self._sum(look.now, loads), look.host.memory, look.host.cpu_percent)
@@ -208,12 +210,14 @@ class Watcher:
         for event in limits.of_all(before, self.host):
             self._post(event)
         biggest = max(loads, key=lambda name: loads[name].memory, default="")
-        if biggest and limits.why_end(load) and not limits.why_end(loads[biggest]):  # else it goes for its own limit
+        if (
+            biggest and limits.why_end(load) and not limits.why_end(loads[biggest])
+        ):  # else it restarts for its own limit
             self._post(LoadSeen(biggest, generations[biggest], load))
             self._all = replace(self._all, memory_looks=0)  # the next one has as much time
 
     def _sum(self, now: float, loads: Mapping[str, Load]) -> _Seen:
-        """By the kernel's figures where it has some, which know of the dashboard too; no less than the lines' own."""
+        """The kernel's figures, which include the dashboard, if there are some; at least the sum of the datasites."""
         usage = self._cgroups.usage_of_all()
         seen = (
             _of_kernel(self._all, usage, now) if usage else replace(self._all, at=now, memory=0, cpu=0.0, kernel=False)
@@ -224,13 +228,13 @@ class Watcher:
     # --- cores, where no control group holds CPU ---
 
     def give_cores(self, spec: DatasiteSpec, pid: int, config: FleetConfig) -> None:
-        """Bind a line to as many cores as its CPU limit rounds up to; what it starts from then on inherits them. One
-        that is only about to join its control group is not bound: a later look sees whether it did."""
+        """Bind a datasite to as many cores as its CPU limit rounds up to; its later children inherit them. Does not
+        bind one that is about to join its control group: a later look sees whether it did."""
         if not self._cgroups.holds("cpu"):
             self._bind_all(spec, pid, _Look(0.0, config, launching.host_limits(config)))
 
     def _bind_all(self, spec: DatasiteSpec, pid: int, look: _Look) -> None:
-        """Each process is looked at: one may have been forked just before, or user code may have freed its own."""
+        """Checks each process: it may have been forked just before, or user code may have changed its cores."""
         wanted = frozenset(self._allowed) if self._kernel_has_cpu(spec.name, pid, look) else self._cores(spec, look)
         if wanted == frozenset(self._allowed) == _cores_of(pid):
             return

@@ -85,9 +85,7 @@ class ControlClient:
         try:
             return from_dict(answer)
         except (KeyError, TypeError) as error:
-            raise NoAnswer(
-                "the supervisor sent an unknown answer; it may run another version of fleet"
-            ) from error
+            raise NoAnswer("the supervisor sent an unknown answer; it may run another version of fleet") from error
 
     def ask(self, name: str, request: OperatorRequest) -> int:
         """Pass on the operator's request; the generation of the worker before it."""

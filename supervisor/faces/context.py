@@ -1,4 +1,4 @@
-"""What every command starts from: which ``fleet.yaml``, where its fleet lives, and a line to its supervisor."""
+"""What every command starts from: which ``fleet.yaml``, where its fleet lives, and a client of its supervisor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What was said before the command."""
+    """The options before the command."""
 
     file: Path | None = None
     no_color: bool = False
@@ -87,16 +87,16 @@ def _config_faults() -> Iterator[None]:
 
 @contextmanager
 def talking_to(place: FleetLocation) -> Iterator[ControlClient]:
-    """A client of the fleet's supervisor; what goes wrong on the line becomes a Fault with its exit code."""
+    """A client of the fleet's supervisor; what fails becomes a Fault with its exit code."""
     from supervisor.faces.client import ControlClient
 
-    with line_faults(place), ControlClient(place.state_dir) as line:
-        yield line
+    with control_faults(place), ControlClient(place.state_dir) as client:
+        yield client
 
 
 @contextmanager
-def line_faults(place: FleetLocation, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Turns a ControlError, ``but`` that one, into the Fault that says it to an operator."""
+def control_faults(place: FleetLocation, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turns a ControlError, except ``but``, into the Fault that tells the operator."""
     from supervisor.faces import client
 
     try:

@@ -21,7 +21,7 @@ NO_GPU = "no NVIDIA GPU on this host; every datasite computes on the CPU"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A line with its GPUs; ``pid``: of its process, None when it does not run."""
+    """A datasite with its GPUs; ``pid``: of its process, None when it does not run."""
 
     name: str
     gpus: tuple[str, ...]
@@ -31,7 +31,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """``owners``: of a process that computes on a card, the line it belongs to."""
+    """``owners``: of a process that computes on a card, the datasite it belongs to."""
 
     seen: Inventory
     holders: tuple[Holder, ...] = ()
@@ -117,16 +117,16 @@ def _pids(state_dir: Path) -> dict[str, int]:
     return {run.name: run.pid for run in RunFiles(folder).read_all() if is_same(run.pid, run.created)}
 
 
-def _owners(computing: set[int], lines: dict[int, str]) -> dict[int, str]:
-    """A line's jobs compute in processes below its own."""
+def _owners(computing: set[int], datasites: dict[int, str]) -> dict[int, str]:
+    """A datasite's jobs compute in processes below its own."""
     import psutil
 
     owners = dict[int, str]()
     for pid in computing:
         try:
-            above = [pid, *(parent.pid for parent in psutil.Process(pid).parents())] if lines else []
+            above = [pid, *(parent.pid for parent in psutil.Process(pid).parents())] if datasites else []
         except psutil.Error:
             continue
-        if found := [lines[one] for one in above if one in lines]:
+        if found := [datasites[one] for one in above if one in datasites]:
             owners[pid] = found[0]
     return owners

@@ -47,7 +47,9 @@ def watch(state_dir: Path, console: Console) -> None:
     """Draw until interrupted."""
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         for snapshot in snapshots(state_dir):
-            picture = _picture(snapshot, console, "no supervisor is running; waiting for one", "Ctrl-C ends the display")
+            picture = _picture(
+                snapshot, console, "no supervisor is running; waiting for one", "Ctrl-C ends the display"
+            )
             live.update(picture, refresh=True)
 
 

@@ -1,7 +1,7 @@
-"""``fleet restart --rolling``: one line after another, each gated on the readiness of those before it.
+"""``fleet restart --rolling``: one datasite after another, each when those before it are ready.
 
-``choose`` decides, and is pure; ``roll`` asks, waits and shows. The supervisor knows nothing of it: when this command
-is interrupted, what was asked for happens and the rest stays as it is.
+``choose`` decides, and is pure; ``roll`` sends requests, waits and shows. The supervisor does not know of it: when this
+command is interrupted, the requests already sent are carried out, and the other datasites stay as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LONGEST_POLL = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """``max_unavailable``: how many lines are restarted at once. Times are seconds."""
+    """``max_unavailable``: how many datasites restart at once. Times are seconds."""
 
     max_unavailable: int
     wait_training: float
@@ -66,7 +66,7 @@ class Progress:
 
 
 def chosen(client: ControlClient, names: list[str] | None) -> list[str]:
-    """The lines to restart; None: every datasite that is wanted up. Raises Fault for an unknown name."""
+    """The datasites to restart; None: every datasite that is wanted up. Raises Fault for an unknown name."""
     wanted, known = named(client.status(), names)
     return [name for name in wanted if names or known[name].wanted == Wanted.UP]
 

@@ -11,7 +11,7 @@ import click
 
 from fleet_common.layout import StateFolder
 from supervisor.faces.client import ControlClient, NotRunning
-from supervisor.faces.context import line_faults
+from supervisor.faces.context import control_faults
 from supervisor.faces.faults import Exit
 from supervisor.faces.formatting import clean, plural
 from supervisor.faces.location import FleetLocation
@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 def show(place: FleetLocation, screen: Screen, *, as_json: bool) -> Exit:
     """Show one snapshot, or what is known without a supervisor. Raises Fault when the supervisor hangs."""
     try:
-        with line_faults(place, but=NotRunning), ControlClient(place.state_dir) as client:
+        with control_faults(place, but=NotRunning), ControlClient(place.state_dir) as client:
             snapshot = client.status()
     except NotRunning:
         click.echo(json.dumps(absent(place), indent=2) if as_json else absent_text(place))

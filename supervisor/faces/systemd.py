@@ -1,7 +1,8 @@
 """The text of the systemd unit that runs a fleet. Pure: all it depends on is in ``UnitPlan``; no file is touched.
 
-What the unit promises: the supervisor's crash keeps the lines and its successor adopts them; a stop leaves nothing;
-user code in a line can change its own fleet's folders and nothing else of the host, and still has CUDA and torch's JIT.
+What the unit promises: when the supervisor crashes, the datasites keep running and the next supervisor adopts them; a
+stop leaves nothing; user code in a datasite can change the folders of its own fleet and nothing else of the host, and
+can still use CUDA and torch's JIT.
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - recognised, not written to
 
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
-    """``command``: the program ``fleet``, absolute. ``needs``: folders that it must be able to read beside the fleet's
-    own. ``user`` None: a unit of the calling user's own manager. ``systemd``: its version. ``credentials``: name and
-    file of each."""
+    """``command``: the program ``fleet``, absolute. ``needs``: other folders that it must be able to read. ``user``
+    None: a user unit. ``systemd``: its version. ``credentials``: name and file of each."""
 
     config: FleetConfig
     command: tuple[str, ...]
@@ -64,7 +64,7 @@ def unit_text(plan: UnitPlan) -> str:
     return "\n".join(re.sub(r"\n{2,}", "\n", block.strip() + "\n") for block in blocks if block.strip())
 
 
-# --- how values are written; see systemd.syntax(7) and systemd.unit(5), Specifiers ---
+# --- how systemd spells values; see systemd.syntax(7) and systemd.unit(5), Specifiers ---
 
 
 def quoted(value: str | Path) -> str:
@@ -79,7 +79,7 @@ def _argument(value: str | Path) -> str:
 
 
 def _script(text: str) -> str:
-    """A shell's own ``$`` and quotes, kept from systemd; its specifiers are wanted."""
+    """Keeps a shell's own ``$`` and quotes from systemd, but not systemd's specifiers."""
     return "'" + text.replace("$", "$$").replace("'", "\\'") + "'"
 
 
@@ -96,8 +96,8 @@ def _command(plan: UnitPlan, *words: str) -> str:
 
 def _header(plan: UnitPlan) -> str:
     return f"""
-# Written by `fleet install systemd` (fleet {plan.fleet}) for systemd {plan.systemd}. Changes of your own belong in a
-# drop-in, which the next `fleet install systemd` leaves alone: {_manager(plan)} edit {unit_name(plan.config.name)}
+# Written by `fleet install systemd` (fleet {plan.fleet}) for systemd {plan.systemd}. Put your own changes into a
+# drop-in, which `fleet install systemd` never changes: {_manager(plan)} edit {unit_name(plan.config.name)}
 """
 
 
@@ -108,7 +108,7 @@ Description=fleet {_whole_line(plan.config.name)}: PySyft datasites
 {_SYSTEM_ORDER if plan.user is not None else ""}
 {_GPU_ORDER if plan.user is not None and _wants_gpu(plan.config) else ""}
 RequiresMountsFor={_words((plan.config.path.parent, *_written(plan)))}
-# However often it crashes, it is started again.
+# Restart it, however often it crashes.
 StartLimitIntervalSec=0
 """
 
@@ -118,7 +118,7 @@ Wants=network-online.target
 After=network-online.target
 """
 _GPU_ORDER = """
-# CUDA's device has to be there first: NoNewPrivileges keeps NVIDIA's setuid helper from making it later.
+# CUDA needs its device first: NoNewPrivileges stops NVIDIA's setuid helper from creating it later.
 Wants=modprobe@nvidia_uvm.service
 After=modprobe@nvidia_uvm.service nvidia-persistenced.service
 """
@@ -129,7 +129,7 @@ def _start(plan: UnitPlan) -> str:
     driver = PATIENCE + LONG_PATIENCE if _wants_gpu(plan.config) else 0
     return f"""
 [Service]
-# Active once every wanted line is ready, or after {limit:g} s; `systemctl status` tells which are not.
+# Active once every datasite that should run is ready, or after {limit:g} s; `systemctl status` shows which are not.
 Type={"notify-reload" if plan.systemd >= NOTIFY_RELOAD else "notify"}
 NotifyAccess=main
 ExecStart={_command(plan, "up", str(plan.config.path))}
@@ -144,21 +144,21 @@ def _reload(plan: UnitPlan) -> str:
 
 
 _RELOAD_WITHOUT_NOTIFY = """
-# From systemd 253 on this would be Type=notify-reload, where `systemctl reload` waits for the end of the reload.
+# systemd 253 and later have Type=notify-reload, with which `systemctl reload` waits until the reload is complete.
 ExecReload=kill -HUP $MAINPID
 """
 
 
 def _restart(plan: UnitPlan) -> str:
     return f"""
-# The supervisor's own loop feeds the watchdog. Frozen, it is aborted, and the journal shows where it stood.
+# The supervisor's main loop feeds the watchdog. If it hangs, systemd aborts it, and the journal shows where it hung.
 WatchdogSec={_WATCHDOG}
 TimeoutAbortSec=10
 Environment=PYTHONFAULTHANDLER=1
 Restart=always
 RestartSec=1
 {_SLOWER_AND_SLOWER if plan.systemd >= RESTART_STEPS else ""}
-# Not when it was asked down (0), fleet.yaml has an error (2), or another supervisor runs this fleet (5).
+# No restart after `fleet down` (0), an error in fleet.yaml (2), or if another supervisor runs this fleet (5).
 RestartPreventExitStatus=0 2 5
 """
 
@@ -173,9 +173,9 @@ def _stop(plan: UnitPlan) -> str:
     mark = f"%t/{_folder(plan)}/stopping"
     down = _command(plan, "down", str(plan.config.path))
     return f"""
-# Only the supervisor is signalled. After its crash the lines serve on, and its successor adopts them; asked to stop,
-# it stops them in order. ExecStop runs only when a stop was asked for, and leaves a mark; by that mark ExecStopPost
-# ends what a supervisor that was frozen, or died over it, did not.
+# systemd signals only the supervisor. When it crashes, the datasites keep running and the next supervisor adopts them;
+# when it is told to stop, it stops them in order. ExecStop runs only on a requested stop, and leaves a mark. With that
+# mark, ExecStopPost ends what is left of a supervisor that hung or died during the stop.
 KillMode=process
 TimeoutStopSec={2 * plan.config.shutdown_grace + _MARGIN:g}
 ExecStop=/bin/sh -c {_script(_MARK)} {mark}
@@ -186,7 +186,7 @@ RuntimeDirectoryMode=0700
 """
 
 
-# In all three ``$0`` is the mark. `fleet down` ends with 3 when there was nothing left to stop.
+# In all three ``$0`` is the mark. `fleet down` exits with 3 when there is nothing left to stop.
 _MARK = ': >"$0"'
 _AFTER_STOP = (
     'case "$SERVICE_RESULT:$EXIT_CODE" in success:exited|timeout:*) : >"$0" ;; esac; test -e "$0" || exit 0; '
@@ -199,12 +199,12 @@ def _surroundings(plan: UnitPlan) -> str:
     folder = _folder(plan)
     credentials = (f"LoadCredential={name}:{_whole_line(path)}" for name, path in plan.credentials)
     return f"""
-# Variables for ${{env:NAME}} in fleet.yaml: lines of NAME=value, mode 0600.
+# Variables for ${{env:NAME}} in fleet.yaml: one NAME=value per line, mode 0600.
 EnvironmentFile=-{environment_file(plan.config.name, user_unit=plan.user is None)}
 # Secrets for ${{credential:NAME}} in fleet.yaml; `fleet install systemd --credential NAME:FILE` adds one.
 {chr(10).join(credentials)}
-# Caches of compiled kernels; and a folder for temporary files that outlives the supervisor as the lines do. That of
-# PrivateTmp is removed when the supervisor crashes.
+# Caches of compiled kernels, and a folder for temporary files. Both stay when the supervisor crashes, as the datasites
+# do; systemd would remove the folder of PrivateTmp.
 CacheDirectory={folder} {folder}/scratch
 CacheDirectoryMode=0700
 Environment=TMPDIR=%C/{folder}/scratch XDG_CACHE_HOME=%C/{folder} MPLCONFIGDIR=%C/{folder}/matplotlib
@@ -214,7 +214,7 @@ Environment=CUDA_CACHE_PATH=%C/{folder}/nv TRITON_CACHE_DIR=%C/{folder}/triton
 
 def _limits(plan: UnitPlan) -> str:
     return f"""
-# Each line has a control group of its own below this unit's, in which the kernel holds it to its limits.
+# Each datasite has its own control group below this unit's, in which the kernel enforces its limits.
 Delegate=yes
 {_IN_A_LEAF if plan.systemd >= RESTART_STEPS else _FREED_AFTERWARDS}
 {_LIMITS}
@@ -228,31 +228,31 @@ _FREE = (
     'echo "-$one" >"$root$(dirname "$group")$of/cgroup.subtree_control"; done; done; done 2>/dev/null; true'
 )
 _FREED_AFTERWARDS = f"""
-# From systemd 254 on DelegateSubgroup=supervisor stands here. Before, the next supervisor starts in the unit's own
-# group, which the kernel refuses while lines below it have controllers: they are switched off when one has ended, and
-# its successor switches them on again.
+# systemd 254 and later have DelegateSubgroup=supervisor. Earlier versions start the next supervisor in the unit's own
+# group, which the kernel refuses while datasites below it have controllers. So ExecStopPost switches them off when the
+# supervisor has ended, and the next supervisor switches them on again.
 Environment={FREES}=1
 ExecStopPost=-/bin/sh -c {_script(_FREE)}
 """
 _LIMITS = """
-# A line that the kernel kills for want of memory is the supervisor's affair, not the end of the unit.
+# If the kernel kills a datasite that is out of memory, the supervisor restarts it; the unit keeps running.
 OOMPolicy=continue
 TasksMax=infinity
 LimitNOFILE=65536
-# A core file would hold a line's private data.
+# A core file would contain private data of a datasite.
 LimitCORE=0
 """
 
 
 def _hardening(plan: UnitPlan) -> str:
     if plan.user is None:
-        return f"{_FOR_EVERY_MANAGER}# What needs a mount namespace, as ProtectSystem does, takes the system's manager."
+        return f"{_FOR_EVERY_MANAGER}# Options that need a mount namespace, as ProtectSystem does, need a system unit."
     return _FOR_EVERY_MANAGER + _FOR_THE_SYSTEM + _file_system(plan) + _privileges(plan)
 
 
 _FOR_EVERY_MANAGER = """
 # Hardening. Off on purpose: MemoryDenyWriteExecute (torch and CUDA compile at run time), ProtectControlGroups (limits
-# of lines), PrivateDevices (GPUs), RemoveIPC and PrivateUsers (they would part a successor from the lines it adopts).
+# of datasites), PrivateDevices (GPUs), RemoveIPC and PrivateUsers (the next supervisor could not adopt datasites).
 UMask=0077
 NoNewPrivileges=yes
 RestrictSUIDSGID=yes
@@ -261,7 +261,7 @@ RestrictNamespaces=yes
 LockPersonality=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
-# pidfd_getfd: how torch hands GPU memory from one process to another.
+# pidfd_getfd: torch uses it to pass GPU memory between processes.
 SystemCallFilter=@system-service @pkey
 SystemCallFilter=~@privileged
 SystemCallFilter=pidfd_getfd
@@ -284,9 +284,9 @@ def _file_system(plan: UnitPlan) -> str:
 PrivateMounts=yes
 ProtectSystem=strict
 ReadWritePaths={_words(_written(plan), "-")}
-{"# Not yes: the fleet, or the Python that runs it, lies in a home folder." if home else ""}
+{"# Not yes: the fleet, or the Python that runs it, is in a home folder." if home else ""}
 ProtectHome={"read-only" if home else "yes"}
-{"# Not yes: the fleet, or the Python that runs it, lies in a folder for temporary files." if temporary else ""}
+{"# Not yes: the fleet, or the Python that runs it, is in a folder for temporary files." if temporary else ""}
 PrivateTmp={"no" if temporary else "yes"}
 """
 

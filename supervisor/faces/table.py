@@ -85,7 +85,7 @@ def _number(value: float | None, pattern: str) -> str:
 
 
 def _memory(worker: WorkerSnapshot) -> str:
-    """``118M``; of a line with a limit ``1.2/4 GB``."""
+    """``118M``; of a datasite with a limit ``1.2/4 GB``."""
     limit = (worker.limits or {}).get("max_memory_usage_gb")
     if worker.memory_mb is None or not limit:
         return _number(worker.memory_mb, "{:.0f}M")
@@ -272,7 +272,7 @@ def header(snapshot: FleetSnapshot) -> str:
 
 def why(snapshot: FleetSnapshot) -> list[str]:
     """One line for each worker that is not ready, for each whose dashboard does not hear it, for each at a limit; and
-    for each limit of all lines together."""
+    for each limit of all datasites together."""
     seen = workers(snapshot)
     waiting = [_why_not_ready(worker) for worker in seen if not worker.ready]
     unheard = [line for worker in seen if worker.ready and (line := _why_unheard(worker))]
@@ -319,7 +319,7 @@ def _host_at_limits(host: HostSnapshot) -> list[str]:
 
 
 def _at_limits(worker: WorkerSnapshot, host: HostSnapshot) -> list[str]:
-    """Its own; what holds back all lines is said once."""
+    """Its own limits; those of the host are shown once."""
     name = clean(worker.name)
     reached = [
         f"{name} at its limit: {clean(words)}" for key, words in worker.limited.items() if key not in host.limited

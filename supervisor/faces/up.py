@@ -159,7 +159,9 @@ def serve_detached(config: FleetConfig, timeout: float, screen: Screen) -> None:
                 if _settled(snapshot):
                     break
     except KeyboardInterrupt:
-        click.echo("\nthe fleet continues to start in the background; fleet status shows it, fleet down stops it", err=True)
+        click.echo(
+            "\nthe fleet continues to start in the background; fleet status shows it, fleet down stops it", err=True
+        )
         raise
     if (code := child.poll()) is not None:
         raise _ended_early(code, output, begin)

@@ -1,7 +1,7 @@
-"""Whose turn it is to start: how many launches run at once, in which order, and on which port. Pure.
+"""Which launch may start next: how many run at once, in which order, and on which port. Pure.
 
-A start costs a core for a moment; a hundred at once would make every one of them slow and some of them late. So each
-launch waits for its turn here. What is slow to become ready loses its slot after ``SLOT`` seconds: it holds up nobody.
+A start uses a core for a moment; a hundred at once would all be slow, and some would be late. So each launch waits for
+its turn. A launch that is slow to become ready loses its slot after ``SLOT`` seconds and holds up nobody.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def turn(
     running = [at for at in sent if now - at < SLOT]
     taken, go = set(ports_in_use), list[Held]()
     for one in sorted(held, key=lambda one: -one.priority):
-        if one.port in taken:  # its predecessor, or another line's, still has it; the end of that one is a fact
+        if one.port in taken:  # its predecessor, or another datasite, still has it; the exit of that one is a fact
             continue
         if len(running) >= limit(policy, cores):
             return Turn(tuple(go), min(running) + SLOT)

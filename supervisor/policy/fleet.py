@@ -1,7 +1,7 @@
 """Decisions about the fleet as a whole: ``advance(state, message, now) -> Outcome``. Pure.
 
-The order of a stop, a reload and its refusal, what follows the loss of a GPU, whose turn it is to start. What becomes
-of one worker, ``lifecycle.step`` decides; here it is handed the facts that come of the fleet's messages.
+The order of a stop, a reload and its refusal, what follows the loss of a GPU, which launch is next. ``lifecycle.step``
+decides about one worker; this hands it the facts that follow from messages to the fleet.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Reload:
 
 @dataclass(frozen=True, slots=True)
 class GpuLoss:
-    """GPUs are gone, or can be seen again; ``placement``: where the lines would go."""
+    """GPUs are missing, or visible again; ``placement``: where the datasites would go."""
 
     losses: CardsLost
     placement: Placement
@@ -253,7 +253,7 @@ class _Move:
         self.state = replace(self.state, ports=ports)
 
     def _order(self, order: Order) -> None:
-        """A launch waits for its turn; an older one of the same worker, should one still wait, is void."""
+        """A launch waits for its turn, and replaces an older one of the same worker that still waits."""
         if not isinstance(order, Launch):
             self.orders.append(order)
             return
@@ -263,7 +263,7 @@ class _Move:
         self.state = replace(self.state, queue=(*self.state.queue, held))
 
     def _take_back(self, record: WorkerRecord) -> None:
-        """A launch that still waits while its worker is to stop never happens; that counts as its end."""
+        """A launch that still waits when its worker is to stop never happens; that counts as its exit."""
         if record.state is WorkerState.STOPPING and self._unqueue(record.name):
             self._apply(LaunchFailed(record.name, record.generation, "cancelled before it started"))
 
@@ -274,7 +274,7 @@ class _Move:
         self.state = replace(self.state, queue=left)
         return waited
 
-    # --- whose turn it is to start ---
+    # --- which launch is next ---
 
     def _admit(self, cores: int) -> None:
         state = self.state
@@ -292,7 +292,7 @@ class _Move:
     # --- the fleet goes down ---
 
     def _take_signal(self, message: Signalled) -> None:
-        """The first one stops the fleet in order; the second one kills what is left."""
+        """The first stops the fleet in order; the second kills the remaining processes."""
         if message.name not in STOP_SIGNALS:
             return
         if not self.state.stopping:
@@ -303,7 +303,7 @@ class _Move:
                 self.orders.append(Kill(record.name, record.generation, record.pid))
 
     def _stop_all(self) -> None:
-        """The datasites first: their last word still reaches the embedded dashboard."""
+        """The datasites first, so that their last heartbeats still reach the embedded dashboard."""
         if self.state.stopping:
             return
         self._let_removed_go()
@@ -324,7 +324,7 @@ class _Move:
     # --- another fleet.yaml ---
 
     def _reload(self, asked: Reload) -> None:
-        """Only what differs is touched. A configuration that cannot be had is refused whole."""
+        """Changes only what differs. Refuses the whole configuration if a part of it is impossible."""
         if why := self._refusal(asked):
             self.events.append(Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {why}", warning=True))
             return
@@ -357,7 +357,7 @@ class _Move:
         )
 
     def _renew(self, name: str, asked: Reload) -> None:
-        """What a kept worker is told of a reload."""
+        """What a reload changes for a worker that stays."""
         plan, record, rules = asked.plan, self.state.records[name], asked.members[name].rules
         told = name in asked.told
         if told or rules != record.rules:
@@ -367,7 +367,7 @@ class _Move:
             self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.RELOAD, why))
 
     def _add(self, name: str, asked: Reload) -> None:
-        """One that is still on its way out may be back, with other rules."""
+        """It may still be stopping, and come back with other rules."""
         rules = asked.members[name].rules
         known = self.state.records.get(name)
         if known is None:
@@ -392,8 +392,8 @@ class _Move:
     # --- GPUs ---
 
     def _lose_gpus(self, loss: GpuLoss) -> None:
-        """Lines without their GPUs get others, or the CPU if they said ``auto``; who can have none stays as it is. Who
-        waited for a driver gets its GPU at its next start."""
+        """Datasites without their GPUs get others, or the CPU if they say ``auto``; one that can have none stays as it
+        is. One that waited for a driver gets its GPU at its next start."""
         if self.state.stopping:
             return
         lost, made, known = loss.losses, loss.placement, self.state.records
@@ -417,14 +417,16 @@ def _started(record: WorkerRecord) -> float | None:
 
 
 def gpu_found(name: str, uuids: tuple[str, ...]) -> Event:
-    """What is told of a line on the CPU that has a GPU by now, and is not interrupted for it."""
+    """The event for a datasite on the CPU that has a GPU by now, and is not interrupted for it."""
     has = f"it gets {', '.join(uuids)} at its next start, and uses the CPU until then"
     return Event(name, EventKind.GPU_FOUND, f"the GPUs are visible again: {has}", warning=True)
 
 
 def _losses(lost: CardsLost, made: Placement) -> Iterator[Event]:
-    """What is told of each line that lost a GPU."""
-    after = {name: f"it now uses {', '.join(uuids) or 'the CPU'}" for name, uuids in made.assignments.items()} | made.problems
+    """One event for each datasite that lost a GPU."""
+    after = {
+        name: f"it now uses {', '.join(uuids) or 'the CPU'}" for name, uuids in made.assignments.items()
+    } | made.problems
     for name, why in lost.lost.items():
         text = f"its GPU is no longer usable ({why}); {after.get(name, '')}"
         yield Event(name, EventKind.GPU_LOST, text, cause=By.GPU_LOST.value, warning=True)

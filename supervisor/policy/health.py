@@ -35,8 +35,8 @@ def answered(check: Check, probe: ProbeTiming, ok: bool, now: float) -> Check:
 def next_time(now: float, period: float) -> float:
     """When a probe asked about ``now`` is asked again: a period later, or up to a quarter of one less.
 
-    Only multiples of that quarter are used, so that all lines of the same period are probed in a few moments, for which
-    the supervisor wakes once, and not each in its own.
+    Only multiples of that quarter are used, so that all workers of the same period are probed in a few moments, for
+    which the supervisor wakes once, and not each in its own.
     """
     quarter = period / _PARTS
     return min(now + period, math.floor((now + period) / quarter) * quarter)  # a product is rounded, upwards too

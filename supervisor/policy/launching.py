@@ -35,11 +35,11 @@ def worker_log(config: FleetConfig, name: str) -> Path:
 
 
 def threads_per_line(config: FleetConfig, spec: DatasiteSpec, cores: int) -> int:
-    """OMP, MKL and torch threads of one line: its own setting, else its share of the cores, and no more than its CPU
-    limit comes to.
+    """OMP, MKL and torch threads of one datasite: its own setting, else its share of the cores, and no more than its
+    CPU limit comes to.
 
-    Unset, every line would take all cores; two lines training at once were measured 25 times slower so. Two threads
-    that are held to one core were measured 20 times slower than one.
+    Unset, every datasite would take all cores; two of them training at once were measured 25 times slower so. Two
+    threads that are held to one core were measured 20 times slower than one.
     """
     share = _within(config.host.max_cpu_usage_percent, cores) // max(1, len(config.datasites))
     return spec.resources.threads or max(1, min(share, _within(spec.resources.max_cpu_usage_percent, cores)))
@@ -52,7 +52,7 @@ def _within(cpu_percent: float, cores: int) -> int:
 def launch_order(
     config: FleetConfig, spec: WorkerSpec, generation: int, cores: int, gpus: tuple[str, ...] | None = None
 ) -> AnyLaunchOrder:
-    """``gpus``: the UUIDs of those that the worker is to see; None: there are none to assign, and a line that says
+    """``gpus``: the UUIDs of those that the worker is to see; None: there are none to assign, and a datasite that says
     ``auto`` sees what there is."""
     if isinstance(spec, DatasiteSpec):
         return _datasite_order(config, spec, generation, cores, gpus)
@@ -129,8 +129,9 @@ _MBIT = 10**6 // 8
 
 
 def limits_of(config: FleetConfig, spec: DatasiteSpec) -> Limits:
-    """The line's own, and what it has to keep of the host's: the greater disk threshold, and at most its even part of
-    sessions and bandwidth, so that all together never take more. Memory and CPU of the host are nobody's in particular.
+    """The datasite's own, and what it has to keep of the host's: the greater disk threshold, and at most its even part
+    of sessions and bandwidth, so that all together never take more. Memory and CPU of the host are nobody's in
+    particular.
     """
     own, host, lines = _limits(spec.resources), host_limits(config), len(config.datasites)
     return replace(
@@ -142,12 +143,12 @@ def limits_of(config: FleetConfig, spec: DatasiteSpec) -> Limits:
 
 
 def host_limits(config: FleetConfig) -> Limits:
-    """What all lines together may take; here 0 sessions are no limit too."""
+    """What all datasites together may use; 0 sessions are no limit here."""
     return _limits(config.host)
 
 
 def retold(old: FleetConfig, new: FleetConfig) -> set[str]:
-    """The lines whose limits differ, be it for the host's, or because there are more lines to share them."""
+    """The datasites whose limits differ, also because of the host's, or because more datasites share them."""
     before = {spec.name: limits_of(old, spec) for spec in old.datasites}
     return {spec.name for spec in new.datasites if before.get(spec.name, limits_of(new, spec)) != limits_of(new, spec)}
 

@@ -340,7 +340,8 @@ def probed(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
 
 
 def weigh(record: WorkerRecord, fact: LoadSeen, now: float) -> Step:
-    """Where the kernel holds a line to its limits there is only something to tell. The host's are told of the fleet."""
+    """If the kernel enforces the limits, there are only events to make. Those about the host's limits name the
+    fleet."""
     if not fact.load.of_host:
         record = replace(record, pressure=limits.pressure(record.pressure, fact.load))
     if why := limits.why_end(fact.load):

@@ -1,7 +1,7 @@
-"""When a worker is near its limits, has reached them, or takes too much to go on; and which cores it may have. Pure.
+"""When a worker is near its limits, has reached them, or must restart; and which cores it may use. Pure.
 
-Where a control group holds a worker to its limits, the kernel does what is to be done, and this only tells. Elsewhere
-memory is watched: a warning first, then a graceful restart; and CPU is bounded by the number of cores it may run on.
+If a control group enforces the limits of a worker, the kernel acts, and this only makes events. Elsewhere memory is
+watched: a warning first, then a graceful restart; and the number of cores bounds CPU.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from supervisor.history import FLEET, Event, EventKind
 from supervisor.record import Pressure
 
 NEAR = 0.9
-"""The share of a limit from which on it is called near."""
+"""From this share of a limit on, a worker is near it."""
 CLEAR = 0.85
-"""A warning holds until below this share, and a limit is reached until it is not even near: what wavers is told once.
+"""A warning lasts until below this share, and a reached limit until it is not near: wavering makes one event.
 """
 LOOKS = 3
-"""Looks in a row over the memory limit after which a line is restarted; as many at its CPU limit and it is told."""
+"""Looks in a row over the memory limit after which a datasite restarts; after as many at its CPU limit there is an
+event."""
 PERIOD = 10.0
 """Seconds from one look to the next."""
 MEMORY, CPU = "memory", "cpu"
 OOM = "oom"
 """Not a limit, but what the kernel does at one."""
 HOST_MEMORY, HOST_CPU = "host_memory", "host_cpu"
-"""The limits of all lines together; those of a line may be near or reached at the same time."""
+"""The limits of all datasites together; those of one datasite may be near or reached at the same time."""
 _GB = 1e9
 _HOUR = 3600.0
 _FIRST_REST = 30.0
@@ -75,8 +76,8 @@ def cpu_looks(looks: int, calm: int, *, at_limit: bool) -> tuple[int, int]:
 
 
 def changes(old: Pressure, new: Pressure) -> Iterator[tuple[EventKind, str, str]]:
-    """What is told, of which limit, in words: once when it comes near, when it is reached, and when it is neither. What
-    the kernel ends is told each time, by others, and is no state that could be left."""
+    """Kind, limit and text of each event: one when a limit comes near, one when it is reached, one when it is neither.
+    Kills by the kernel are events of their own, made elsewhere."""
     for name in sorted(new.near.keys() - old.near.keys() - old.reached.keys()):
         yield EventKind.LIMIT_NEAR, name, f"near a limit: {new.near[name]}"
     for name in sorted(new.reached.keys() - old.reached.keys() - {OOM}):
@@ -91,7 +92,7 @@ def in_words(name: str) -> str:
 
 
 def of_all(old: Pressure, new: Pressure) -> tuple[Event, ...]:
-    """The same for the limits of all lines together: told of the fleet, whichever line happens to be the biggest."""
+    """The same for the limits of all datasites together: events of the fleet, whichever datasite is the largest."""
     return tuple(
         Event(FLEET, kind, text, cause=name, warning=kind is not EventKind.LIMIT_CLEARED)
         for kind, name, text in changes(old, new)
@@ -102,7 +103,7 @@ _NAMES = {CPU: "its CPU limit", HOST_MEMORY: "the host's memory limit", HOST_CPU
 
 
 def why_end(load: Load) -> str:
-    """Why a worker that nothing else holds back has to be restarted; empty: it has not."""
+    """Why a worker whose limits nothing enforces must restart; empty: it need not."""
     over = load.memory_limit and load.memory >= load.memory_limit and load.memory_looks >= LOOKS
     if load.kernel or not over:
         return ""
@@ -121,7 +122,7 @@ def _whose(load: Load) -> str:
     return "all datasites together use" if load.of_host else "uses"
 
 
-# --- a line that is always too big ---
+# --- a datasite that is always too large ---
 
 
 def remember(ends: tuple[float, ...], now: float) -> tuple[float, ...]:
@@ -140,7 +141,7 @@ def rest(ends: int) -> float:
 def cores_for(name: str, percent: float, allowed: Sequence[int]) -> frozenset[int]:
     """The cores that hold a worker to at most ``percent``, rounded up to whole ones; all of ``allowed`` for 0.
 
-    Which ones comes from its name, so that lines spread, and a restart changes nothing.
+    Which ones comes from its name, so that datasites spread, and a restart changes nothing.
     """
     wanted = math.ceil(percent / 100.0) if percent else len(allowed)
     if wanted >= len(allowed):

@@ -1,7 +1,7 @@
-"""Which line gets which GPU: ``place`` makes it of what was asked, the cards there are, and who had which before. Pure.
+"""Which datasite gets which GPU: ``place`` decides from the requests, the cards, and who had which before. Pure.
 
 What was asked for comes before ``auto``, which takes what is there, or none. Of what was asked for: who had a GPU keeps
-it, then exclusive ones, then by memory. A line goes to the least loaded GPU; a running line is never moved.
+it, then exclusive ones, then by memory. A datasite goes to the least loaded GPU; a running one is never moved.
 Memory is a claim that is added up, for each GPU of the request; what other programs use only turns the choice away.
 """
 
@@ -15,15 +15,15 @@ from supervisor.cards import Card
 from supervisor.spec import FleetConfig, GpuRequest
 
 _MOST_TRIES = 5000
-"""Steps of the search for a placement; beyond them a crowded host's last line is told that there is no room."""
+"""Steps of the search for a placement; beyond them the last datasite on a full host gets no GPU."""
 _GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """By name: the UUIDs (none: CPU), what is impossible, and why each line has what it has. ``moved``: who runs, and
-    has other GPUs now. ``asked``: by name what this is the answer to. ``unseen``: who said ``auto`` and is on the CPU
-    only because the GPUs could not be seen."""
+    """By name: the UUIDs (none: CPU), what is impossible, and why each datasite has what it has. ``moved``: who runs,
+    and has other GPUs now. ``asked``: by name what this is the answer to. ``unseen``: who said ``auto`` and is on the
+    CPU only because the GPUs could not be seen."""
 
     assignments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Placement:
 
 
 class ImpossibleGpus(Exception):
-    """What lines ask for cannot be had on this host."""
+    """This host cannot provide the GPUs that datasites ask for."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__("\n".join(f"{name}: gpu: {why}" for name, why in problems.items()))
@@ -42,7 +42,7 @@ class ImpossibleGpus(Exception):
 
 
 class UnseenGpus(Exception):
-    """The GPUs cannot be seen just now, and ``names`` ask for some and had none before. Another start may do better."""
+    """The GPUs are not visible now, and ``names`` ask for some and had none before. Another start may succeed."""
 
     def __init__(self, trouble: str, names: Collection[str]) -> None:
         super().__init__(f"{trouble}, and {', '.join(names)} {'needs' if len(names) == 1 else 'need'} a GPU")
@@ -187,7 +187,9 @@ def _any(count: int, cards: Sequence[Card]) -> list[Card]:
     if count > 1:
         usable = [card for card in usable if not card.parent]  # CUDA shows a process one MIG instance, never more
     if len(usable) < count:
-        raise _Hopeless(f"needs {count}; this host has {_census(usable, cards, whole=count > 1)}")
+        raise _Hopeless(
+            f"needs {count} GPU{'s' if count > 1 else ''}; this host has {_census(usable, cards, whole=count > 1)}"
+        )
     return usable
 
 
@@ -234,24 +236,24 @@ def _is(card: Card, device: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Seat:
-    """What is claimed of one card. ``expected``: lines that would like to come back to it."""
+    """What is claimed of one card. ``expected``: datasites that would like to come back to it."""
 
     card: Card
     booked: int = 0
-    lines: tuple[str, ...] = ()
+    datasites: tuple[str, ...] = ()
     exclusive: bool = False
     expected: int = 0
 
     def has_room(self, claim: _Claim) -> bool:
-        alone = self.exclusive or (claim.exclusive and self.lines)
+        alone = self.exclusive or (claim.exclusive and self.datasites)
         return not alone and self.booked + claim.memory <= self.card.memory_bytes
 
     def load(self, claim: _Claim) -> tuple[float, ...]:
-        """Who asks for memory looks at memory first, others at the number of lines."""
+        """Who asks for memory looks at memory first, others at the number of datasites."""
         share = self.booked / max(1, self.card.memory_bytes)
-        lines = len(self.lines) + self.expected
+        load = len(self.datasites) + self.expected
         foreign = max(0, self.card.memory_bytes - self.card.free_bytes) // _GIB
-        first = (share, lines) if claim.memory else (lines, share)
+        first = (share, load) if claim.memory else (load, share)
         return (*first, foreign, self.card.index)
 
 
@@ -268,7 +270,7 @@ class _Table:
             uuid: replace(
                 self.seats[uuid],
                 booked=self.seats[uuid].booked + claim.memory,
-                lines=(*self.seats[uuid].lines, name),
+                datasites=(*self.seats[uuid].datasites, name),
                 exclusive=claim.exclusive,
             )
             for uuid in uuids
@@ -294,7 +296,7 @@ def _keep(
     table: _Table,
     held: Mapping[str, tuple[str, ...]],
 ) -> dict[str, tuple[str, ...]]:
-    """Of the running lines those that can stay where they are."""
+    """The running datasites that can stay where they are."""
     kept = dict[str, tuple[str, ...]]()
     for name in sorted((name for name in requests if name in held), key=lambda name: name not in claims):
         uuids, claim = held[name], claims.get(name, _AUTO)
@@ -359,7 +361,7 @@ def _search(
 def _one_by_one(
     claims: Sequence[_Claim], table: _Table, previous: Mapping[str, tuple[str, ...]], *, told: bool
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Not all can be met: who comes first is, and the others are told what stands in their way."""
+    """Not all requests can be met: the first ones are, and each other gets the reason."""
     found, problems = dict[str, tuple[str, ...]](), dict[str, str]()
     for claim in claims:
         option = next(_options(claim, table, previous), None)
@@ -378,9 +380,9 @@ def _crowded(claim: _Claim, table: _Table) -> str:
 
 
 def _held(seat: _Seat) -> str:
-    if not seat.lines:
+    if not seat.datasites:
         return f"{seat.card.label} is free"
-    whose = f"{seat.card.label} is {'held exclusively by' if seat.exclusive else 'held by'} {', '.join(seat.lines)}"
+    whose = f"{seat.card.label} is {'held exclusively by' if seat.exclusive else 'held by'} {', '.join(seat.datasites)}"
     return f"{whose}, {_gib(seat.booked)} of {_gib(seat.card.memory_bytes)} reserved" if seat.booked else whose
 
 
@@ -423,7 +425,7 @@ def _asked(requests: Mapping[str, GpuRequest]) -> dict[str, str]:
 
 
 def in_words(asked: GpuRequest) -> str:
-    """What a line asks for, as people say it."""
+    """What a datasite asks for, in words."""
     if asked.mode != "some":
         return asked.mode
     parts = [" ".join(asked.devices) if asked.devices else f"{asked.count} GPU{'s' if asked.count > 1 else ''}"]

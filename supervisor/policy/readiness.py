@@ -35,28 +35,29 @@ class Readiness:
 
 
 def readiness(records: Mapping[str, WorkerRecord], since: float, now: float, limit: float) -> Readiness:
-    """The start is over when every wanted line is ready, or ``limit`` seconds after ``since``: a line that cannot come
-    up must not hold up what waits for the fleet. All times are readings of the monotonic clock."""
+    """The start is over when every wanted worker is ready, or ``limit`` seconds after ``since``: one that cannot
+    start must not hold up what waits for the fleet. All times are readings of the monotonic clock."""
     complete = all(record.state is WorkerState.READY for record in records.values() if record.wanted is Wanted.UP)
     due = complete or now >= since + limit
     return Readiness(due, summary(records), None if due else since + limit)
 
 
 def start_limit(config: FleetConfig) -> float:
-    """How long a start may keep others waiting: as long as its slowest line may take, and a little for the imports."""
+    """How long a start may keep others waiting: as long as its slowest datasite may take, and a little for the
+    imports."""
     return max(spec.probes.start_timeout for spec in config.datasites) + _MARGIN
 
 
 def summary(records: Mapping[str, WorkerRecord]) -> str:
     """``3 ready, 1 quarantined: detroit_line_beta (port 8081 is taken by pid 4711 (nginx))``."""
-    lines = [record for name, record in records.items() if name != DASHBOARD_NAME]
-    counted = ", ".join(_counts(lines)) or "no datasites"
+    datasites = [record for name, record in records.items() if name != DASHBOARD_NAME]
+    counted = ", ".join(_counts(datasites)) or "no datasites"
     troubles = [_trouble(record) for record in records.values() if _is_trouble(record)]
     return f"{counted}: {_joined(troubles)}" if troubles else counted
 
 
-def _counts(lines: Iterable[WorkerRecord]) -> list[str]:
-    states = [record.state for record in lines]
+def _counts(datasites: Iterable[WorkerRecord]) -> list[str]:
+    states = [record.state for record in datasites]
     return [f"{states.count(state)} {state}" for state in _ORDER if state in states]
 
 

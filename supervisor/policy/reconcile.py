@@ -1,6 +1,6 @@
 """What a new ``fleet.yaml`` changes in a running fleet: who comes, who goes, who restarts because of which key. Pure.
 
-How a key is taken up, its field in ``spec`` says; other GPUs restart a line too.
+How a key is taken up, its field in ``spec`` says; other GPUs restart a datasite too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 from supervisor.spec import APPLIES, Applies, FleetConfig, WorkerSpec
 
 GPU = "gpu"
-"""The reason of a line that gets other GPUs without having asked for them."""
+"""The reason of a datasite that gets other GPUs without having asked for them."""
 
 _NO_RESTART = (Applies.SUPERVISOR, Applies.LIVE, Applies.LATER)
 
@@ -74,7 +74,7 @@ class Plan:
 
 
 def plan(old: FleetConfig, new: FleetConfig, moved: Collection[str] = ()) -> Plan:
-    """What becomes of the fleet of ``old`` when ``new`` is taken up. ``moved``: lines that get other GPUs."""
+    """What becomes of the fleet of ``old`` when ``new`` is taken up. ``moved``: datasites that get other GPUs."""
     before = {spec.name: spec for spec in old.workers}
     after = {spec.name: spec for spec in new.workers}
     changes = {name: changed_keys(before[name], spec) for name, spec in after.items() if name in before}
@@ -98,7 +98,7 @@ def _because(spec: WorkerSpec, keys: tuple[str, ...], *, moved: bool) -> tuple[s
 
 
 def in_words(made: Plan) -> str:
-    """One line for people: who comes, who goes, who restarts because of what."""
+    """One line for people: who comes, who goes, who restarts and why."""
     parts = [f"{name} added" for name in made.add]
     parts += [f"{name} removed" for name in made.remove]
     parts += [f"{name} restarts ({', '.join(keys)})" for name, keys in made.restart.items()]

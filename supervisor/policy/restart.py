@@ -12,7 +12,7 @@ from supervisor.record import ExitCause, ExitKind
 from supervisor.spec import RestartMode, RestartPolicy
 
 REMEMBERED_CRASHES = 64
-"""More than any policy counts; it bounds the record of a line that crashes slowly for months."""
+"""More than any policy counts; it bounds the record of a worker that crashes slowly for months."""
 
 
 def remember_crash(

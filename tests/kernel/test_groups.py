@@ -89,7 +89,7 @@ def test_who_takes_more_memory_than_it_may_is_ended_and_the_cause_says_so(unit: 
 
     held, code, kind, said, lives, *by_hand = inside(unit, scene)
     assert (True, -9, ExitKind.OOM, True, [-9, ""]) == (held, code, kind, lives, by_hand)
-    assert "SIGKILL: out of memory, its own limit of 0.06 GB (max_memory_usage_gb)" == said
+    assert "SIGKILL: out of memory: its limit of 0.06 GB (max_memory_usage_gb)" == said
 
 
 def test_all_lines_together_are_held_to_the_hosts_limit(unit: Path) -> None:

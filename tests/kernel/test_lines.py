@@ -146,7 +146,7 @@ def test_a_datasite_that_takes_too_much_is_ended_and_back_with_its_data(fleet: H
     hold = client.code.hold_memory
     in_thread(lambda: hold(megabytes=2 * MEMORY_MB))
     back = eventually(lambda: (line := fleet.line("alpha"))["ready"] and line["pid"] != before["pid"] and line)
-    assert "SIGKILL: out of memory, its own limit of 0.4 GB (max_memory_usage_gb)" == back["last_exit"]
+    assert "SIGKILL: out of memory: its limit of 0.4 GB (max_memory_usage_gb)" == back["last_exit"]
     assert 1 == back["restarts_by_cause"]["oom"] == back["restarts"]
     assert data.tolist() == client.datasets[0].assets["x"].data.tolist()
     after = fleet.line("beta")

@@ -180,7 +180,7 @@ def test_what_cannot_be_had_is_named_before_anything_starts(plant: Plant, tmp_pa
     other.write()
     refused = other.run("up", "--detach")
     told = refused.stdout + refused.stderr
-    assert (2, True) == (refused.returncode, "alpha: gpu: 3 asked for, and this host has 2 whole GPUs" in told)
+    assert (2, True) == (refused.returncode, "alpha: gpu: needs 3 GPUs; this host has 2 whole GPUs" in told)
     assert "beta: gpu: 90.0 GiB of memory asked for, and GPU 0 has 80.0 GiB" in told
     assert (None, None) == (answers(other.alpha), answers(other.beta))
 

@@ -92,7 +92,7 @@ def test_the_impossible_changes_nothing(tmp_path: Path) -> None:
     before = (tmp_path / FILE).read_bytes()
     with pytest.raises(ImpossibleGpus) as refused:
         assigner(tmp_path, *CARDS).start(fleet(ALPHA, NAMED), {})
-    assert {"gamma": "there is no GPU 7; there are 0 (GPU-0), 1 (GPU-1)"} == refused.value.problems
+    assert {"gamma": "no GPU 7; known: 0 (GPU-0), 1 (GPU-1)"} == refused.value.problems
     assert before == (tmp_path / FILE).read_bytes()
 
 
@@ -140,7 +140,7 @@ def test_a_start_waits_longer_for_who_cannot_do_without(tmp_path: Path, caplog: 
     with caplog.at_level("WARNING", "fleet"):
         made.start(fleet(ALPHA, BETA), {"alpha": ("GPU-1",)})
     assert ([("GPU-1",), ("GPU-0",)], [10.0, 60.0]) == ([made.of("alpha"), made.of("beta")], gpus.waited)
-    assert ["the GPU driver did not answer within 10 s: waiting up to 60 s more, for beta"] == caplog.messages
+    assert ["the GPU driver did not answer within 10 s; waiting up to 60 s more for beta"] == caplog.messages
 
 
 def test_a_start_does_not_wait_for_who_has_a_gpu_already(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_hung_driver_costs_auto_lines_their_gpu_only(tmp_path: Path, caplog: p
     with caplog.at_level("WARNING", "fleet"):
         made.start(fleet(ALPHA), {})
     assert "" == told(made, ALPHA)
-    said = "on the CPU for that: alpha; the others have the GPUs that they had"
+    said = "on the CPU until then: alpha; the other datasites keep their GPUs"
     assert ((), False, f"{HUNG.trouble}: {said}") == (made.of("alpha"), made.in_use, caplog.messages[-1])
 
 
@@ -267,7 +267,7 @@ def test_a_full_disk_costs_the_memory_only(tmp_path: Path, caplog: pytest.LogCap
     (tmp_path / "gpus.json.part").mkdir()
     made = assigner(tmp_path, *CARDS)
     made.start(fleet(ALPHA), {})
-    assert (("GPU-0",), True) == (made.of("alpha"), "cannot be kept" in caplog.text)
+    assert (("GPU-0",), True) == (made.of("alpha"), "cannot write the GPU assignment" in caplog.text)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_up_refuses_what_this_host_does_not_have(plant: Path) -> None:
     for _ in range(2):
         result = CliRunner().invoke(app, ["up", str(plant), "--quiet"], catch_exceptions=False)
         assert 2 == result.exit_code
-        assert "  gamma: gpu: there is no GPU 7; there are 0 (GPU-0), 1 (GPU-1)" in result.output.splitlines()
+        assert "  gamma: gpu: no GPU 7; known: 0 (GPU-0), 1 (GPU-1)" in result.output.splitlines()
         assert "nothing was started" in result.output
     assert [] == list((plant.parent / ".fleet").glob("gpus*"))
 
@@ -325,7 +325,7 @@ def test_up_comes_again_for_a_driver_that_does_not_answer(plant: Path, monkeypat
     """Exit code 1, after which a service manager starts it again; nobody is told that there is no GPU."""
     monkeypatch.setattr(rooms, "Gpus", lambda: Gpus(lambda: HUNG))
     result = CliRunner().invoke(app, ["up", str(plant), "--quiet"], catch_exceptions=False)
-    told = "the GPU driver did not answer within 10 s, and gamma asks for a GPU; nothing was started or stopped"
+    told = "the GPU driver did not answer within 10 s, and gamma needs a GPU; nothing was started or stopped"
     assert (1, True, False) == (result.exit_code, told in result.output, "there is no GPU" in result.output)
     assert "nvidia-smi" in result.output
 
@@ -347,7 +347,7 @@ def test_a_reload_that_cannot_be_had_is_refused_whole() -> None:
     """Nobody is started, stopped or moved; the event names line and cause."""
     world = play(fleet(ALPHA), [reloaded(replace(ALPHA, verbose=True), NAMED, alpha=("GPU-1",))])
     assert ([("launch", "alpha", 1)], {"alpha": ("GPU-1",)}) == (world.done, world.placement.assignments)
-    why = "reload refused: gamma: gpu: there is no GPU 7; there are 0 (GPU-0), 1 (GPU-1)"
+    why = "reload refused: gamma: gpu: no GPU 7; known: 0 (GPU-0), 1 (GPU-1)"
     assert why == world.events[-1].text
 
 
@@ -394,7 +394,7 @@ def test_the_control_api_refuses_it_with_the_reason(control: tuple[httpx.Client,
     for dry_run in (0, 1):
         answer = client.post(f"/v1/reload?dry_run={dry_run}")
         assert (422, []) == (answer.status_code, posted)
-        assert answer.json()["error"].startswith("gamma: gpu: there is no GPU 7;")
+        assert answer.json()["error"].startswith("gamma: gpu: no GPU 7;")
 
 
 def test_a_plan_shows_who_has_to_move(control: tuple[httpx.Client, list[Any], list[FleetConfig]]) -> None:

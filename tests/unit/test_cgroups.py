@@ -65,7 +65,7 @@ def test_where_the_units_next_start_would_fail_nothing_is_moved(kernel: Kernel) 
     made = Cgroups(kernel.own)
     assert not (kernel.own / LEAF / "cgroup.procs").exists()
     assert (str(kernel.alpha), False) == (made.make("alpha"), made.holds("memory"))
-    assert "without controllers; limits of memory and CPU are watched" in made.words
+    assert "without controllers; the supervisor watches memory and CPU limits" in made.words
 
 
 def test_a_machine_that_delegates_nothing_is_no_fault() -> None:
@@ -143,7 +143,7 @@ def test_a_limit_that_cannot_be_set_is_no_end_of_the_supervisor(
     kernel.say("cgroup.procs", "77\n")
     (kernel.alpha / "memory.max").mkdir()
     groups.limit("alpha", GB, 50.0)
-    assert "memory.max cannot be set to 1000000000 (Is a directory); that limit is watched" in caplog.text
+    assert "memory.max to 1000000000 (Is a directory); the supervisor watches this limit" in caplog.text
     assert frozenset(("cpu",)) == groups.held_of("alpha", 77)
     (kernel.alpha / "memory.max").rmdir()
     groups.limit("alpha", GB, 50.0)
@@ -201,7 +201,7 @@ def test_an_end_by_the_memory_limit_is_told_as_such(kernel: Kernel, groups: Cgro
     groups.make("alpha")
     assert "" == groups.out_of_memory("alpha")
     kernel.say("memory.events", "oom 1\noom_kill 1\n")
-    assert "its own limit of 4 GB (max_memory_usage_gb)" == groups.out_of_memory("alpha")
+    assert "its limit of 4 GB (max_memory_usage_gb)" == groups.out_of_memory("alpha")
     groups.make("alpha")  # the next process
     assert "" == groups.out_of_memory("alpha")
 
@@ -220,7 +220,7 @@ def test_each_end_by_the_kernel_names_the_limit_of_its_own_time(kernel: Kernel, 
         usage = groups.usage("alpha", 77)
         said.append((usage.oom_kills, usage.oom_limit) if usage else None)
     assert [
-        (1, "its own limit of 4 GB (max_memory_usage_gb)"),
+        (1, "its limit of 4 GB (max_memory_usage_gb)"),
         (2, "the host's limit of 8 GB for all datasites (host: max_memory_usage_gb)"),
         (3, "the machine has no free memory"),
     ] == said
@@ -257,7 +257,7 @@ def test_the_hosts_limit_and_the_machines_end_are_others(kernel: Kernel, groups:
 def test_the_cause_of_the_end_names_the_limit(tmp_path: Path) -> None:
     """Certain, whatever the kernel's log and count say; only for what the kernel kills."""
     evidence = Evidence(tmp_path / "none", tmp_path / "none")
-    killed, limit = cause_of_code(-9), "its own limit of 4 GB (max_memory_usage_gb)"
+    killed, limit = cause_of_code(-9), "its limit of 4 GB (max_memory_usage_gb)"
     expected = replace(killed, kind=ExitKind.OOM, detail=f"SIGKILL: out of memory: {limit}")
     assert expected == evidence.explain(killed, 77, tmp_path, limit)
     assert cause_of_code(70) == evidence.explain(cause_of_code(70), 77, tmp_path, limit)

@@ -84,7 +84,7 @@ def test_a_crash_that_is_answered_at_once_is_an_end_and_a_start() -> None:
         Event(
             "a",
             EventKind.STARTING,
-            "restarting, restart 1, after SIGKILL",
+            "restarting (restart 1) after SIGKILL",
             state="starting",
             cause="signal",
             generation=4,
@@ -120,7 +120,7 @@ def test_quarantine_is_told_with_its_reason() -> None:
     expected = "quarantined: crash loop: more than 0 crashes; last crash: SIGKILL; next attempt in 600.0 s"
     assert (expected, "signal", True) == (told[1].text, told[1].cause, told[1].warning)
     for_good = replace(loop, rules=Rules(RestartPolicy(max_crashes=0, quarantine_retry=0.0)))
-    assert events(for_good, ProcessExited("a", 3, KILLED))[1].text.endswith("last: SIGKILL")
+    assert events(for_good, ProcessExited("a", 3, KILLED))[1].text.endswith("last crash: SIGKILL")
 
 
 def test_an_end_that_the_restart_mode_leaves_alone() -> None:

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from supervisor import config as fleet_config
@@ -72,6 +74,21 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     assert 0 == result.exit_code
     assert f"Usage: fleet {command}" in result.output
     assert command == "version" or f"    fleet {command}" in result.output
+
+
+def every_command(command: click.Command, *words: str) -> Iterator[tuple[str, ...]]:
+    """The words of each command and group below ``command``, and its own."""
+    yield words
+    for name, below in getattr(command, "commands", {}).items():
+        yield from every_command(below, *words, name)
+
+
+@pytest.mark.parametrize("words", list(every_command(get_command(app))), ids=" ".join)
+def test_help_fits_a_terminal_of_80_columns(words: tuple[str, ...]) -> None:
+    """No line of any help text is longer, and no text is cut."""
+    usage, *lines = fleet(*words, "--help", terminal_width=80).output.splitlines()
+    assert usage.startswith(f"Usage: {' '.join(['fleet', *words])} ")
+    assert [] == [line for line in lines if len(line) > 80 or line.endswith("...")]
 
 
 def test_help_tells_the_exit_codes() -> None:
@@ -258,7 +275,7 @@ def test_a_request_that_takes_too_long(fleet_yaml: Path) -> None:
         ]
         result = fleet("stop", "line_a", "--timeout", "0.1")
     assert 1 == result.exit_code
-    assert "line_a not stopped: is stopping after 0." in result.output
+    assert "line_a not stopped: still stopping after 0." in result.output
 
 
 def test_no_wait_returns_at_once(fleet_yaml: Path) -> None:
@@ -283,7 +300,7 @@ def test_an_unknown_name_stops_everything(fleet_yaml: Path) -> None:
         assert [] == fake.asked
     assert 4 == result.exit_code
     assert "did you mean: line_b" in result.output
-    assert "names: line_a, line_b" in result.output
+    assert "known: line_a, line_b" in result.output
 
 
 @pytest.mark.parametrize("command", ["start", "stop", "restart"])
@@ -381,7 +398,7 @@ def test_credentials_before_the_first_start(fleet_yaml: Path) -> None:
     """A datasite that never ran has none; a name that is none is told apart from that."""
     result = fleet("credentials", "line_b")
     assert 1 == result.exit_code
-    assert "has not been started yet" in result.output
+    assert "has no login yet: it was never started" in result.output
     assert 4 == fleet("credentials", "dashboard").exit_code
 
 

@@ -104,7 +104,7 @@ def test_a_refusal_keeps_its_reason(tmp_path: Path) -> None:
     with (
         listening(tmp_path, worker(), stopping=True),
         ControlClient(tmp_path) as client,
-        pytest.raises(Refused, match="going down"),
+        pytest.raises(Refused, match="the fleet is stopping"),
     ):
         client.ask("line_a", START)
 

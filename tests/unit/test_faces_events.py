@@ -79,7 +79,7 @@ def test_events_of_one_line(history: Path) -> None:
     assert (0, "") == (fleet("events", "dashboard").exit_code, fleet("events", "dashboard").output)
     result = fleet("events", "line_x")
     assert 4 == result.exit_code
-    assert "names: line_a, line_b, dashboard, fleet" in result.output
+    assert "known: line_a, line_b, dashboard, fleet" in result.output
 
 
 def test_a_line_that_left_fleet_yaml_keeps_its_history(history: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_line_that_never_appears_is_told_after_the_timeout(plant: Path) -> Non
         fake.plan = {**PLAN, "restart": {}, "remove": []}
         result = run("reload", "--timeout", "0.2")
     assert 1 == result.exit_code
-    assert "line_n not there after 0." in result.stderr
+    assert "line_n not found after 0." in result.stderr
 
 
 def test_a_stopped_line_whose_keys_changed_is_not_waited_for(plant: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_line_that_hangs_in_its_start_stops_the_roll_at_its_timeout(tmp_path: 
         fake.after_ask["line_a", "restart"] = [{"state": "starting", "ready": False, "generation": 2}]
         assert not roll(client, LINES, Pace(1, 300.0, 0.2), news.progress)
         assert [("line_a", "restart")] == fake.asked
-    assert news.bad[0].startswith("line_a not ready: is starting after ")
+    assert news.bad[0].startswith("line_a not ready: still starting after ")
 
 
 def test_a_roll_waits_for_a_training_and_says_so(tmp_path: Path) -> None:
@@ -195,9 +195,9 @@ def test_the_command_ends_with_1_where_it_stopped(plant: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("--rolling",), 2, "restart which datasites?"),
-        (("--all", "line_a", "--rolling"), 2, "either --all or names"),
-        (("--all", "--rolling", "--no-wait"), 2, "--no-wait does not go with --rolling"),
+        (("--rolling",), 2, "Name the datasites to restart, or use --all. Known: line_a"),
+        (("--all", "line_a", "--rolling"), 2, "--all cannot be combined with names"),
+        (("--all", "--rolling", "--no-wait"), 2, "--no-wait cannot be combined with --rolling"),
         (("--all", "--rolling", "--max-unavailable", "0"), 2, "max-unavailable"),
         (("line_x", "--rolling"), 4, "no datasite named 'line_x'"),
     ],
@@ -214,5 +214,10 @@ def test_what_does_not_go_together(plant: Path, arguments: tuple[str, ...], code
 def test_the_help_tells_of_rolling() -> None:
     """Options, and what it does when one does not come back."""
     output = " ".join(run("restart", "-h").output.split())
-    for word in ("--rolling", "--max-unavailable", "--wait-training", "stops at the first datasite that does not come"):
+    for word in (
+        "--rolling",
+        "--max-unavailable",
+        "--wait-training",
+        "stops at the first datasite that does not become",
+    ):
         assert word in output

@@ -79,10 +79,17 @@ def test_every_line_of_the_fleet_takes_part_with_its_own_login(up: Path, handed:
 
 def test_only_what_was_said_goes_before_the_model_files_config(up: Path, handed: list[dict[str, Any]]) -> None:
     """Options that were left out are left to CONFIG."""
-    train("model.py", "--epochs", 2, "--algorithm", "fedprox", "--mu", "0.5", "--quorum", "60%", "--line", "b")
+    train("model.py", "--epochs", 2, "--algorithm", "fedprox", "--mu", "0.5", "--quorum", "60%", "--datasite", "b")
     assert ({"epochs": 2}, "fedprox", 0.5, "60%", ["b"]) == (
         handed[0]["config"], handed[0]["algorithm"], handed[0]["mu"], handed[0]["quorum"], [line["name"] for line in handed[0]["lines"]]
     )  # fmt: skip
+
+
+def test_the_old_spelling_of_datasite_is_still_taken(up: Path, handed: list[dict[str, Any]]) -> None:
+    """Scripts that say --line go on working, and help does not show it."""
+    train("model.py", "--line", "b")
+    assert ["b"] == [line["name"] for line in handed[0]["lines"]]
+    assert "--line" not in train("--help").output
 
 
 def test_what_is_handed_on_is_a_plan(up: Path, handed: list[dict[str, Any]]) -> None:
@@ -99,9 +106,9 @@ def test_what_is_handed_on_is_a_plan(up: Path, handed: list[dict[str, Any]]) -> 
     [
         (["nowhere.py"], 2, "nowhere.py"),
         (["model.py", "--rounds", "0"], 2, "0"),
-        (["model.py", "--mu", "0.1"], 2, "--mu is FedProx's"),
+        (["model.py", "--mu", "0.1"], 2, "--mu needs --algorithm fedprox"),
         (["model.py", "--algorithm", "fedsgd"], 2, "fedsgd"),
-        (["model.py", "--line", "c"], 4, "no datasite named 'c'"),
+        (["model.py", "--datasite", "c"], 4, "no datasite named 'c'"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_asked(
@@ -137,7 +144,7 @@ def test_a_line_without_a_login_was_never_started(up: Path, handed: list[dict[st
     (up / ".fleet" / "datasites" / "b" / "admin.json").unlink()
     result = train("model.py")
     assert 1 == result.exit_code
-    assert "b has not been started yet" in result.output
+    assert "b has no login yet: it was never started" in result.output
 
 
 def test_the_plan_reaches_the_program_on_standard_input_alone(tmp_path: Path) -> None:

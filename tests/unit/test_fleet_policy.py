@@ -409,7 +409,7 @@ def test_a_reload_takes_up_how_many_start_at_once() -> None:
     [
         (reload(replace(fleet(GAMMA), log_dir=Path("/x"))), False, "log_dir cannot change while the fleet runs"),
         (reload(fleet(GAMMA), problems={"gamma": "there is no GPU"}), False, "gamma: gpu: there is no GPU"),
-        (reload(fleet(GAMMA)), True, "it is going down"),
+        (reload(fleet(GAMMA)), True, "the fleet is stopping"),
     ],
 )
 def test_a_refused_reload_changes_nothing_at_all(asked_for: Reload, stopping: bool, why: str) -> None:
@@ -437,7 +437,7 @@ def test_who_lost_a_gpu_restarts_on_another() -> None:
     made = advance(serving("alpha"), loss(placement, alpha="gone", beta="gone", stranger="gone"), 1.0)
     assert [OperatorAsked("alpha", OperatorRequest.RESTART, By.GPU_LOST, "gpu")] == facts(made)
     ends = {event.name: event.text.rpartition("; ")[2] for event in made.events if event.event == EventKind.GPU_LOST}
-    assert {"alpha": "now: GPU-0", "beta": "now: cpu"} == ends
+    assert {"alpha": "it now uses GPU-0", "beta": "it now uses the CPU"} == ends
     assert placement == made.placement
 
 
@@ -454,7 +454,7 @@ def test_who_can_have_no_other_gpu_stays_as_it_is() -> None:
         made.placement.assignments["new"],
     )
     (event,) = made.events
-    assert "its GPU cannot be used any more, gone; there is no GPU" == event.text
+    assert "its GPU is no longer usable (gone); there is no GPU" == event.text
 
 
 def test_who_waited_for_the_driver_is_told_of_its_gpu() -> None:

@@ -31,7 +31,7 @@ HAD: dict[str, tuple[str, ...]] = {"alpha": ("GPU-0",), "beta": ("GPU-1",)}
 def test_what_counts_as_lost() -> None:
     """Gone, in trouble, or split into instances; not what is well, and not what nobody has."""
     cards = [ZERO, replace(ONE, trouble="GPU is lost"), replace(ZERO, uuid="GPU-2", split=True)]
-    told = {"GPU-1": "GPU-1: GPU is lost", "GPU-2": "GPU-2: it is in MIG mode now", "GPU-9": "GPU-9: it is gone"}
+    told = {"GPU-1": "GPU-1: GPU is lost", "GPU-2": "GPU-2: it is in MIG mode now", "GPU-9": "GPU-9: it is missing"}
     assert told == whats_lost(["GPU-0", "GPU-1", "GPU-2", "GPU-9"], cards)
 
 
@@ -59,7 +59,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 def test_each_loss_is_told_once(host: Host) -> None:
     """With the lines it hits and the cards that are left; one that came back may be lost again."""
-    gone = CardsLost({"beta": "GPU-1: it is gone"}, HAD, (ZERO,))
+    gone = CardsLost({"beta": "GPU-1: it is missing"}, HAD, (ZERO,))
     for cards, expected in (((ZERO, ONE), 0), ((ZERO,), 1), ((ZERO,), 1), ((ZERO, ONE), 1), ((ZERO,), 2)):
         host.seen = Inventory(cards)
         host.watch.look()
@@ -95,7 +95,7 @@ def test_a_driver_that_answers_again_is_told_of_who_waits_for_it(host: Host) -> 
 def test_a_loss_is_not_told_anew_for_who_waits(host: Host) -> None:
     """Nor the other way round: who waits is told of with a loss."""
     host.seen = Inventory((ZERO,))
-    lost = {"beta": "GPU-1: it is gone"}
+    lost = {"beta": "GPU-1: it is missing"}
     host.watch.look()
     host.assigner.use(Placement(HAD, unseen=("late",)))
     host.watch.look()
@@ -126,11 +126,11 @@ def lose(*cards: Card, **lost: str) -> Any:
 
 def test_a_line_moves_to_a_gpu_that_is_left() -> None:
     """It restarts there, counted as no crash; the others are left alone."""
-    world = play(fleet(ALPHA, BETA), [lose(ZERO, beta="GPU-1: it is gone")])
+    world = play(fleet(ALPHA, BETA), [lose(ZERO, beta="GPU-1: it is missing")])
     assert {"alpha": ("GPU-0",), "beta": ("GPU-0",)} == world.placement.assignments
     assert [("terminate", "beta"), ("launch", "beta", 2)] == world.done[2:]
     told = [event for event in world.events if event.event == "gpu_lost"]
-    text = "its GPU cannot be used any more, GPU-1: it is gone; now: GPU-0"
+    text = "its GPU is no longer usable (GPU-1: it is missing); it now uses GPU-0"
     assert [("beta", text, True)] == [(event.name, event.text, event.warning) for event in told]
     beta = world.pinned["beta"]
     assert ("restarted after the loss of a GPU: gpu", 0) == (beta.asked, beta.restarts)
@@ -138,11 +138,11 @@ def test_a_line_moves_to_a_gpu_that_is_left() -> None:
 
 def test_auto_falls_to_the_cpu_and_who_asked_for_a_gpu_stays_as_it_is() -> None:
     """Nobody who asked for a GPU computes on the CPU unawares; the event says that there is no other."""
-    world = play(fleet(ALPHA, BETA), [lose(alpha="GPU-0: it is gone", beta="GPU-1: it is gone")])
+    world = play(fleet(ALPHA, BETA), [lose(alpha="GPU-0: it is missing", beta="GPU-1: it is missing")])
     assert {"alpha": (), "beta": ("GPU-1",)} == world.placement.assignments
     assert [("terminate", "alpha"), ("launch", "alpha", 2)] == world.done[2:]
     ends = [event.text.rpartition("; ")[2] for event in world.events if event.event == "gpu_lost"]
-    assert ["now: cpu", "there is no GPU on this host"] == ends
+    assert ["it now uses the CPU", "there is no GPU on this host"] == ends
 
 
 def test_who_waited_for_the_driver_is_told_of_its_gpu_and_goes_on() -> None:
@@ -155,7 +155,7 @@ def test_who_waited_for_the_driver_is_told_of_its_gpu_and_goes_on() -> None:
     world = play(fleet(ALPHA, BETA), [answer])
     assert HAD == world.placement.assignments
     assert [("launch", "alpha", 1), ("launch", "beta", 1)] == world.done
-    text = "the GPUs are visible again: it has GPU-0 at its next start, and uses the CPU until then"
+    text = "the GPUs are visible again: it gets GPU-0 at its next start, and uses the CPU until then"
     found = [(event.name, event.text, event.warning) for event in world.events if event.event == "gpu_found"]
     assert [("alpha", text, True)] == found
 
@@ -163,7 +163,7 @@ def test_who_waited_for_the_driver_is_told_of_its_gpu_and_goes_on() -> None:
 def test_a_line_that_is_down_is_not_started_for_it() -> None:
     """It has another GPU when the operator starts it."""
     down = lambda _: [OperatorAsked("beta", OperatorRequest.STOP)]  # noqa: E731 - a step of a script
-    world = play(fleet(ALPHA, BETA), [down, lose(ZERO, beta="GPU-1: it is gone")])
+    world = play(fleet(ALPHA, BETA), [down, lose(ZERO, beta="GPU-1: it is missing")])
     assert (("GPU-0",), WorkerState.DOWN) == (world.placement.assignments["beta"], world.pinned["beta"].state)
 
 
@@ -172,7 +172,7 @@ def test_a_fleet_that_goes_down_moves_nobody() -> None:
 
     def stop(world: FakeMachine) -> list[Any]:
         world.stubborn |= {"alpha"}
-        return [DownAsked(), CardsLost({"beta": "GPU-1: it is gone"}, HAD, (ZERO,))]
+        return [DownAsked(), CardsLost({"beta": "GPU-1: it is missing"}, HAD, (ZERO,))]
 
     world = play(fleet(ALPHA, BETA), [stop])
     assert ([], {}) == ([event for event in world.events if event.event == "gpu_lost"], world.placement.assignments)

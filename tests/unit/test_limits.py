@@ -82,7 +82,7 @@ def test_a_warning_comes_once_and_is_taken_back_once() -> None:
 def test_a_warning_names_the_figures() -> None:
     """What it takes and what it may."""
     after = step(record(), seen(3.7), 100.0).record
-    assert {"memory": "takes 3.70 of 4 GB of memory"} == after.pressure.near
+    assert {"memory": "uses 3.70 of 4 GB of memory"} == after.pressure.near
     (event,) = tell(record(), after, seen(3.7), 100.0)
     assert ("near a limit: uses 3.70 of 4 GB of memory", True) == (event.text, event.warning)
 
@@ -98,7 +98,7 @@ def test_what_wavers_about_its_limit_has_reached_it_once() -> None:
     """Over it in one look and under it in the next, for ever."""
     last, events = told(record(), *(seen(gb) for gb in (4.1, 3.9, 4.1, 3.7, 4.2, 3.65)))
     assert [(EventKind.LIMIT_REACHED, "memory")] == events
-    assert {"memory": "takes 3.65 of 4 GB of memory"} == last.pressure.reached
+    assert {"memory": "uses 3.65 of 4 GB of memory"} == last.pressure.reached
 
 
 def test_cpu_is_told_after_a_while_and_restarts_nobody() -> None:
@@ -112,7 +112,7 @@ def test_cpu_is_told_after_a_while_and_restarts_nobody() -> None:
 def test_a_line_that_the_kernel_holds_back_is_said_to_be() -> None:
     """It may be, a tenth of a second at a time, with a share far below its limit: the share alone would tell nothing."""
     load = Load(cpu=12.0, cpu_limit=30.0, cpu_looks=3, cpu_kernel=True)
-    assert {"cpu": "takes 12 of 30 % CPU, and is held back"} == limits.pressure(Pressure(), load).reached
+    assert {"cpu": "uses 12 of 30 % CPU, and is throttled"} == limits.pressure(Pressure(), load).reached
 
 
 def test_a_line_that_pauses_now_and_then_is_told_once() -> None:
@@ -142,7 +142,7 @@ def test_a_line_that_pauses_now_and_then_is_told_once() -> None:
 def test_what_is_ordinary_is_not_worth_telling(load: Load, worth: bool) -> None:
     """So that a fleet within its limits makes no facts at all; what was told is taken back."""
     assert worth == limits.is_worth_telling(Pressure(), load)
-    assert limits.is_worth_telling(Pressure(near={"memory": "takes 3.70 of 4 GB of memory"}), load)
+    assert limits.is_worth_telling(Pressure(near={"memory": "uses 3.70 of 4 GB of memory"}), load)
 
 
 # --- the restart ---
@@ -258,14 +258,17 @@ def test_the_end_of_what_a_process_had_reached_is_told_of_that_process() -> None
     assert [("memory", 3, 77), ("training_sessions", 3, 77)] == [
         (one.cause, one.generation, one.pid) for one in cleared
     ]
-    assert "its process, which was near or at its limit of training sessions, ended" == cleared[1].text
+    assert "no longer near its training sessions limit: its process ended" == cleared[1].text
 
 
 def test_the_biggest_line_goes_when_all_together_take_too_much() -> None:
     """And it is said that the figures are everybody's. What it takes itself is no news, and no limit of its own."""
     before = record(pressure=Pressure(near={"memory": "takes 0.93 of 1 GB of memory"}))
     made = step(before, seen(4.2, 3, of_host=True), 100.0)
-    assert "memory limit: this datasite is the largest; all datasites together use 4.20 of 4 GB of memory" == made.record.reason
+    assert (
+        "memory limit: this datasite is the largest; all datasites together use 4.20 of 4 GB of memory"
+        == made.record.reason
+    )
     assert before.pressure == made.record.pressure
 
 
@@ -283,7 +286,12 @@ def test_the_hosts_limits_are_told_of_the_fleet() -> None:
         before, now = now, limits.pressure(now, one)
         told += limits.of_all(before, now)
     assert [
-        ("fleet", EventKind.LIMIT_NEAR, "host_memory", "near a limit: all datasites together use 3.70 of 4 GB of memory"),
+        (
+            "fleet",
+            EventKind.LIMIT_NEAR,
+            "host_memory",
+            "near a limit: all datasites together use 3.70 of 4 GB of memory",
+        ),
         ("fleet", EventKind.LIMIT_REACHED, "host_cpu", "limit reached: all datasites together use 390 of 400 % CPU"),
         (
             "fleet",
@@ -299,11 +307,11 @@ def test_the_hosts_limits_are_told_of_the_fleet() -> None:
 
 def test_processes_that_the_kernel_ended_are_told() -> None:
     """A job that ran into the control group's limit, while its datasite lives on."""
-    fact = seen(3.0, kernel=True, oom_kills=1, oom_limit="its own limit of 4 GB (max_memory_usage_gb)")
+    fact = seen(3.0, kernel=True, oom_kills=1, oom_limit="its limit of 4 GB (max_memory_usage_gb)")
     _, events = told(record(), fact)
     assert [(EventKind.LIMIT_REACHED, "oom")] == events
     (event,) = tell(record(), step(record(), fact, 100.0).record, fact, 100.0)
-    expected = "out of memory: the kernel killed one of its processes: its own limit of 4 GB (max_memory_usage_gb)"
+    expected = "out of memory: the kernel killed one of its processes: its limit of 4 GB (max_memory_usage_gb)"
     assert expected == event.text
     assert {"oom": expected} == step(record(), fact, 100.0).record.pressure.reached
     again = seen(3.0, kernel=True, oom_kills=2)
@@ -483,12 +491,12 @@ def test_a_picture_of_an_earlier_version_has_no_host() -> None:
 def test_a_picture_has_the_limits_and_what_is_reached() -> None:
     """By the names of fleet.yaml; what the worker says of itself and what is seen of it, together."""
     said = StatusDocument("line_0", "localhost", 8080, "cpu", "running", limited={"disk": "nearly full"})
-    pressure = Pressure({"memory": "takes 3.70 of 4 GB of memory"}, {"cpu": "takes 250 of 200 % CPU"})
+    pressure = Pressure({"memory": "uses 3.70 of 4 GB of memory"}, {"cpu": "takes 250 of 200 % CPU"})
     config = lines(1, HostLimits(), max_memory_usage_gb=4.0, threads=2)
     shown = picture(config, frozenset(), status=said, pressure=pressure)
     assert {"max_memory_usage_gb": 4.0, "max_concurrent_training_sessions": 3} == shown.limits
     assert {"cpu": "takes 250 of 200 % CPU", "disk": "nearly full"} == shown.limited
-    assert {"memory": "takes 3.70 of 4 GB of memory"} == shown.near_limits
+    assert {"memory": "uses 3.70 of 4 GB of memory"} == shown.near_limits
 
 
 def test_the_table_shows_memory_with_its_limit_and_what_is_reached() -> None:
@@ -498,7 +506,7 @@ def test_the_table_shows_memory_with_its_limit_and_what_is_reached() -> None:
         memory_mb=1144.4,
         limits={"max_memory_usage_gb": 4.0},
         limited={"disk": "1.2 GB of disk free", "cpu": "takes 250 of 200 % CPU"},
-        near_limits={"memory": "takes 3.70 of 4 GB of memory"},
+        near_limits={"memory": "uses 3.70 of 4 GB of memory"},
     )
     shown = plain(shown_fleet(limited, worker("line_b")))
     row, other = (next(line for line in shown.splitlines() if line.startswith(name)) for name in ("line_a", "line_b"))

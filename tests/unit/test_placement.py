@@ -90,34 +90,34 @@ IMPOSSIBLE = {
     "no such index": (
         {"a": named("7")},
         TWO,
-        {"a": "there is no GPU 7; there are 0 (GPU-00000000), 1 (GPU-00000001)"},
+        {"a": "no GPU 7; known: 0 (GPU-00000000), 1 (GPU-00000001)"},
     ),
     "no such UUID": (
         {"a": named("GPU-f")},
         [card(0)],
-        {"a": "there is no GPU GPU-f; there are 0 (GPU-00000000)"},
+        {"a": "no GPU GPU-f; known: 0 (GPU-00000000)"},
     ),
     "an ambiguous beginning": (
         {"a": named("GPU-0000")},
         TWO,
-        {"a": "GPU-0000 is the beginning of 2 GPUs: GPU-00000000, GPU-00000001"},
+        {"a": "GPU-0000 matches 2 GPUs: GPU-00000000, GPU-00000001"},
     ),
     "one GPU by two names": ({"a": named("0", "GPU-00000000")}, TWO, {"a": "0, GPU-00000000 name the same GPU twice"}),
     "more memory than any has": (
         {"a": some(gib=100)},
         [card(0, 40), card(1, 80)],
-        {"a": "100.0 GiB of memory asked for, and GPU 0 has 40.0 GiB, GPU 1 has 80.0 GiB"},
+        {"a": "needs 100.0 GiB of memory; GPU 0 has 40.0 GiB, GPU 1 has 80.0 GiB"},
     ),
     "more memory than the named one has": (
         {"a": named("0", memory_bytes=60 * GIB)},
         [card(0, 40), card(1, 80)],
-        {"a": "60.0 GiB of memory asked for, and GPU 0 has 40.0 GiB"},
+        {"a": "needs 60.0 GiB of memory; GPU 0 has 40.0 GiB"},
     ),
-    "more GPUs than there are": ({"a": some(3)}, TWO, {"a": "3 asked for, and this host has 2 usable GPUs"}),
+    "more GPUs than there are": ({"a": some(3)}, TWO, {"a": "needs 3 GPUs; this host has 2 usable GPUs"}),
     "more than are well": (
         {"a": some(2)},
         [card(0), card(1, trouble="GPU is lost")],
-        {"a": "2 asked for, and this host has 1 usable GPU (GPU 1: GPU is lost)"},
+        {"a": "needs 2 GPUs; this host has 1 usable GPU (GPU 1: GPU is lost)"},
     ),
     "the named one is bad": (
         {"a": named("1")},
@@ -127,12 +127,12 @@ IMPOSSIBLE = {
     "more exclusive ones than exist": (
         {"a": ALONE, "b": ALONE, "c": ALONE},
         TWO,
-        {"c": "no room for 1 GPU of its own: GPU 0 is held exclusively by a; GPU 1 is held exclusively by b"},
+        {"c": "no room for 1 exclusive GPU: GPU 0 is held exclusively by a; GPU 1 is held exclusively by b"},
     ),
     "two exclusive claims on one": (
         {"a": named("0", exclusive=True), "b": named("0", exclusive=True)},
         TWO,
-        {"b": "no room for 1 GPU of its own: GPU 0 is held exclusively by a"},
+        {"b": "no room for 1 exclusive GPU: GPU 0 is held exclusively by a"},
     ),
     "sharing what is exclusive": (
         {"a": named("0"), "b": named("0", exclusive=True)},
@@ -142,7 +142,7 @@ IMPOSSIBLE = {
     "more memory together than there is": (
         {"a": some(gib=60), "b": some(gib=50)},
         [card(0)],
-        {"b": "no room for 1 GPU with 50.0 GiB: GPU 0 is held by a, 60.0 GiB of 80.0 GiB claimed"},
+        {"b": "no room for 1 GPU with 50.0 GiB: GPU 0 is held by a, 60.0 GiB of 80.0 GiB reserved"},
     ),
     "several of which one is taken": (
         {"a": ALONE, "b": some(2, 8)},
@@ -167,7 +167,7 @@ IMPOSSIBLE = {
     "several of which instances would have to be some": (
         {"a": some(2)},
         MIXED,
-        {"a": "2 asked for, and this host has 1 whole GPU"},
+        {"a": "needs 2 GPUs; this host has 1 whole GPU"},
     ),
 }
 
@@ -282,7 +282,7 @@ def test_who_had_a_gpu_keeps_it(
 def test_a_running_line_is_not_moved_for_another() -> None:
     """The newcomer is refused, and told why, although it would have room after a move."""
     made = place({"a": AUTO, "b": ALONE}, [card(0)], {"a": gpu(0)}, ["a"])
-    why = "no room for 1 GPU of its own: GPU 0 is held by a; a running datasite keeps its GPUs"
+    why = "no room for 1 exclusive GPU: GPU 0 is held by a; a running datasite keeps its GPUs"
     assert ({"a": gpu(0), "b": ()}, {"b": why}) == (made.assignments, made.problems)
 
 
@@ -325,7 +325,7 @@ def test_what_cannot_be_seen_is_not_gone() -> None:
     made = placement.keeping(place(requests, [], held, held), requests, held, "no answer")
     assert {"a": gpu(0), "b": gpu(1), "c": (), "d": (), "new": ()} == made.assignments
     assert ({"new": "no answer"}, ("c",), ("d",)) == (made.problems, made.moved, made.unseen)
-    unseen = "as before, the GPUs cannot be seen"
+    unseen = "as before; the GPUs are not visible"
     whys = {"a": f"auto: {unseen}", "b": f"1 GPU: {unseen}", "c": "gpu: none", "d": "auto: the GPUs are not visible"}
     assert {**whys, "new": "no answer"} == made.reasons
 

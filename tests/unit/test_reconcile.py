@@ -253,7 +253,7 @@ def test_a_plan_in_words_names_keys_and_no_values() -> None:
     )
     expected = "delta added; gamma removed; alpha restarts (environment.TOKEN); beta takes up"
     expected += " probes.liveness.failure_threshold, probes.liveness.period, probes.liveness.timeout;"
-    assert f"{expected} shutdown_grace taken up" == in_words(plan(old, new))
+    assert f"{expected} shutdown_grace applied" == in_words(plan(old, new))
     assert ("admin.password", "environment.TOKEN") == changed_keys(old.datasites[0], new.datasites[0])
 
 

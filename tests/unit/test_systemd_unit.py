@@ -361,7 +361,7 @@ def test_output_names_another_folder(install: Callable[..., Result], tmp_path: P
     ("words", "code", "said"),
     [
         (("--run-as", "nobody-of-that-name"), 2, "there is no user 'nobody-of-that-name'"),
-        (("--run-as", "root", "--user"), 2, "either --user or --run-as"),
+        (("--run-as", "root", "--user"), 2, "--user cannot be combined with --run-as"),
         (("--credential", "nonsense"), 2, "expected NAME:FILE"),
         (("elsewhere.yaml",), 2, "file not found"),
     ],

@@ -19,11 +19,22 @@ Database = Annotated[
     Path, typer.Option("--db", metavar="FILE", help="SQLite file; created if absent.", show_default=True)
 ]
 LateAfter = Annotated[
-    float, typer.Option("--late-after", metavar="SECONDS", help="Show a factory as late without a heartbeat for so long.", show_default=True)
+    float,
+    typer.Option(
+        "--late-after",
+        metavar="SECONDS",
+        help="Show a factory as late without a heartbeat for so long.",
+        show_default=True,
+    ),
 ]
 OfflineAfter = Annotated[
     float,
-    typer.Option("--offline-after", metavar="SECONDS", help="Show it as offline without a heartbeat for so long.", show_default=True),
+    typer.Option(
+        "--offline-after",
+        metavar="SECONDS",
+        help="Show it as offline without a heartbeat for so long.",
+        show_default=True,
+    ),
 ]
 NewPerHour = Annotated[
     int,

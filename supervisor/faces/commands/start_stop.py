@@ -60,9 +60,7 @@ def stop(
 
 
 All = Annotated[bool, typer.Option("--all", help="Restart all datasites, not the dashboard.")]
-Rolling = Annotated[
-    bool, typer.Option("--rolling", help="Restart one after another, each when the last is ready.")
-]
+Rolling = Annotated[bool, typer.Option("--rolling", help="Restart one after another, each when the last is ready.")]
 MaxUnavailable = Annotated[
     int,
     typer.Option("--max-unavailable", min=1, metavar="N", help="With --rolling: restart N at once.", show_default=True),

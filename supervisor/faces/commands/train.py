@@ -64,9 +64,7 @@ Mu = Annotated[
     float | None,
     typer.Option("--mu", min=0.0, metavar="MU", help="FedProx's proximal term (0.01).", show_default=False),
 ]
-Quorum = Annotated[
-    str, typer.Option("--quorum", metavar="all|N|SHARE", help="How many must answer: all, 3, 60%.")
-]
+Quorum = Annotated[str, typer.Option("--quorum", metavar="all|N|SHARE", help="How many must answer: all, 3, 60%.")]
 RoundTimeout = Annotated[
     float, typer.Option("--round-timeout", min=1.0, metavar="SECONDS", help="Deadline of a round.", show_default=True)
 ]
