@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Who has memory on a GPU; ``memory_bytes`` None: the driver does not tell."""
+    """A process with memory on a GPU; ``memory_bytes`` None: the driver does not tell."""
 
     pid: int
     memory_bytes: int | None = None

@@ -41,7 +41,7 @@ _POLL = 0.02
 
 
 class AlreadyRunning(Exception):
-    """Another supervisor has this state folder. ``pid`` is its, None when it could not be read."""
+    """Another supervisor has this state folder. ``pid``: its process; None when unreadable."""
 
     def __init__(self, pid: int | None) -> None:
         super().__init__(f"a supervisor is already running for this state folder (pid {pid})")
@@ -64,10 +64,10 @@ def reset_plan(config: FleetConfig) -> tuple[ResetItem, ...]:
 
 
 def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> None:
-    """Run the fleet until it is asked down and is. ``echo``: log lines on standard output as well.
+    """Run the fleet until it is told to stop, and has stopped. ``echo``: print log lines on standard output as well.
 
-    Raises AlreadyRunning, ImpossibleGpus or UnseenGpus before anything is started or ended, Unsafe when somebody else
-    may have a hand in a folder, and OSError when one cannot be made or written.
+    Raises AlreadyRunning, ImpossibleGpus or UnseenGpus before anything is started or stopped, Unsafe when another user
+    may control a folder, and OSError when one cannot be created or written.
     """
     _prepare_folders(config)
     held = lock.lock(config.state.lock)
@@ -96,8 +96,8 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
 
 
 def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
-    """Stop workers whose supervisor is gone; the names of those that were stopped. Raises AlreadyRunning, and Unsafe
-    where run files might be somebody else's, who would choose what is ended."""
+    """Stop workers whose supervisor is gone; returns their names. Raises AlreadyRunning, and Unsafe where another user
+    could have written the run files and so chosen what is killed."""
     if not config.state_dir.is_dir():
         return ()
     _check_folders(config)
@@ -170,7 +170,7 @@ def _restored(config: FleetConfig, past: Mapping[str, Remembered]) -> dict[str, 
 
 
 def _keep_or_end(config: FleetConfig, run_files: RunFiles, reset: tuple[str, ...]) -> list[RunFile]:
-    """The survivors that this fleet goes on with; those it has no place for are ended."""
+    """The survivors that this fleet keeps; stops the others."""
     wanted = {spec.name for spec in config.workers} - set(reset)
     survivors = _survivors(run_files)
     strangers = [run for run in survivors if run.name not in wanted]
@@ -185,7 +185,7 @@ def _keep_or_end(config: FleetConfig, run_files: RunFiles, reset: tuple[str, ...
 
 
 def _sweep(config: FleetConfig, but: Iterable[str] = ()) -> list[str]:
-    """End whatever bears a leash of this fleet, run file or not; the names of those that left something."""
+    """Kill every process with a leash of this fleet, with or without a run file; returns the names of its workers."""
     folders = [folder for folder in (config.state.datasites).glob("*") if folder.is_dir()]
     names = {*(folder.name for folder in folders), *(spec.name for spec in config.workers)} - set(but)
     return [name for name in sorted(names) if leash.sweep(config.state.worker(name).leash)]
@@ -202,7 +202,7 @@ def _survivors(run_files: RunFiles) -> list[RunFile]:
 
 
 def _forget(run_files: RunFiles, run: RunFile) -> None:
-    """A dead worker's group may still hold children; a pid that lives again is somebody else's group by now."""
+    """The group of a dead worker may still have children; if the pid is in use again, the group is another's."""
     if processes.start_ticks(run.pid) in (None, run.created):
         processes.sweep_group(run.pid)
     run_files.remove(run.name)
@@ -260,7 +260,7 @@ def _prepare_folders(config: FleetConfig) -> None:
 
 
 def _check_folders(config: FleetConfig) -> None:
-    """Raises Unsafe. What lies in a datasite's own folder, it judges itself."""
+    """Raises Unsafe. A datasite checks its own folder itself."""
     folders.check(config.state_dir)
     folders.check_inside(config.state_dir)
     for folder in (config.state.run, config.state.history.root, config.state.datasites):

@@ -1,7 +1,7 @@
-"""The one loop: wait, ``advance``, carry out. The only place where policy meets effects; nothing is decided here.
+"""The one loop: wait, ``advance``, carry out. Only here policy meets effects; nothing is decided here.
 
-It holds the fleet's state and the configuration behind it. What is outside is behind ``protocols``, so that a scripted
-history can be played through the very same loop.
+It holds the state of the fleet and its configuration. The world is behind ``protocols``, so that a test can play a
+scripted history through the same loop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger("fleet")
 
 
 class Engine:
-    """``remembered``: records that a supervisor before this one left, for workers of ``config``."""
+    """``remembered``: records that an earlier supervisor left, for workers of ``config``."""
 
     def __init__(
         self, config: FleetConfig, effects: Effects, remembered: Mapping[str, WorkerRecord] | None = None
@@ -37,7 +37,7 @@ class Engine:
         self._state = self._pinned = fleet.begin(config, remembered)
 
     def run(self, first: Iterable[Message]) -> None:
-        """Take ``first`` (adoptions, start requests), then go on until the fleet was asked down and is."""
+        """Take ``first`` (adoptions, start requests), then run until the fleet was told to stop, and has stopped."""
         for message in first:
             self._take(message)
         self._advance(Tick(self._effects.cores))
@@ -54,7 +54,7 @@ class Engine:
             self._pin()
 
     def _take(self, message: Message) -> None:
-        """What has first to be understood with the help of effects; all else is the policy's as it is."""
+        """Some messages need effects before policy can use them; all others go to policy as they are."""
         match message:
             case Exited():
                 self._take_exit(message)
@@ -73,8 +73,8 @@ class Engine:
                 self._advance(message)
 
     def _take_exit(self, exited: Exited) -> None:
-        """Who looks on is told at once. Nothing is launched in its place, and none is said to be down, before all that
-        the dead left is cleared away."""
+        """Displays see the exit at once. The worker is launched again, or shown as down, only when all that the dead
+        process left is removed."""
         cause = self._effects.collect(exited)
         self._advance(ProcessExited(exited.name, exited.generation, cause))
         record = self._state.records.get(exited.name)
@@ -88,7 +88,7 @@ class Engine:
             self._take(Exited(fact.name, fact.generation, fact.pid))
 
     def _advance(self, message: FleetMessage, config: FleetConfig | None = None) -> None:
-        """``config``: the one that ``message`` asks for, where it asks for another."""
+        """``config``: the one that a reload asks for."""
         now, before = self._effects.now(), self._state
         made = fleet.advance(before, message, now)
         self._state = made.state
@@ -118,7 +118,7 @@ class Engine:
             self._effects.tell(events)
 
     def _pin(self) -> None:
-        """Workers on their way out are still shown."""
+        """Workers that are still stopping are shown too."""
         records, listed = self._state.records, self._state.listed
         self._specs = {name: spec for name, spec in self._specs.items() if name in records}
         leaving = [spec for spec in self._specs.values() if spec.name not in listed and isinstance(spec, DatasiteSpec)]

@@ -1,4 +1,4 @@
-"""What happened, as frozen values. Every fact names its worker and the generation of the process it speaks of."""
+"""What happened, as frozen values. Every fact names its worker and the generation of the process it is about."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from supervisor.spec import Rules
 
 @dataclass(frozen=True, slots=True)
 class LaunchSent:
-    """The launch had its turn: its time begins to count."""
+    """The launch was sent: its time limit starts."""
 
     name: str
     generation: int
@@ -47,7 +47,7 @@ class ProcessAdopted:
 
 @dataclass(frozen=True, slots=True)
 class LaunchFailed:
-    """No process came of our launch."""
+    """The launch made no process."""
 
     name: str
     generation: int
@@ -63,7 +63,7 @@ class ProcessExited:
 
 @dataclass(frozen=True, slots=True)
 class PulseReceived:
-    """The worker spoke by itself."""
+    """The worker reported its status."""
 
     name: str
     generation: int
@@ -72,7 +72,7 @@ class PulseReceived:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswered:
-    """One probe's outcome; ``status`` None means it failed, for ``reason``."""
+    """The result of one probe; ``status`` None means it failed, for ``reason``."""
 
     name: str
     generation: int
@@ -90,7 +90,7 @@ class DeadlineReached:
 
 @dataclass(frozen=True, slots=True)
 class OperatorAsked:
-    """Speaks of the worker, whatever its generation. ``why`` is for people, and may be empty."""
+    """About the worker, whatever its generation. ``why`` is for people, and may be empty."""
 
     name: str
     request: OperatorRequest
@@ -100,7 +100,7 @@ class OperatorAsked:
 
 @dataclass(frozen=True, slots=True)
 class RulesChanged:
-    """A reload brought other rules. ``told``: the running worker has settings to take up as well."""
+    """A reload changed the rules. ``told``: the running worker has new settings to apply as well."""
 
     name: str
     rules: Rules
@@ -133,7 +133,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class LoadSeen:
-    """Told while a worker is near a limit or at it, and once when it no longer is."""
+    """Sent while a worker is near a limit or at it, and once when it no longer is."""
 
     name: str
     generation: int

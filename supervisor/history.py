@@ -1,4 +1,4 @@
-"""What is told of the fleet's life, as frozen values: one ``Event`` for each change that somebody may ask about later.
+"""Events, as frozen values: one ``Event`` for each change that somebody may ask about later.
 
 ``policy.chronicle`` makes them; ``effects.recorder`` keeps them; ``fleet events`` and hooks show them. Their JSON shape
 is a promise.
@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 FLEET = "fleet"
-"""The name under which an event speaks of the supervisor, or of the fleet as a whole."""
+"""The name of events about the supervisor, or about the fleet as a whole."""
 
 
 class EventKind(StrEnum):
@@ -63,5 +63,5 @@ class Event:
     warning: bool = False  # somebody should look at it
 
     def to_dict(self, at: str) -> dict[str, Any]:
-        """The event as it is kept and handed to hooks; ``at``: the wall clock's ISO 8601 text."""
+        """The event as it is stored and sent to hooks; ``at``: the wall clock's ISO 8601 text."""
         return {"at": at, **asdict(self)}

@@ -1,6 +1,6 @@
-"""Everything that can arrive at the engine, as frozen values. Nothing here acts, decides or waits.
+"""Everything that can arrive at the engine, as frozen values. They do nothing.
 
-Facts speak of one worker; the others speak of a process that is not yet understood, or of the fleet as a whole.
+Facts are about one worker; the others are about a process that is not identified yet, or about the fleet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from supervisor.spec import FleetConfig
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The kernel says that this process is gone; its status has still to be collected."""
+    """This process has ended; its exit status is still to be collected."""
 
     name: str
     generation: int
@@ -32,12 +32,12 @@ class Signalled:
 
 @dataclass(frozen=True, slots=True)
 class DownAsked:
-    """The operator wants the whole fleet down."""
+    """The operator stops the whole fleet."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadAsked:
-    """A valid fleet.yaml is to be taken up, on a host with these GPUs."""
+    """Apply a valid fleet.yaml, on a host with these GPUs."""
 
     config: FleetConfig
     cards: tuple[Card, ...] = ()
@@ -55,4 +55,4 @@ class CardsLost:
 
 
 Message = Fact | StatusDocument | Exited | Signalled | DownAsked | ReloadAsked | CardsLost | Event
-"""A ``StatusDocument`` is a worker's pulse; an ``Event`` only has to be told, as its cause was found elsewhere."""
+"""A ``StatusDocument`` is a worker's pulse; an ``Event`` is only published, as its cause was found elsewhere."""

@@ -31,7 +31,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Ask the worker's own HTTP how it is, within ``timeout`` seconds."""
+    """Request the worker's status over its own HTTP, within ``timeout`` seconds."""
 
     name: str
     generation: int
@@ -40,7 +40,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class AbandonLaunch:
-    """No process has come of the launch for too long: whatever makes processes hangs, and is to be replaced."""
+    """The launch has made no process for too long: replace the forkserver."""
 
     name: str
     generation: int
@@ -48,7 +48,7 @@ class AbandonLaunch:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """Hand the running worker the settings that it takes up without a restart."""
+    """Give the running worker the settings that it applies without a restart."""
 
     name: str
     generation: int

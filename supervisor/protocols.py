@@ -1,7 +1,6 @@
-"""What the engine needs of the world, in parts: one small protocol for each of its uses. No code is here.
+"""What the engine needs of the world: one small protocol for each use. There is no code here.
 
-``effects.machine.Machine`` is all of them; a test's world is too, so that a scripted history plays through the same
-engine.
+``effects.machine.Machine`` implements all of them, and so does the fake world of the tests.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Hands(Protocol):
 
 
 class Processes(Protocol):
-    """For the beginning and the end of a process. ``watch``: False when it is gone already."""
+    """For the start and the exit of a process. ``watch``: False when it has ended already."""
 
     def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool: ...
     def collect(self, exited: Exited) -> ExitCause: ...
@@ -46,7 +45,7 @@ class Processes(Protocol):
 
 
 class Placing(Protocol):
-    """For a reload and the loss of a GPU: what the host has, and that another configuration holds from now on."""
+    """For a reload and the loss of a GPU: what the host has, and the switch to another configuration."""
 
     @property
     def cores(self) -> int: ...
@@ -55,7 +54,7 @@ class Placing(Protocol):
 
 
 class Account(Protocol):
-    """For everybody who looks on: the journal, events, and the picture of this moment."""
+    """For observers: the journal, events, and the snapshot of now."""
 
     def note(self, message: FleetMessage, made: Outcome, now: float) -> None: ...
     def tell(self, events: Iterable[Event]) -> None: ...

@@ -1,4 +1,4 @@
-"""What is known of one worker: a frozen value that only ``policy.lifecycle.step`` makes anew."""
+"""What is known of one worker: a frozen value. Only ``policy.lifecycle.step`` makes new ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WorkerState(StrEnum):
 
 
 class Wanted(StrEnum):
-    """What the operator wants, apart from what is."""
+    """What the operator wants, which is separate from the state."""
 
     UP = "up"
     DOWN = "down"
@@ -34,7 +34,7 @@ class OperatorRequest(StrEnum):
 
 
 class By(StrEnum):
-    """Who asked. Its words for people are in ``BY_WORDS``."""
+    """Who made a request. ``BY_WORDS`` has the words for people."""
 
     FLEET = "fleet"  # the fleet as a whole comes up or goes down
     OPERATOR = "operator"
@@ -53,7 +53,7 @@ BY_WORDS = {
 
 
 class ExitKind(StrEnum):
-    """The classes of ends that policy tells apart."""
+    """The kinds of exits that policy distinguishes."""
 
     CLEAN = "clean"  # exit code 0
     FAILURE = "failure"  # any other exit code

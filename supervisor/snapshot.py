@@ -1,6 +1,6 @@
-"""``FleetSnapshot``: the one picture that table, ``--json`` and web page all show. Its JSON shape is a promise.
+"""``FleetSnapshot``: what table, ``--json`` and web page all show. Its JSON shape is a promise.
 
-A snapshot carries only facts that were true when it was taken; what is not known is None, never a guess.
+A snapshot contains only facts that were true when it was taken; what is not known is None.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class FleetSnapshot:
 
 
 def from_dict(document: dict[str, Any]) -> FleetSnapshot:
-    """The snapshot behind ``to_dict``'s document. Raises KeyError or TypeError when it is another thing."""
+    """The snapshot of a ``to_dict`` document. Raises KeyError or TypeError for anything else."""
     return FleetSnapshot(
         fleet=document["fleet"],
         config=document["config"],
@@ -109,7 +109,7 @@ def from_dict(document: dict[str, Any]) -> FleetSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What the kernel says of a process: share of one core in percent, proportional set size in MiB."""
+    """Measured by the kernel: share of one core in percent, proportional set size in MiB."""
 
     cpu_percent: float | None = None
     memory_mb: float | None = None
@@ -117,7 +117,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorFacts:
-    """What a picture says of the supervisor itself. ``started_at`` is a reading of the monotonic clock."""
+    """What a snapshot says about the supervisor. ``started_at`` is a reading of the monotonic clock."""
 
     pid: int
     version: str
@@ -137,7 +137,7 @@ def take(
     now: float,
     taken_at: str,
 ) -> FleetSnapshot:
-    """The picture of this moment. ``now`` is monotonic seconds, ``taken_at`` the wall clock's ISO 8601 text."""
+    """The snapshot of now. ``now`` is monotonic seconds, ``taken_at`` the wall clock's ISO 8601 text."""
 
     def picture(spec: WorkerSpec) -> WorkerSnapshot:
         log = config.log_dir / f"{spec.name}.log"

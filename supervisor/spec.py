@@ -1,4 +1,4 @@
-"""What the operator asked for, as frozen values. Nothing here reads a file, a clock or the environment.
+"""What the operator wants, as frozen values. Nothing here reads a file, a clock or the environment.
 
 ``supervisor.config`` makes these from ``fleet.yaml``; everything after it reads only these. All times are seconds.
 How a changed value reaches a running fleet stands in the metadata of its field, or of the group that it is in.
@@ -14,7 +14,7 @@ from fleet_common import layout
 
 
 class Applies(StrEnum):
-    """How a value that a reload changes is taken up."""
+    """How a reload applies a changed value."""
 
     SUPERVISOR = "supervisor"  # by the supervisor, at once; no worker notices
     LIVE = "live"  # by the running worker, which is handed it
@@ -83,7 +83,7 @@ class ProbePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All that policy needs to know of a worker's spec. ``grace``: seconds from SIGTERM to SIGKILL."""
+    """What policy needs from a worker's spec. ``grace``: seconds from SIGTERM to SIGKILL."""
 
     restart: RestartPolicy = RestartPolicy()
     probes: ProbePolicy = ProbePolicy()
@@ -92,7 +92,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """The datasite's ADMIN. ``password`` None: a strong one is drawn on first start and kept in the state folder."""
+    """The datasite's ADMIN. ``password`` None: the datasite generates a strong one at its first start and stores it."""
 
     email: str = field(default="admin@pdm-factory.com", metadata=RESTART)
     name: str = field(default="Factory Admin", metadata=RESTART)
@@ -135,7 +135,7 @@ class HostLimits:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a datasite opens to callers without an account, and the largest body that a user may send."""
+    """What callers without an account may do, and the largest request body that a user may send."""
 
     allow_guests: bool = False
     allow_registration: bool = False
@@ -217,7 +217,7 @@ class DatasiteSpec:
 
 
 DASHBOARD_NAME = layout.DASHBOARD
-"""The embedded dashboard is supervised under this name; no datasite may bear it."""
+"""The name of the embedded dashboard; no datasite may have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ WorkerSpec = DatasiteSpec | DashboardSpec
 
 @dataclass(frozen=True, slots=True)
 class StartupPolicy:
-    """How many workers start at the same time (0: from the cores), and the least time from one start to the next."""
+    """How many workers start at once (0: from the cores), and the least time between two starts."""
 
     parallel: int = 0
     stagger: float = 0.0
@@ -283,7 +283,7 @@ class FleetConfig:
 
     @property
     def state(self) -> layout.StateFolder:
-        """What lies where below ``state_dir``."""
+        """The layout of ``state_dir``."""
         return layout.StateFolder(self.state_dir)
 
     @property
@@ -293,7 +293,7 @@ class FleetConfig:
         return (*dashboard, *self.datasites)
 
     def rules(self, spec: WorkerSpec) -> Rules:
-        """What policy needs to know of that worker."""
+        """What policy needs from the spec of that worker."""
         return Rules(spec.restart, spec.probes, self.shutdown_grace)
 
     def worker(self, name: str) -> WorkerSpec:

@@ -100,7 +100,7 @@ app.add_typer(doctor.doctor, name="doctor")
 
 
 def run() -> None:
-    """The process ``fleet``: never a traceback for a closed pipe or Ctrl-C; ends with an exit code of ``Exit``."""
+    """The process ``fleet``. A closed pipe or Ctrl-C prints no traceback; the exit code is one of ``Exit``."""
     tolerate_narrow_encodings()
     try:
         app(prog_name="fleet")
@@ -117,7 +117,7 @@ def _leave(code: Exit) -> None:
 
 
 def _flush() -> None:
-    """What Python would flush at its very end, where a closed pipe makes it complain."""
+    """Flush here: at its very end, Python would complain about a closed pipe."""
     try:
         sys.stdout.flush()
     except (BrokenPipeError, ValueError):

@@ -1,6 +1,6 @@
-"""``ControlClient``: the supervisor's control socket, for commands and displays. It asks and reads; it prints nothing.
+"""``ControlClient``: the supervisor's control socket, for commands and displays. It prints nothing.
 
-Every call is bounded in time. Every failure is a ``ControlError`` whose text an operator can read.
+Every call has a time limit. Every failure is a ``ControlError`` whose text an operator can read.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from supervisor.snapshot import FleetSnapshot, from_dict
 
 CONNECT_TIMEOUT = 2.0
 ANSWER_TIMEOUT = 5.0
-"""Seconds within which a living supervisor answers; a long poll may take its own timeout more."""
+"""Seconds within which a running supervisor answers; a long poll may take its own timeout in addition."""
 
 
 _RELOAD_TIMEOUT = 30.0
 
 
 class ControlError(Exception):
-    """The supervisor did not do what it was asked."""
+    """The supervisor did not carry out a request."""
 
 
 class NotRunning(ControlError):
@@ -37,15 +37,15 @@ class NotRunning(ControlError):
 
 
 class NoAnswer(ControlError):
-    """There is a supervisor, and it does not answer in time, or not in a way this version understands."""
+    """A supervisor is there, but it does not answer in time, or this version does not understand the answer."""
 
 
 class Refused(ControlError):
-    """The supervisor will not do it; its text says why."""
+    """The supervisor refuses; the text says why."""
 
 
 class Broken(ControlError):
-    """The fleet.yaml cannot be taken up; its text says where it is broken."""
+    """The fleet.yaml has errors; the text says where."""
 
 
 class UnknownWorker(ControlError):
@@ -79,7 +79,7 @@ class ControlClient:
             self._folder = -1
 
     def status(self, after: int | None = None, timeout: float | None = None) -> FleetSnapshot:
-        """The picture of now; with ``after``, as soon as its revision is greater, or after ``timeout`` seconds."""
+        """The snapshot of now; with ``after``, as soon as its revision is greater, or after ``timeout`` seconds."""
         poll = {} if after is None else {"after": after, "timeout": 10.0 if timeout is None else timeout}
         answer = self._call("GET", "/v1/status", params=poll, extra=poll.get("timeout", 0.0))
         try:
@@ -88,12 +88,12 @@ class ControlClient:
             raise NoAnswer("the supervisor sent an unknown answer; it may run another version of fleet") from error
 
     def ask(self, name: str, request: OperatorRequest) -> int:
-        """Pass on the operator's request; the generation of the worker before it."""
+        """Send the request; returns the generation of the worker before it."""
         answer = self._call("POST", f"/v1/workers/{quote(name, safe='')}/{request.value}", name=name)
         return int(answer.get("generation", 0))
 
     def reload(self, *, dry_run: bool) -> dict[str, Any]:
-        """The plan of a reload, as ``policy.reconcile.Plan``. Raises Broken when the new file cannot be taken up."""
+        """The plan of a reload, as ``policy.reconcile.Plan``. Raises Broken when the new file has errors."""
         patience = _RELOAD_TIMEOUT - self._patience  # a secret that the file names may lie on a slow disk
         made = self._call("POST", "/v1/reload", params={"dry_run": int(dry_run)}, extra=max(0.0, patience))
         return dict(made)
@@ -149,8 +149,8 @@ def _body(code: int, raw: bytes, name: str) -> Any:
 
 
 class _Connection(HTTPConnection):
-    """HTTP over the unix socket at ``path``, for one request. The standard library's client: a richer one takes longer
-    to load than `fleet status` may take as a whole."""
+    """HTTP over the unix socket at ``path``, for one request. It uses the standard library: loading a larger client
+    takes longer than `fleet status` may take as a whole."""
 
     def __init__(self, path: str, connect_timeout: float, timeout: float) -> None:
         super().__init__("fleet", timeout=timeout)

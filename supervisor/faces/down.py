@@ -1,4 +1,4 @@
-"""``fleet down``: asks the supervisor to stop everything, or stops what one that was killed left behind."""
+"""``fleet down``: tells the supervisor to stop everything, or stops what a killed supervisor left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from supervisor.spec import FleetConfig
 
 
 def bring_down(client: ControlClient, timeout: float | None, screen: Screen) -> None:
-    """Ask the fleet down and wait until its supervisor has gone; None: do not wait.
+    """Stop the fleet and wait until its supervisor has ended; None: do not wait.
 
     Raises Fault after ``timeout`` seconds.
     """
@@ -45,14 +45,15 @@ def _pidfd(pid: int) -> int | None:
 
 
 def _ends(pidfd: int, timeout: float) -> bool:
-    """Whether the process ends within ``timeout`` seconds; the kernel tells."""
+    """Whether the process ends within ``timeout`` seconds."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(timeout * 1000))
 
 
 def stop_leftovers(config: FleetConfig, screen: Screen) -> bool:
-    """Stop datasites whose supervisor is gone; whether there were any. Raises Fault when one holds the lock."""
+    """Stop datasites whose supervisor is gone; whether there were any. Raises Fault when a supervisor holds the
+    lock."""
     if not config.state_dir.is_dir():
         return False
     from supervisor.daemon import AlreadyRunning, stop_orphans

@@ -1,4 +1,4 @@
-"""``fleet events``: what happened, from the history that the supervisor keeps. Reads files, needs no supervisor."""
+"""``fleet events``: what happened, from the files that the supervisor writes. It needs no supervisor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def last(state_dir: Path, name: str | None, count: int) -> list[EventDocument]:
 
 
 def last_and_end(state_dir: Path, name: str | None, count: int) -> tuple[list[EventDocument], int]:
-    """The same, and where in the newest file they end, for ``follow`` to go on from there."""
+    """The same, and where in the newest file they end, so that ``follow`` can start there."""
     found: list[EventDocument] = []
     end = 0
     for path in _files(state_dir):
@@ -77,7 +77,7 @@ def _text(raw: bytes) -> str:
 
 
 def _parsed(lines: list[str]) -> Iterator[EventDocument]:
-    """What a crash or a full disk has torn is passed over."""
+    """Skips lines that a crash or a full disk has torn."""
     for line in lines:
         try:
             event = json.loads(line)

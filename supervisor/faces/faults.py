@@ -1,4 +1,4 @@
-"""Exit codes, and ``Fault``: how a command ends that cannot do what was asked. A promise of the command line."""
+"""Exit codes, and ``Fault``: how a command fails. Both are promises to scripts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Fault(click.ClickException):
 
 
 def unknown_name(name: str, names: Iterable[str], suggestions: Iterable[str] = ()) -> Fault:
-    """The fault for a name that no worker bears: the near ones, and all of them."""
+    """The fault for an unknown name: similar names, and all names."""
     known = list(names)
     meant = list(suggestions) or near(name, known)
     lines = [f"no datasite named {clean(name)!r}"]

@@ -1,4 +1,4 @@
-"""What becomes of start, stop and restart: asks the supervisor, and follows its snapshots until it came about.
+"""Sends start, stop and restart to the supervisor, and follows its snapshots until they are done.
 
 ``judge`` decides, and is pure; ``follow`` waits.
 """
@@ -28,8 +28,8 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that was passed on. ``before``: the worker as it was, None when there was none; ``generation``: its
-    process's, then."""
+    """A request that was sent. ``before``: the worker at that time, None when there was none; ``generation``: that of
+    its process then."""
 
     request: OperatorRequest
     name: str
@@ -38,7 +38,7 @@ class Asked:
 
 
 def judge(asked: Asked, now: WorkerSnapshot | None) -> Verdict:
-    """Whether what was asked came about, cannot come about by itself any more, or is still under way."""
+    """Whether the request is done, has failed for good, or is still under way."""
     if now is None:
         return Verdict.DONE if asked.request is OperatorRequest.STOP else Verdict.WAITING
     if asked.request is OperatorRequest.STOP:
@@ -72,7 +72,7 @@ def good_news(asked: Asked, now: WorkerSnapshot | None, took: float) -> str:
 
 
 def bad_news(asked: Asked, now: WorkerSnapshot | None, took: float) -> str:
-    """Why it did not come about, and what to do next."""
+    """Why it failed, and what to do next."""
     if now is None:
         return f"{clean(asked.name)} not found after {took:.1f} s\n  next step: fleet events fleet"
     reason = clean(now.reason or now.last_exit or "reason unknown")
@@ -87,16 +87,17 @@ def by_name(snapshot: FleetSnapshot) -> dict[str, WorkerSnapshot]:
 
 
 def ask(client: ControlClient, names: Iterable[str] | None, request: OperatorRequest) -> list[Asked]:
-    """Pass the request on for every name (None: every datasite).
+    """Send the request for every name (None: every datasite).
 
-    An unknown name raises Fault before anything is asked.
+    An unknown name raises Fault before any request is sent.
     """
     wanted, known = choose(client.status(), names)
     return [Asked(request, name, known[name], client.ask(name, request)) for name in wanted]
 
 
 def choose(snapshot: FleetSnapshot, names: Iterable[str] | None) -> tuple[list[str], dict[str, WorkerSnapshot]]:
-    """The named workers, each once (None: every datasite), and all that there are. Raises Fault for an unknown name."""
+    """The named workers, each once (None: every datasite), and all workers by name. Raises Fault for an unknown
+    name."""
     known = by_name(snapshot)
     wanted = list(dict.fromkeys(names or (datasite.name for datasite in snapshot.datasites)))
     for name in wanted:
@@ -107,7 +108,7 @@ def choose(snapshot: FleetSnapshot, names: Iterable[str] | None) -> tuple[list[s
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """Where news go: ``good`` and ``bad`` get whole sentences, ``progress`` the names still waited for."""
+    """Where messages go: ``good`` and ``bad`` get whole sentences, ``progress`` the names still waited for."""
 
     good: Callable[[str], None]
     bad: Callable[[str], None]
@@ -115,7 +116,7 @@ class Telling:
 
 
 def follow(client: ControlClient, asked: Sequence[Asked], timeout: float, telling: Telling) -> bool:
-    """Wait until every request came about; False when one did not, or not within ``timeout`` seconds."""
+    """Wait until every request is done; False when one failed, or took longer than ``timeout`` seconds."""
     start, open_ones, failed = time.monotonic(), list(asked), False
     revision: int | None = None
     while open_ones:
@@ -131,7 +132,7 @@ def follow(client: ControlClient, asked: Sequence[Asked], timeout: float, tellin
 def _settle(
     open_ones: list[Asked], snapshot: FleetSnapshot, took: float, telling: Telling, *, last_look: bool
 ) -> tuple[list[Asked], bool]:
-    """Tell of what is settled by now; what still is to be waited for, and whether something failed."""
+    """Print what is decided by now; returns what to wait for, and whether something failed."""
     seen, waiting, failed = by_name(snapshot), [], False
     for one in open_ones:
         now = seen.get(one.name)

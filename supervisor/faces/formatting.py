@@ -1,4 +1,4 @@
-"""How durations, ages, sizes and foreign text are written for people. Pure; no clock is read here."""
+"""How durations, ages, sizes and foreign text are written for people. Pure; reads no clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 
 
 def age(then: str, now: str) -> str:
-    """How long before ``now`` it was ``then``, both ISO 8601; ``?`` when they cannot be told apart by a clock."""
+    """How long before ``now`` it was ``then``, both ISO 8601; ``?`` when one is no time."""
     try:
         seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
     except (TypeError, ValueError):
@@ -42,7 +42,7 @@ def size(count: float) -> str:
 
 
 def clean(text: str) -> str:
-    """One printable line of ``text``: names and reasons come from outside, and a terminal obeys control characters."""
+    """One printable line of ``text``: names and reasons come from outside, and may contain control characters."""
     return "".join(sign if sign.isprintable() else " " if sign.isspace() else "�" for sign in text)
 
 

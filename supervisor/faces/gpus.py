@@ -1,6 +1,7 @@
-"""What ``fleet gpus`` shows: the cards of this host, who holds them and why. Needs no supervisor, and changes nothing.
+"""What ``fleet gpus`` shows: the cards of this host, who uses them and why. It needs no supervisor, and changes
+nothing.
 
-``Picture`` is pure; ``take`` looks at the host and into the state folder.
+``Picture`` is pure; ``take`` reads the host and the state folder.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """``owners``: of a process that computes on a card, the datasite it belongs to."""
+    """``owners``: the datasite of each process that computes on a card."""
 
     seen: Inventory
     holders: tuple[Holder, ...] = ()
@@ -73,7 +74,7 @@ class Picture:
                 yield f"{step}  another process: pid {one.pid}{memory}"
 
     def _elsewhere(self) -> Iterator[str]:
-        """Who computes on the CPU, and who still waits for a card that is gone."""
+        """Who computes on the CPU, and who still waits for a missing card."""
         here = {card.uuid for card in self.seen.cards}
         for holder in self.holders:
             if not holder.gpus:
@@ -95,7 +96,7 @@ def _health(card: Card) -> str:
 
 
 def take(place: FleetLocation) -> Picture:
-    """The picture of this moment. A driver that hangs costs its time limit."""
+    """The picture of now. A driver that hangs costs its time limit."""
     from supervisor.effects.assigner import read_document
     from supervisor.effects.gpus import Gpus
 

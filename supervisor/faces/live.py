@@ -30,7 +30,8 @@ Pause = Callable[[float], None]
 
 
 def snapshots(state_dir: Path, pause: Pause = time.sleep) -> Iterator[FleetSnapshot | None]:
-    """The fleet's pictures, one per change and at least one a second; None while no supervisor answers. Endless."""
+    """Snapshots of the fleet, one for each change and at least one a second; None while no supervisor answers.
+    Endless."""
     while True:
         with suppress(ControlError), ControlClient(state_dir) as client:
             snapshot = client.status()
@@ -60,11 +61,11 @@ def _picture(snapshot: FleetSnapshot | None, console: Console, otherwise: str, f
 
 
 class _Over(Exception):
-    """The display is to end."""
+    """Ends the display."""
 
 
 class LiveView(threading.Thread):
-    """Draws the fleet of ``state_dir`` from a thread of its own until ``close``; log lines go by above the table."""
+    """Draws the fleet of ``state_dir`` from its own thread until ``close``; log lines scroll by above the table."""
 
     def __init__(self, state_dir: Path, console: Console) -> None:
         super().__init__(name="live-view", daemon=True)
@@ -75,7 +76,7 @@ class LiveView(threading.Thread):
         self._seen = False
 
     def handler(self) -> logging.Handler:
-        """Takes log lines without ever waiting for the terminal: they are queued and drawn here."""
+        """Takes log lines without waiting for the terminal: they are queued and drawn here."""
         return _Queueing(self._lines)
 
     def run(self) -> None:
@@ -108,7 +109,7 @@ class LiveView(threading.Thread):
             raise _Over
 
     def close(self, patience: float = 2.0) -> None:
-        """End the display; a terminal that takes no more output is given up after ``patience`` seconds."""
+        """End the display. Gives up after ``patience`` seconds when the terminal takes no more output."""
         self._over.set()
         self.join(patience)
 

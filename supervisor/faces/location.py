@@ -1,4 +1,4 @@
-"""Where a fleet lives, read from ``fleet.yaml`` without judging it.
+"""Where a fleet lives, read from ``fleet.yaml`` without validating it.
 
 ``fleet status`` and ``fleet stop`` must work while somebody's edit has broken the file, or where the secrets that it
 names are not in the environment. So they read only the folders and the names; whole and valid files are
@@ -23,7 +23,7 @@ LOG_DIR = "logs"
 
 @dataclass(frozen=True, slots=True)
 class FleetLocation:
-    """Paths absolute. ``ports`` are those of the datasites, by name, in the file's order; None: none readable."""
+    """Paths are absolute. ``ports`` are those of the datasites, by name, in the file's order; None: not readable."""
 
     path: Path
     fleet: str
@@ -38,7 +38,7 @@ class FleetLocation:
         return [*self.ports, *([DASHBOARD_NAME] if self.dashboard else [])]
 
     def unjudged(self) -> FleetConfig:
-        """Enough of a fleet to end what is left of it: its names and folders; all else is the defaults."""
+        """Enough of a fleet to stop what is left of it: names and folders; everything else is the default."""
         return FleetConfig(
             name=self.fleet,
             path=self.path,
@@ -50,7 +50,7 @@ class FleetLocation:
 
 
 def locate(path: Path, environ: Mapping[str, str]) -> FleetLocation:
-    """The place that ``path`` describes. Raises ConfigError when the file tells no folders."""
+    """The place that ``path`` describes. Raises ConfigError when the file names no folders."""
     values = _read(path)
     if values is None or any(_needs_judging(values.get(key)) for key in ("name", "state_dir", "log_dir")):
         return _from_whole_file(path, environ)
@@ -66,12 +66,12 @@ def locate(path: Path, environ: Mapping[str, str]) -> FleetLocation:
 
 
 def _needs_judging(value: Any) -> bool:
-    """Whether a value is more than a plain text: a reference into the environment, or a mistake."""
+    """Whether a value is not plain text: a reference into the environment, or a mistake."""
     return value is not None and (not isinstance(value, str) or "$" in value or value.startswith("~"))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The file's mapping; None when only a full load can say what is wrong with it."""
+    """The file's mapping; None when only a full load can say what is wrong."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         values = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506 - safe loaders both; this one is the quick one

@@ -1,4 +1,4 @@
-"""Reading log files: their last lines, and what is appended, across rotation. It only reads."""
+"""Reads log files: their last lines, and new lines, also across rotation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rest = Callable[[], None]
 
 
 def last_lines(path: Path, count: int) -> tuple[str, int]:
-    """The last ``count`` lines and where they end, in bytes. Lines of the file rotated away before count too.
+    """The last ``count`` lines and where they end, in bytes. Includes lines of the file rotated away before.
 
     Raises OSError when there is none.
     """
@@ -43,12 +43,13 @@ def _tail(file: BinaryIO, count: int) -> list[bytes]:
 
 
 def rest() -> None:
-    """Between two looks at a file in which nothing is new."""
+    """Seconds between two looks at a file without new lines."""
     time.sleep(_PAUSE)
 
 
 def follow(path: Path, pause: Rest = rest, begin: int | None = None) -> Iterator[str]:
-    """What is appended from ``begin`` (default: the end) on. Endless; ``pause`` is called when there is nothing new.
+    """New text from ``begin`` (default: the end) on. Endless; calls ``pause`` when there is nothing new. Waits for a
+    file that does not exist yet; reads one that is rotated away to its end, then the next one.
 
     A file that is not there yet is waited for; one that is rotated away is read to its end, then its successor.
     """
@@ -79,7 +80,7 @@ def _until_rotated(path: Path, file: BinaryIO, pause: Rest) -> Iterator[str]:
 
 
 def _is_rotated(path: Path, file: BinaryIO) -> bool:
-    """Whether ``path`` is another file by now, or this one was cut off."""
+    """Whether ``path`` is another file by now, or this one was truncated."""
     try:
         there, ours = path.stat(), os.fstat(file.fileno())
     except FileNotFoundError:

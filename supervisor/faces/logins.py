@@ -1,4 +1,5 @@
-"""The ADMIN's login as a datasite keeps it in its state folder. Read only when asked for; it goes nowhere else."""
+"""The ADMIN's login, as a datasite stores it in its state folder. It is read only for this command and goes nowhere
+else."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from supervisor.faces.formatting import clean
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """``generated``: the password was drawn by the datasite, not given in fleet.yaml."""
+    """``generated``: the datasite chose the password; fleet.yaml did not set it."""
 
     datasite: str
     email: str

@@ -1,4 +1,4 @@
-"""``fleet reload``: asks the supervisor to take up the fleet.yaml, shows the plan, waits until it came about."""
+"""``fleet reload``: tells the supervisor to apply the fleet.yaml, shows the plan, waits until it is done."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PlanDocument = dict[str, Any]
 
 
 def in_words(plan: PlanDocument) -> str:
-    """One line for each worker that something happens to, and one for all others."""
+    """One line for each worker that changes, and one for all others."""
     lines = [f"  add      {clean(name)}" for name in plan["add"]]
     lines += [f"  remove   {clean(name)}" for name in plan["remove"]]
     lines += [f"  restart  {clean(name)}: {_keys(keys)} changed" for name, keys in plan["restart"].items()]
@@ -31,7 +31,7 @@ def is_empty(plan: PlanDocument) -> bool:
 
 
 def take_up(client: ControlClient) -> tuple[PlanDocument, list[Asked]]:
-    """Take the file up; the plan, and what is to be waited for."""
+    """Apply the file; returns the plan, and the requests to wait for."""
     before = client.status()
     plan = client.reload(dry_run=False)
     return plan, _asked(plan, before)

@@ -31,7 +31,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What may be restarted now, and what its turn waits for, by name."""
+    """What may restart now, and by name what the others wait for."""
 
     go: tuple[str, ...] = ()
     waiting_for: Mapping[str, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Choice:
 def choose(
     pending: Sequence[str], under_way: Sequence[str], seen: Mapping[str, WorkerSnapshot], pace: Pace, waited: float
 ) -> Choice:
-    """``waited``: seconds for which a slot was free and nothing could be restarted for the sake of a training."""
+    """``waited``: seconds for which a slot was free and only trainings prevented a restart."""
     free = pace.max_unavailable - len(under_way)
     go: list[str] = []
     waiting: dict[str, str] = {}
@@ -58,7 +58,7 @@ def choose(
 
 @dataclass(slots=True)
 class Progress:
-    """Where news go. ``advance`` gets how many are done, and what is waited for."""
+    """Where messages go. ``advance`` gets the number of finished restarts, and what is waited for."""
 
     good: Callable[[str], None]
     bad: Callable[[str], None]
@@ -66,13 +66,13 @@ class Progress:
 
 
 def chosen(client: ControlClient, names: list[str] | None) -> list[str]:
-    """The datasites to restart; None: every datasite that is wanted up. Raises Fault for an unknown name."""
+    """The datasites to restart; None: every datasite that should run. Raises Fault for an unknown name."""
     wanted, known = named(client.status(), names)
     return [name for name in wanted if names or known[name].wanted == Wanted.UP]
 
 
 def roll(client: ControlClient, names: Sequence[str], pace: Pace, progress: Progress) -> bool:
-    """Restart ``names`` in order; False when one did not come back: then those after it were left alone."""
+    """Restart ``names`` in order; False when one does not become ready: then those after it stay as they are."""
     pending, under_way = list(names), dict[str, tuple[Asked, float]]()
     began_waiting = time.monotonic()
     revision: int | None = None
@@ -96,7 +96,7 @@ def roll(client: ControlClient, names: Sequence[str], pace: Pace, progress: Prog
 def _settle(
     under_way: dict[str, tuple[Asked, float]], seen: Mapping[str, WorkerSnapshot], timeout: float, progress: Progress
 ) -> bool:
-    """Take out what has come back; False when one has not."""
+    """Remove those that are ready again; False when one is not."""
     for name, (asked, since) in list(under_way.items()):
         took = time.monotonic() - since
         verdict = judge(asked, seen.get(name))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Screen:
-    """``no_color`` adds to what NO_COLOR says. ``live``: somebody looks at a terminal that can redraw."""
+    """``no_color`` has the effect of NO_COLOR. ``live``: the output is a terminal that can redraw."""
 
     no_color: bool = False
 
@@ -35,7 +35,7 @@ class Screen:
         self.console.print(rich_view)
 
     def say(self, line: str) -> None:
-        """One line of result, on standard output at once; above a live display if there is one."""
+        """Print one line on standard output at once; above a live display if there is one."""
         if self.live:
             self.console.print(line, soft_wrap=True)
         else:
@@ -43,7 +43,7 @@ class Screen:
 
     @contextmanager
     def progress(self, doing: str) -> Iterator[Callable[[str], None]]:
-        """A spinner with the elapsed time while something is waited for; what it yields tells it the details."""
+        """A spinner with the elapsed time during a wait; call what it yields with the details."""
         if not self.live:
             yield _ignore
             return
@@ -56,9 +56,9 @@ class Screen:
 
     @contextmanager
     def bar(self, doing: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """A progress bar; what it yields takes how many of ``total`` are done, and the details.
+        """A progress bar; call what it yields with how many of ``total`` are done, and the details.
 
-        Elsewhere than on a terminal each new detail is one line on standard error.
+        Without a terminal each new detail is one line on standard error.
         """
         if not self.live:
             said = [""]
@@ -80,11 +80,11 @@ def _once(details: str, said: list[str]) -> None:
 
 
 def _ignore(_: str) -> None:
-    """There is nobody to show it to."""
+    """Nobody watches."""
 
 
 def tolerate_narrow_encodings() -> None:
-    """A terminal that cannot show a sign gets a question mark, not the operator a traceback."""
+    """Print a question mark for a character that the terminal cannot show, not a traceback."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

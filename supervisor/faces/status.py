@@ -21,7 +21,7 @@ from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
 from supervisor.spec import DASHBOARD_NAME
 
 UNKNOWN = "unknown"
-"""The state of a datasite of which no supervisor tells; it may well be serving."""
+"""The state of a datasite when no supervisor is running; it may well be serving."""
 
 
 def show(place: FleetLocation, screen: Screen, *, as_json: bool) -> Exit:
@@ -84,7 +84,7 @@ def _as_text(place: FleetLocation, snapshot: FleetSnapshot | None, *, as_json: b
 
 
 def absent(place: FleetLocation) -> dict[str, Any]:
-    """The shape of a snapshot, with what ``fleet.yaml`` alone tells; everything else is null."""
+    """The shape of a snapshot, with what ``fleet.yaml`` alone says; everything else is null."""
     return {
         "fleet": place.fleet,
         "config": str(place.path),
@@ -117,7 +117,7 @@ def absent_text(place: FleetLocation) -> str:
 
 
 def survivors(state_dir: Path) -> list[str]:
-    """Names of the processes that an earlier supervisor noted and that may still live. Reads only."""
+    """Names of the processes that an earlier supervisor recorded and that may still run. Reads only."""
     folder = StateFolder(state_dir).run
     if not folder.is_dir() or not any(folder.glob("*.json")):
         return []

@@ -39,12 +39,12 @@ _LOOKS: dict[str, tuple[str, str]] = {
     WorkerState.QUARANTINED: ("✖", "bold red"),
     WorkerState.DOWN: ("○", "dim"),
 }
-"""Mark and colour of a state; the word stands beside them, so that neither is the only carrier."""
+"""Mark and colour of a state; the table shows the word as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """``weight``: the lowest goes first when the terminal is narrow; a name or a state never goes."""
+    """``weight``: on a narrow terminal the lowest is dropped first; names and states are never dropped."""
 
     title: str
     short: str
@@ -209,7 +209,7 @@ def _layouts(columns: tuple[Column, ...]) -> Iterator[_Layout]:
 
 
 def _told(shown: Sequence[WorkerSnapshot]) -> tuple[Column, ...]:
-    """Every column that has something to tell: what is wanted only where the state does not say it."""
+    """Every column that has something to show; ``wanted`` only where the state does not show it."""
     silent = {"wanted": not any(map(_disagrees, shown)), "limited": not any(worker.limited for worker in shown)}
     return tuple(column for column in COLUMNS if not silent.get(column.title))
 
@@ -229,14 +229,14 @@ def _style(column: Column, worker: WorkerSnapshot) -> str:
 
 
 def _disagrees(worker: WorkerSnapshot) -> bool:
-    """Whether what is wanted cannot be guessed from the state."""
+    """Whether the state does not show what the operator wants."""
     if worker.wanted == Wanted.DOWN:
         return worker.state != WorkerState.DOWN
     return worker.state in (WorkerState.DOWN, WorkerState.STOPPING)
 
 
 def _chosen(candidates: list[WorkerSnapshot], room: int | None) -> tuple[list[WorkerSnapshot], list[WorkerSnapshot]]:
-    """Which rows to show in ``room`` lines, and the rest. Order stays the fleet's; the ready are left out first."""
+    """Which rows to show in ``room`` lines, and the rest, in the fleet's order; ready ones are left out first."""
     if room is None or len(candidates) <= room:
         return candidates, []
     ranked = sorted(range(len(candidates)), key=lambda at: (candidates[at].ready, at))
@@ -292,7 +292,7 @@ def _why_not_ready(worker: WorkerSnapshot) -> str:
 
 
 def next_step(worker: WorkerSnapshot) -> str:
-    """What the operator does about a worker that is not ready; empty while waiting is all."""
+    """What the operator can do about a worker that is not ready; empty when waiting is enough."""
     name = clean(worker.name)
     match worker.state:
         case WorkerState.QUARANTINED:
@@ -362,7 +362,7 @@ def _plain_row(cells: Sequence[str], columns: Sequence[Column], widths: Sequence
 
 
 def text_of(view: RenderableType, width: int = 100_000) -> str:
-    """``view`` as plain text, without the blanks that a terminal would be filled with."""
+    """``view`` as plain text, without trailing blanks."""
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, emoji=False, markup=False)

@@ -1,4 +1,4 @@
-"""``fleet up``: what is asked and said around ``daemon.serve``. The daemon does the work."""
+"""``fleet up``: checks and messages around ``daemon.serve``, which does the work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LONGEST_POLL = 1.0
 
 
 def refuse_second(config: FleetConfig) -> None:
-    """Raises Fault when a supervisor answers for this state folder. A silent one is found by its lock, later."""
+    """Raises Fault when a supervisor answers for this state folder. The lock finds a silent one later."""
     try:
         with ControlClient(config.state_dir) as client:
             pid = client.status().supervisor_pid
@@ -64,7 +64,7 @@ def impossible_gpus(config: FleetConfig, error: ImpossibleGpus) -> Fault:
 
 
 def unseen_gpus(error: UnseenGpus) -> Fault:
-    """With an exit code after which a service manager starts the fleet again."""
+    """Its exit code makes a service manager start the fleet again."""
     return Fault(
         f"{error}; nothing was started or stopped",
         Exit.NOT_DONE,
@@ -73,7 +73,7 @@ def unseen_gpus(error: UnseenGpus) -> Fault:
 
 
 def confirm_reset(config: FleetConfig, *, yes: bool) -> tuple[str, ...]:
-    """The datasites whose state is to be removed, once the operator agreed. Raises Fault when he did not."""
+    """The datasites whose state is removed, once the operator agrees. Raises Fault when he does not."""
     if not any(spec.reset for spec in config.datasites):
         return ()
     from supervisor.daemon import reset_plan
@@ -146,7 +146,7 @@ def _nothing() -> Iterator[None]:
 
 
 def serve_detached(config: FleetConfig, timeout: float, screen: Screen) -> None:
-    """Start a supervisor of its own session, and return when all is ready.
+    """Start a supervisor in its own session, and return when all are ready.
 
     Raises Fault when something is not ready within ``timeout`` seconds (the fleet stays up), or the supervisor ended.
     """
@@ -173,7 +173,7 @@ def _command(path: Path) -> list[str]:
 
 
 def _spawn(config: FleetConfig) -> tuple[subprocess.Popen[bytes], Path, int]:
-    """The supervisor's process, the file with its output, and where in it this start's begins."""
+    """The supervisor's process, the file with its output, and where in it the output of this start begins."""
     try:
         with folders.appended(config.log_dir / OUTPUT) as output:
             begin = output.tell()
@@ -213,7 +213,7 @@ def _wait_for(child: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def _settled(snapshot: FleetSnapshot) -> bool:
-    """Whether waiting longer can change nothing: ready, or at rest until somebody acts."""
+    """Whether more waiting changes nothing: each is ready, or stays as it is until somebody acts."""
     from supervisor.faces.table import workers
 
     final = (WorkerState.READY, WorkerState.QUARANTINED)
@@ -238,7 +238,7 @@ def _ended_early(code: int, output: Path, begin: int) -> Fault:
 
 
 def _report(config: FleetConfig, screen: Screen, took: float) -> None:
-    """Say what is ready. Raises Fault for what is not."""
+    """Print what is ready. Raises Fault for what is not."""
     from supervisor.faces.table import why, workers
 
     try:

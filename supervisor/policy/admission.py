@@ -27,7 +27,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Who may start now, and when to ask again if nothing happens before; None: not before something happens."""
+    """Who may start now, and when to ask again if nothing happens before; None: only after something happens."""
 
     go: tuple[Held, ...] = ()
     again: float | None = None
@@ -47,7 +47,7 @@ def turn(
     now: float,
     last_sent: float | None = None,
 ) -> Turn:
-    """``sent``: when each of those that are still starting was launched; ``held`` in the order of asking."""
+    """``sent``: the launch times of those that are still starting; ``held``: in the order of the requests."""
     running = [at for at in sent if now - at < SLOT]
     taken, go = set(ports_in_use), list[Held]()
     for one in sorted(held, key=lambda one: -one.priority):

@@ -1,4 +1,4 @@
-"""What is worth telling of a step: events with their cause, made of the records before and after it. Pure."""
+"""Makes the events of a step, with their cause, from the records before and after it. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisor.policy.lifecycle import ADOPTED
 from supervisor.record import By, ExitCause, ExitKind, WorkerRecord, WorkerState
 
 PROBE = "probe"
-"""The cause of what a probe brought about."""
+"""The cause of an event that follows from a probe."""
 NEVER = ExitCause(ExitKind.UNKNOWN, "cause unknown")
 
 _WARNINGS = {
@@ -30,7 +30,7 @@ _WARNINGS = {
 
 
 def tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> tuple[Event, ...]:
-    """The events of one step, in the order in which they happened; none when nothing worth telling happened."""
+    """The events of one step, in their order; empty when nothing changed that an operator should know."""
     return tuple(_tell(before, after, fact, now)) if after is not before else ()
 
 
@@ -51,7 +51,7 @@ def _tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> 
 
 
 def _was_for_nothing(before: WorkerRecord) -> bool:
-    """Whether a launch that failed was one that somebody still waited for."""
+    """Whether somebody still waited for a launch that failed."""
     return before.state is WorkerState.STARTING or bool(before.killed_for)
 
 
@@ -72,7 +72,7 @@ def _event(record: WorkerRecord, kind: EventKind, text: str, **more: Any) -> Eve
 
 
 def _exited(before: WorkerRecord, after: WorkerRecord) -> Event:
-    """Of the process that is gone, so with its pid and generation."""
+    """About the process that has ended, so with its pid and generation."""
     asked = before.asked_by if before.state is WorkerState.STOPPING and not before.killed_for else None
     end = after.last_exit or NEVER
     return _event(
@@ -116,7 +116,7 @@ def _changed(before: WorkerRecord, after: WorkerRecord, now: float) -> Event:
 
 
 def _weighed(before: WorkerRecord, after: WorkerRecord, fact: LoadSeen) -> Iterator[Event]:
-    """Each limit once when it comes near, once when it is reached, and once when it is neither any more."""
+    """One event when a limit comes near, one when it is reached, and one when it is neither any more."""
     for kind, name, text in limits.changes(before.pressure, after.pressure):
         yield _event(after, kind, text, cause=name)
     if fact.load.oom_kills:
@@ -124,7 +124,7 @@ def _weighed(before: WorkerRecord, after: WorkerRecord, fact: LoadSeen) -> Itera
 
 
 def _relieved(before: WorkerRecord, after: WorkerRecord) -> Iterator[Event]:
-    """What a process was near to, or had reached, ends with it; who comes after it tells anew."""
+    """Limits that a process was near, or had reached, are cleared when it ends; the next process starts anew."""
     felt = before.status.limited.keys() if before.status else set()
     for name in sorted((before.pressure.near.keys() | before.pressure.reached.keys() | felt) - {limits.OOM}):
         text = f"no longer near {limits.in_words(name)}: its process ended"
@@ -132,7 +132,7 @@ def _relieved(before: WorkerRecord, after: WorkerRecord) -> Iterator[Event]:
 
 
 def _felt(old: dict[str, str], new: dict[str, str], after: WorkerRecord) -> Iterator[Event]:
-    """Limits that the worker keeps itself."""
+    """Limits that the worker enforces itself."""
     for name in sorted(new.keys() - old.keys()):
         yield _event(after, EventKind.LIMIT_REACHED, f"limit reached: {new[name]}", cause=name)
     for name in sorted(old.keys() - new.keys()):
@@ -165,7 +165,7 @@ def _exit_kind(record: WorkerRecord) -> str:
 
 
 def _heard(old: StatusDocument | None, after: WorkerRecord) -> Iterator[Event]:
-    """What the worker said of itself that was not so before."""
+    """What is new in the worker's status."""
     new = after.status
     if new is None or new == old:
         return
@@ -187,7 +187,7 @@ def _heard(old: StatusDocument | None, after: WorkerRecord) -> Iterator[Event]:
 
 
 def _refused(old: StatusDocument | None, new: StatusDocument, after: WorkerRecord) -> Iterator[Event]:
-    """How many logins and calls the datasite has refused since it last said so; it says so once a minute."""
+    """How many logins and calls the datasite refused since its last report; it reports once a minute."""
     logins = new.failed_logins - (old.failed_logins if old else 0)
     calls = new.refused_calls - (old.refused_calls if old else 0)
     if logins > 0:
@@ -201,7 +201,7 @@ def _times(count: int, what: str) -> str:
 
 
 def _datasets(old: StatusDocument, new: StatusDocument, after: WorkerRecord) -> Iterator[Event]:
-    """What became of the local files that the datasite publishes; only what the same process said before can tell."""
+    """Changes of the local files that the datasite publishes; compared only with the same process."""
     before = {one.get("name"): one for one in old.datasets}
     for one in new.datasets:
         name, was = one.get("name"), before.get(one.get("name"), {})

@@ -32,13 +32,13 @@ from supervisor.record import By, OperatorRequest, Wanted, WorkerRecord, WorkerS
 from supervisor.spec import DASHBOARD_NAME, DatasiteSpec, FleetConfig, Rules, StartupPolicy, WorkerSpec
 
 DASHBOARD_PRIORITY = 1_000_000
-"""The embedded dashboard starts before everybody: what registers there finds it sooner."""
+"""The embedded dashboard starts first, so that datasites can register at once."""
 STOP_SIGNALS = ("SIGTERM", "SIGINT")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What is needed here of a worker's spec. Nothing of it is secret, as the journal keeps it."""
+    """The part of a worker's spec that this needs. It contains no secrets, as the journal stores it."""
 
     port: int
     priority: int
@@ -66,9 +66,9 @@ class FleetState:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Another configuration is to be taken up: what it asks for, and how that differs from what is.
+    """Another configuration to apply, and how it differs from the present one.
 
-    ``told``: who is handed new settings without a restart, for keys of its own or for limits of the host.
+    ``told``: who gets new settings without a restart, for its own keys or for limits of the host.
     """
 
     members: dict[str, Member]
@@ -88,7 +88,7 @@ class GpuLoss:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """All that happened was told: what is due by now, and whose turn it is. ``cores``: how many may be used."""
+    """All messages are handled: now do what is due. ``cores``: how many may be used."""
 
     cores: int
 
@@ -98,7 +98,8 @@ FleetMessage = Fact | StatusDocument | Signalled | DownAsked | Reload | GpuLoss 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``steps``: the facts that came of the message, each with what ``step`` made of it, in their order.
+    """``steps``: the facts that follow from the message, each with the result of ``step``, in their order.
+    ``placement``: who has which GPU from now on, in the configuration of the message; None: neither has changed.
 
     ``placement``: who has which GPU from now on, in the configuration of the message; None: neither has changed.
     """
@@ -111,14 +112,14 @@ class Outcome:
 
 
 def begin(config: FleetConfig, remembered: Mapping[str, WorkerRecord] | None = None) -> FleetState:
-    """``remembered``: records that a supervisor before this one left, for workers of ``config``."""
+    """``remembered``: records that an earlier supervisor left, for workers of ``config``."""
     known = {spec.name: _member(config, spec) for spec in config.workers}
     records = {name: WorkerRecord(name, member.rules) for name, member in known.items()}
     return FleetState(known, frozenset(known), records | dict(remembered or {}), config.startup)
 
 
 def reload_of(old: FleetConfig, new: FleetConfig, placement: Placement) -> Reload:
-    """What taking up ``new`` would come to."""
+    """The reload that applies ``new``."""
     made = reconcile.plan(old, new, placement.moved)
     known = {spec.name: _member(new, spec) for spec in new.workers}
     handed = {name for name, keys in made.live.items() if _any_handed_over(new.worker(name), keys)}
@@ -135,7 +136,8 @@ def _member(config: FleetConfig, spec: WorkerSpec) -> Member:
 
 
 def advance(state: FleetState, message: FleetMessage, now: float) -> Outcome:
-    """What becomes of the fleet, and what is to be done, now that ``message`` has arrived.
+    """The next state of the fleet, and what to do, after ``message``. A message about an unknown worker changes
+    nothing.
 
     What speaks of a worker that is not known (any more) changes nothing.
     """
@@ -145,19 +147,19 @@ def advance(state: FleetState, message: FleetMessage, now: float) -> Outcome:
 
 
 def next_due(state: FleetState) -> float | None:
-    """When the fleet next wants a ``Tick``; None: not before something happens."""
+    """When the fleet next needs a ``Tick``; None: only after something happens."""
     due = [at for record in state.records.values() if (at := lifecycle.next_due(record)) is not None]
     due += [state.turn_due] if state.turn_due is not None else []
     return min(due, default=None)
 
 
 def is_down(state: FleetState) -> bool:
-    """Whether it was asked down and is."""
+    """Whether the fleet was told to stop, and has stopped."""
     return state.stopping and all(record.state is WorkerState.DOWN for record in state.records.values())
 
 
 def shows(before: FleetState, after: FleetState) -> bool:
-    """Whether a picture of ``after`` is another one. Most of what happens is a probe that went well."""
+    """Whether a snapshot of ``after`` differs. Most messages are successful probes."""
     if before.stopping is not after.stopping or before.records.keys() != after.records.keys():
         return True
     return any(_shows(before.records[name], record) for name, record in after.records.items())
@@ -175,7 +177,7 @@ def _shows(before: WorkerRecord, after: WorkerRecord) -> bool:
 
 
 class _Move:
-    """One ``advance`` under way: the state so far, and what has come of the message."""
+    """One ``advance`` in progress: the state so far, and what follows from the message."""
 
     def __init__(self, state: FleetState, now: float) -> None:
         self.state = state
@@ -237,7 +239,7 @@ class _Move:
         self._take_back(made.record)
 
     def _note_launch(self, fact: Fact, before: WorkerRecord) -> None:
-        """A port is in use from the launch on until the process has ended, whatever its spec says meanwhile."""
+        """A port is in use from the launch until the process has ended, even if a reload moves its spec meanwhile."""
         name, ports = fact.name, self.state.ports
         match fact:
             case LaunchSent():

@@ -16,7 +16,7 @@ _PARTS = 4
 
 
 def scheduled(probe: ProbeTiming, now: float) -> Check:
-    """A clean slate, first due one period from now."""
+    """No answers yet; first due one period from now."""
     return Check(due=now + probe.period)
 
 
@@ -26,17 +26,17 @@ def no_later(check: Check, probe: ProbeTiming, now: float) -> Check:
 
 
 def answered(check: Check, probe: ProbeTiming, ok: bool, now: float) -> Check:
-    """``check`` after an answer; one that was not due yet still counts, as the answer is just as true."""
+    """``check`` after an answer. An answer that was not due yet counts too."""
     if ok:
         return Check(due=next_time(now, probe.period), failures=0, successes=check.successes + 1)
     return Check(due=next_time(now, probe.period), failures=check.failures + 1, successes=0)
 
 
 def next_time(now: float, period: float) -> float:
-    """When a probe asked about ``now`` is asked again: a period later, or up to a quarter of one less.
+    """When the next probe is due: a period later, or up to a quarter of one less.
 
-    Only multiples of that quarter are used, so that all workers of the same period are probed in a few moments, for
-    which the supervisor wakes once, and not each in its own.
+    Only multiples of that quarter are used. So all workers with the same period are probed together, and the supervisor
+    wakes once for all of them.
     """
     quarter = period / _PARTS
     return min(now + period, math.floor((now + period) / quarter) * quarter)  # a product is rounded, upwards too
@@ -51,7 +51,7 @@ def has_succeeded(check: Check, probe: ProbeTiming) -> bool:
 
 
 def is_routine(fact: Fact, after: WorkerRecord) -> bool:
-    """Whether it is a healthy worker's every-day fact: a probe that was due, an answer, a pulse."""
+    """Whether it is a routine fact of a healthy worker: a due probe, an answer, a pulse."""
     return isinstance(fact, DeadlineReached | ProbeAnswered | PulseReceived) and after.state is WorkerState.READY
 
 

@@ -1,4 +1,4 @@
-"""From what the operator asked for to what a worker is told: ``LaunchOrder`` and ``DashboardOrder``. Pure."""
+"""Makes the orders for a worker from its spec: ``LaunchOrder`` and ``DashboardOrder``. Pure."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def worker_log(config: FleetConfig, name: str) -> Path:
 
 
 def threads_per_line(config: FleetConfig, spec: DatasiteSpec, cores: int) -> int:
-    """OMP, MKL and torch threads of one datasite: its own setting, else its share of the cores, and no more than its
-    CPU limit comes to.
+    """OMP, MKL and torch threads of one datasite: its own setting, or else its share of the cores, within its CPU
+    limit.
 
-    Unset, every datasite would take all cores; two of them training at once were measured 25 times slower so. Two
-    threads that are held to one core were measured 20 times slower than one.
+    Without this, every datasite takes all cores: two that trained at once were 25 times slower. Two threads on one core
+    were 20 times slower than one.
     """
     share = _within(config.host.max_cpu_usage_percent, cores) // max(1, len(config.datasites))
     return spec.resources.threads or max(1, min(share, _within(spec.resources.max_cpu_usage_percent, cores)))
@@ -52,8 +52,8 @@ def _within(cpu_percent: float, cores: int) -> int:
 def launch_order(
     config: FleetConfig, spec: WorkerSpec, generation: int, cores: int, gpus: tuple[str, ...] | None = None
 ) -> AnyLaunchOrder:
-    """``gpus``: the UUIDs of those that the worker is to see; None: there are none to assign, and a datasite that says
-    ``auto`` sees what there is."""
+    """``gpus``: the UUIDs that the worker sees; None: there are none to assign, and a datasite with ``auto`` sees
+    all."""
     if isinstance(spec, DatasiteSpec):
         return _datasite_order(config, spec, generation, cores, gpus)
     folder = config.state.worker(spec.name)
@@ -105,7 +105,7 @@ def _compute(spec: DatasiteSpec, threads: int, gpus: tuple[str, ...] | None) -> 
 
 
 def live_settings(config: FleetConfig, spec: DatasiteSpec, generation: int) -> LiveSettings:
-    """What the running worker of ``generation`` takes up without a restart."""
+    """The settings that the running worker of ``generation`` applies without a restart."""
     return LiveSettings(
         generation,
         spec.heartbeat_interval,
@@ -129,10 +129,8 @@ _MBIT = 10**6 // 8
 
 
 def limits_of(config: FleetConfig, spec: DatasiteSpec) -> Limits:
-    """The datasite's own, and what it has to keep of the host's: the greater disk threshold, and at most its even part
-    of sessions and bandwidth, so that all together never take more. Memory and CPU of the host are nobody's in
-    particular.
-    """
+    """The datasite's own limits, and its part of the host's: the larger disk threshold, and at most its even share of
+    sessions and bandwidth, so that all together never use more. The host's memory and CPU are not split."""
     own, host, lines = _limits(spec.resources), host_limits(config), len(config.datasites)
     return replace(
         own,

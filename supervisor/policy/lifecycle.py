@@ -49,11 +49,11 @@ BACKOFF = WorkerState.BACKOFF
 QUARANTINED = WorkerState.QUARANTINED
 
 ADOPTED = "adopted"
-"""Why an adopted worker is starting: it has still to answer."""
+"""The reason of an adopted worker until it answers."""
 LAUNCH_PATIENCE = 60.0
-"""Seconds after which whatever makes processes is taken for hung, if a launch has brought none."""
+"""Seconds after which the forkserver counts as hung, if a launch has made no process."""
 KILL_AGAIN_AFTER = 5.0
-"""Seconds between SIGKILLs of a process that does not go (it sleeps in the kernel, on a dead disk say)."""
+"""Seconds between SIGKILLs of a process that does not end (it sleeps in the kernel, say on a dead disk)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ Handler = Callable[[WorkerRecord, Any, float], Step]
 
 
 def step(record: WorkerRecord, fact: Fact, now: float) -> Step:
-    """What becomes of ``record``, and what is to be done, now that ``fact`` is known.
+    """The next record, and what to do, after ``fact``.
 
-    A fact of an older generation speaks of a process that is gone, and changes nothing.
+    A fact of an older generation is about a process that has ended, and changes nothing.
     """
     if not isinstance(fact, OperatorAsked | ProcessAdopted | RulesChanged) and fact.generation != record.generation:
         return Step(record)
@@ -76,7 +76,7 @@ def step(record: WorkerRecord, fact: Fact, now: float) -> Step:
 
 
 def next_due(record: WorkerRecord) -> float | None:
-    """When the record next wants a ``DeadlineReached``; None: never by itself."""
+    """When the record next needs a ``DeadlineReached``; None: never."""
     due = [record.deadline] if record.deadline is not None else []
     if record.state in (STARTING, READY, UNREADY) and record.pid is not None and not record.probe_pending:
         due += [record.readiness.due, record.liveness.due]
@@ -125,7 +125,7 @@ def _no_process() -> dict[str, Any]:
 
 
 def _rest(record: WorkerRecord, state: WorkerState, now: float, reason: str, **changes: Any) -> Step:
-    """No process, and none under way: down, waiting, or quarantined."""
+    """There is no process and no launch: down, waiting, or quarantined."""
     return Step(_enter(record, state, now, reason, started_at=None, restart_asked=False, **_no_process(), **changes))
 
 
@@ -137,7 +137,7 @@ def _terminate(record: WorkerRecord, now: float, reason: str, **changes: Any) ->
 
 
 def _kill(record: WorkerRecord, now: float, why: str) -> Step:
-    """End a process that does not do its work; what follows is decided when it has gone."""
+    """Kill a process that does not work; what follows is decided when it has ended."""
     stopping = _enter(record, STOPPING, now, why, deadline=now + KILL_AGAIN_AFTER, killed_for=why)
     if record.pid is None:  # its ProcessStarted will meet the SIGKILL, or the launch is abandoned after a while
         return Step(stopping)
@@ -149,7 +149,7 @@ def _probe(record: WorkerRecord, timeout: float) -> Step:
 
 
 def _crashed(record: WorkerRecord, cause: ExitCause, now: float) -> Step:
-    """A process ended that nobody asked to end."""
+    """A process ended although nobody stopped it."""
     policy = record.rules.restart
     crashes = remember_crash(record.crashes, record.ready_since, policy, now)
     record = replace(record, last_exit=cause, crashes=crashes)
@@ -201,7 +201,7 @@ def note_process(record: WorkerRecord, fact: ProcessStarted, now: float) -> Step
 
 
 def end_newborn(record: WorkerRecord, fact: ProcessStarted, now: float) -> Step:
-    """It was stopped while its launch was under way."""
+    """The worker was stopped during its launch."""
     record = replace(record, pid=fact.pid, created=fact.created)
     if record.killed_for:
         return Step(record, (Kill(record.name, record.generation, fact.pid),))
@@ -209,8 +209,8 @@ def end_newborn(record: WorkerRecord, fact: ProcessStarted, now: float) -> Step:
 
 
 def adopt(record: WorkerRecord, fact: ProcessAdopted, now: float) -> Step:
-    """A process of an earlier supervisor: ready as soon as it answers, and no restart. It has what is left of its
-    start, and at least as long as liveness would give it."""
+    """A process of an earlier supervisor is ready as soon as it answers, and this is no restart. It has the rest of its
+    start time, and at least as long as liveness gives."""
     probes = record.rules.probes
     patience = max(probes.liveness.period * probes.liveness.failure_threshold, probes.start_timeout - fact.age)
     adopted = _enter(
@@ -243,7 +243,7 @@ def exited_by_itself(record: WorkerRecord, fact: ProcessExited, now: float) -> S
 
 
 def _explained(record: WorkerRecord, cause: ExitCause) -> ExitCause:
-    """``cause`` with the worker's own last word, where it left one."""
+    """``cause`` with the failure that the worker reported, if it did."""
     said = record.status.failure if record.status else ""
     if cause.code == ExitCode.CONFIGURATION:
         return replace(cause, kind=ExitKind.CONFIGURATION, detail=said or "configuration error; see its log")
@@ -257,7 +257,7 @@ def exited_while_stopping(record: WorkerRecord, fact: ProcessExited, now: float)
 
 
 def _ended_by_us(record: WorkerRecord, code: int | None, now: float) -> Step:
-    """It did not do its work, and was killed for that, or its launch given up: a crash, unless somebody asked."""
+    """We killed it because it did not work, or gave up its launch: a crash, unless somebody stopped it."""
     cause = ExitCause(record.killed_kind, record.killed_for, code)
     if record.restart_asked and record.wanted is Wanted.UP:
         return _gone_as_asked(replace(record, last_exit=cause), now)
@@ -267,7 +267,7 @@ def _ended_by_us(record: WorkerRecord, code: int | None, now: float) -> Step:
 
 
 def _too_big(record: WorkerRecord, cause: ExitCause, now: float) -> Step:
-    """No crash, so it never quarantines; but the more often within an hour, the longer it stays down."""
+    """This is no crash, so it never leads to quarantine; but each further time within an hour it stays down longer."""
     ends = limits.remember(record.limit_ends, now)
     record = replace(record, last_exit=cause, limit_ends=ends)
     if record.wanted is Wanted.DOWN:
@@ -288,7 +288,7 @@ def _gone_as_asked(record: WorkerRecord, now: float) -> Step:
 
 
 def hear_starting(record: WorkerRecord, fact: PulseReceived, now: float) -> Step:
-    """A worker that says it serves is believed when it answers."""
+    """A worker that says it serves is ready once it answers a probe."""
     record = replace(record, status=fact.status)
     if fact.status.phase == Phase.SERVING and not record.probe_pending:
         return _probe(record, record.rules.probes.startup.timeout)
@@ -321,7 +321,7 @@ def _become_ready(record: WorkerRecord, now: float) -> WorkerRecord:
 
 
 def probed(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
-    """Readiness only shows; liveness replaces the process."""
+    """A failed readiness only shows; a failed liveness replaces the process."""
     probes, ok = record.rules.probes, fact.status is not None
     record = replace(
         record,
@@ -376,7 +376,7 @@ def grace_is_over(record: WorkerRecord, fact: DeadlineReached, now: float) -> St
 
 
 def _launch_hangs(record: WorkerRecord, now: float) -> bool:
-    """A launch may have to wait for the imports of its forkserver, and giving that up costs every other launch too."""
+    """A launch may wait for the imports of its forkserver, and a new forkserver delays every other launch."""
     patience = max(record.rules.probes.start_timeout, LAUNCH_PATIENCE)
     return record.started_at is not None and now - record.started_at >= patience
 
@@ -388,7 +388,7 @@ def wait_is_over(record: WorkerRecord, fact: DeadlineReached, now: float) -> Ste
 
 
 def asked_at_rest(record: WorkerRecord, fact: OperatorAsked, now: float) -> Step:
-    """Down, waiting or quarantined: there is no process to end. The asker's word wipes the slate."""
+    """Down, waiting or quarantined: there is no process to end. The request resets the crash count."""
     if fact.request is OperatorRequest.STOP:
         return _rest(record, DOWN, now, _sentence(fact), wanted=Wanted.DOWN, **_asked(fact))
     return _launch(record, now, _sentence(fact), wanted=Wanted.UP, crashes=(), **_asked(fact))
@@ -403,7 +403,7 @@ def asked_running(record: WorkerRecord, fact: OperatorAsked, now: float) -> Step
 
 
 def asked_stopping(record: WorkerRecord, fact: OperatorAsked, now: float) -> Step:
-    """The last word holds; the stop under way goes on."""
+    """The last request counts; the stop in progress continues."""
     up = fact.request is not OperatorRequest.STOP
     return Step(replace(record, wanted=Wanted.UP if up else Wanted.DOWN, restart_asked=up, **_asked(fact)))
 
@@ -425,7 +425,7 @@ def _sentence(fact: OperatorAsked) -> str:
 
 
 def take_rules(record: WorkerRecord, fact: RulesChanged, now: float) -> Step:
-    """Shorter periods count from now on; a deadline that is running keeps the time it was given."""
+    """Shorter periods apply at once; a running deadline stays as it is."""
     probes = fact.rules.probes
     gated = record.state is STARTING
     record = replace(

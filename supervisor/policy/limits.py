@@ -26,7 +26,7 @@ PERIOD = 10.0
 """Seconds from one look to the next."""
 MEMORY, CPU = "memory", "cpu"
 OOM = "oom"
-"""Not a limit, but what the kernel does at one."""
+"""Not a limit: the kernel killed a process."""
 HOST_MEMORY, HOST_CPU = "host_memory", "host_cpu"
 """The limits of all datasites together; those of one datasite may be near or reached at the same time."""
 _GB = 1e9
@@ -36,7 +36,7 @@ _LONGEST_REST = 600.0
 
 
 def is_worth_telling(before: Pressure, load: Load) -> bool:
-    """Whether anything of ``load`` is near a limit, or was until now."""
+    """Whether anything is near a limit, or was until now."""
     return bool(load.oom_kills or before.near or before.reached) or _is_near(load)
 
 
@@ -45,7 +45,7 @@ def _is_near(load: Load) -> bool:
 
 
 def pressure(before: Pressure, load: Load) -> Pressure:
-    """What is near and what is reached by now."""
+    """What is near and what is reached now."""
     memory, cpu = (HOST_MEMORY, HOST_CPU) if load.of_host else (MEMORY, CPU)
     near, reached = {}, {}
     if _share(load) >= (NEAR if memory in before.reached else 1.0):
@@ -68,8 +68,8 @@ def out_of_memory(load: Load) -> str:
 
 
 def cpu_looks(looks: int, calm: int, *, at_limit: bool) -> tuple[int, int]:
-    """Looks in a row at the CPU limit by now, and looks in a row that were not: who has reached it is at it until there
-    were as many of these, so that a training that pauses now and then is told once."""
+    """Looks in a row at the CPU limit, and looks in a row below it. The limit stays reached until there are enough of
+    the latter, so that a training with pauses makes one event."""
     if at_limit:
         return looks + 1, 0
     return (looks if looks >= LOOKS and calm + 1 < LOOKS else 0), calm + 1
@@ -87,7 +87,7 @@ def changes(old: Pressure, new: Pressure) -> Iterator[tuple[EventKind, str, str]
 
 
 def in_words(name: str) -> str:
-    """That limit, for people: those of the supervisor and those that workers keep."""
+    """The name of a limit in texts: those of the supervisor and those that workers enforce."""
     return _NAMES.get(name, f"its {name.replace('_', ' ')} limit")
 
 
@@ -126,12 +126,12 @@ def _whose(load: Load) -> str:
 
 
 def remember(ends: tuple[float, ...], now: float) -> tuple[float, ...]:
-    """``ends`` with the one of ``now``; those of more than an hour ago are forgotten."""
+    """``ends`` and ``now``, without those of more than an hour ago."""
     return (*(end for end in ends if now - end < _HOUR), now)
 
 
 def rest(ends: int) -> float:
-    """Seconds to stay down after that many ends within the hour; the first is answered at once."""
+    """Seconds to stay down after that many ends within the hour; 0 for the first."""
     return 0.0 if ends <= 1 else min(_LONGEST_REST, _FIRST_REST * 2.0 ** min(ends - 2, 16))
 
 
@@ -139,7 +139,7 @@ def rest(ends: int) -> float:
 
 
 def cores_for(name: str, percent: float, allowed: Sequence[int]) -> frozenset[int]:
-    """The cores that hold a worker to at most ``percent``, rounded up to whole ones; all of ``allowed`` for 0.
+    """The cores that keep a worker to at most ``percent``, rounded up to whole ones; all of ``allowed`` for 0.
 
     Which ones comes from its name, so that datasites spread, and a restart changes nothing.
     """

@@ -54,7 +54,7 @@ def requests_of(config: FleetConfig) -> dict[str, GpuRequest]:
 
 
 def wants_any(config: FleetConfig) -> bool:
-    """Whether it matters at all which GPUs there are."""
+    """Whether any datasite could use a GPU."""
     return any(spec.gpu.mode != "none" for spec in config.datasites)
 
 
@@ -64,8 +64,8 @@ def place(
     previous: Mapping[str, tuple[str, ...]],
     running: Collection[str] = (),
 ) -> Placement:
-    """``previous``: who had which UUIDs. Those in ``running`` keep them while the GPUs are there and suit them; others
-    keep them where that prevents nothing."""
+    """``previous``: who had which UUIDs. Those in ``running`` keep them while the GPUs are there and fit; the others
+    keep them if that prevents nothing."""
     claims, problems = _claims(requests, cards)
     table = _Table.of(cards)
     kept = _keep(requests, claims, table, {name: previous[name] for name in running if name in previous})
@@ -88,7 +88,8 @@ def place(
 
 
 def remembered(kept: Placement, requests: Mapping[str, GpuRequest]) -> dict[str, tuple[str, ...]]:
-    """Who had which UUIDs for the same request as now; whether they would do for another, nobody can say unseen."""
+    """Who had which UUIDs for the same request as now. While GPUs are not visible, nobody can say if they fit another
+    request."""
     same = {name for name, asked in _asked(requests).items() if kept.asked.get(name) == asked}
     return {name: uuids for name, uuids in kept.assignments.items() if name in same}
 
@@ -96,8 +97,8 @@ def remembered(kept: Placement, requests: Mapping[str, GpuRequest]) -> dict[str,
 def keeping(
     made: Placement, requests: Mapping[str, GpuRequest], held: Mapping[str, tuple[str, ...]], trouble: str
 ) -> Placement:
-    """``made`` while nothing can be seen: who holds GPUs stays on them, as what cannot be seen just now is not gone.
-    ``trouble``: what others are told that ask for one."""
+    """``made`` while the GPUs are not visible: who has GPUs keeps them, because they may still be there. ``trouble``:
+    the reason for others that ask for one."""
     kept = {name: uuids for name, uuids in held.items() if uuids and name in requests and requests[name].mode != "none"}
     problems = dict.fromkeys([name for name in made.problems if name not in kept], trouble)
     unseen = tuple(name for name, asked in requests.items() if asked.mode == "auto" and name not in kept)
@@ -114,8 +115,8 @@ def keeping(
 
 
 def sees_others(had: tuple[str, ...] | None, has: tuple[str, ...], cards: Collection[Card]) -> bool:
-    """Whether a process that was launched with ``had`` has to be launched anew. None: without any assignment, so that
-    it sees every card there is. One on the CPU is not interrupted for a GPU: it has it from its next start on."""
+    """Whether a process that was launched with ``had`` must restart. None: without an assignment, so it sees every
+    card. One on the CPU is not interrupted for a GPU: it gets it at its next start."""
     return bool(cards) if had is None else had not in ((), has)
 
 
@@ -124,7 +125,7 @@ def sees_others(had: tuple[str, ...] | None, has: tuple[str, ...], cards: Collec
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """A request for ``count`` of ``candidates``: each could do by itself. ``named``: exactly these, in this order."""
+    """A request for ``count`` of ``candidates``, each of which would do. ``named``: exactly these, in this order."""
 
     name: str
     candidates: tuple[str, ...] = ()
@@ -144,7 +145,7 @@ _AUTO = _Claim("")
 
 
 def _claims(requests: Mapping[str, GpuRequest], cards: Sequence[Card]) -> tuple[dict[str, _Claim], dict[str, str]]:
-    """What is to be placed, and what no host with these cards could ever satisfy."""
+    """The claims to place, and the requests that these cards can never meet."""
     claims, problems = dict[str, _Claim](), dict[str, str]()
     for order, (name, asked) in enumerate(requests.items()):
         if asked.mode != "some":
@@ -225,7 +226,7 @@ def _the_one(device: str, cards: Sequence[Card]) -> Card:
 
 
 def _is(card: Card, device: str) -> bool:
-    """By index, or by UUID or the beginning of one, as CUDA has it."""
+    """By index, or by UUID or its first characters, as in CUDA."""
     if device.isdecimal():
         return not card.parent and card.index == int(device)
     return card.uuid.lower().startswith(device.lower())
@@ -249,7 +250,7 @@ class _Seat:
         return not alone and self.booked + claim.memory <= self.card.memory_bytes
 
     def load(self, claim: _Claim) -> tuple[float, ...]:
-        """Who asks for memory looks at memory first, others at the number of datasites."""
+        """Claims with memory look at memory first, others at the number of datasites."""
         share = self.booked / max(1, self.card.memory_bytes)
         load = len(self.datasites) + self.expected
         foreign = max(0, self.card.memory_bytes - self.card.free_bytes) // _GIB
@@ -387,7 +388,7 @@ def _held(seat: _Seat) -> str:
 
 
 def _autos(names: Sequence[str], wishes: Mapping[str, tuple[str, ...]], table: _Table) -> dict[str, tuple[str, ...]]:
-    """Back to where they were if they can, else to the least loaded card, else to the CPU."""
+    """Back to their former card if possible, else to the least loaded one, else to the CPU."""
     found = dict[str, tuple[str, ...]]()
     for name in sorted(names, key=lambda name: not wishes[name]):
         back = len(wishes[name]) == 1 and table.have_room(wishes[name], _AUTO)

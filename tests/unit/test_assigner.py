@@ -221,7 +221,7 @@ def test_a_hung_driver_costs_auto_lines_their_gpu_only(tmp_path: Path, caplog: p
         made.start(fleet(ALPHA), {})
     assert "" == told(made, ALPHA)
     said = "on the CPU until then: alpha; the other datasites keep their GPUs"
-    assert ((), False, f"{HUNG.trouble}: {said}") == (made.of("alpha"), made.in_use, caplog.messages[-1])
+    assert ((), False, f"{HUNG.trouble}; {said}") == (made.of("alpha"), made.in_use, caplog.messages[-1])
 
 
 def test_a_driver_that_answers_again_shows_nobody_what_is_not_his(tmp_path: Path) -> None:

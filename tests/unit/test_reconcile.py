@@ -251,7 +251,7 @@ def test_a_plan_in_words_names_keys_and_no_values() -> None:
         DatasiteSpec("delta", 8083),
         shutdown_grace=1.0,
     )
-    expected = "delta added; gamma removed; alpha restarts (environment.TOKEN); beta takes up"
+    expected = "delta added; gamma removed; alpha restarts (environment.TOKEN); beta applies"
     expected += " probes.liveness.failure_threshold, probes.liveness.period, probes.liveness.timeout;"
     assert f"{expected} shutdown_grace applied" == in_words(plan(old, new))
     assert ("admin.password", "environment.TOKEN") == changed_keys(old.datasites[0], new.datasites[0])
