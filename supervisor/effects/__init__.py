@@ -1,1 +1,1 @@
-"""One outside thing each, and dull: what to do is decided in ``supervisor.policy``."""
+"""Each file handles one thing of the outside world and decides nothing; ``supervisor.policy`` decides."""

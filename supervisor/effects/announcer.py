@@ -1,6 +1,6 @@
 """Keeps the service manager informed: ready, status, reload, watchdog. ``policy.readiness`` decides what is ready.
 
-Called from the engine's own wait, so that a loop that hangs feeds no watchdog.
+The engine calls it from its own wait, so that a loop that hangs feeds no watchdog.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Announcer:
         self._fed_at = float("-inf")
 
     def patience(self, timeout: float | None, now: float) -> float | None:
-        """``timeout`` cut to what the service manager expects of us."""
+        """``timeout``, shortened to what the service manager expects."""
         feed = self._notifier.watchdog_interval
         wakes = [timeout] if timeout is not None else []
         wakes += [max(0.0, self._fed_at + feed - now)] if feed is not None else []
@@ -33,14 +33,14 @@ class Announcer:
         return min(wakes) if wakes else None
 
     def feed(self, now: float) -> None:
-        """Tell the watchdog that the loop goes round; costs nothing before it is due."""
+        """Feed the watchdog, if that is due."""
         feed = self._notifier.watchdog_interval
         if feed is not None and now >= self._fed_at + feed:
             self._notifier.watchdog()
             self._fed_at = now
 
     def look(self, records: Mapping[str, WorkerRecord], now: float) -> None:
-        """Tell what changed; nothing to be told is a normal case."""
+        """Report what changed, if anything."""
         if not self._notifier.enabled or not records:
             return
         seen = readiness(records, self._since, now, self._limit)
@@ -54,7 +54,7 @@ class Announcer:
         self._notifier.reloading(int(now * 1e6))
 
     def reloaded(self, records: Mapping[str, WorkerRecord], now: float) -> None:
-        """READY ends a reload for the service manager, taken up or refused; the status says the rest."""
+        """READY ends a reload for the service manager, applied or refused; the status says which."""
         if self._ready_told and self._notifier.enabled:
             self._ready_told = False
             self._limit = 0.0

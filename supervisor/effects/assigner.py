@@ -31,7 +31,7 @@ log = logging.getLogger("fleet")
 
 
 class Assigner:
-    """``look`` may take seconds and is for any thread; all else is quick."""
+    """``look`` may take seconds, and any thread may call it; everything else is quick."""
 
     def __init__(self, path: Path, gpus: Gpus | None = None) -> None:
         self._path = path

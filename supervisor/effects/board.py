@@ -1,4 +1,4 @@
-"""Where the engine pins what is, for other threads to read. A reader may wait for the next revision."""
+"""Holds the state that the engine publishes, for other threads to read. A reader may wait for the next revision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from supervisor.spec import FleetConfig
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """One consistent state of the fleet; never changed after it was pinned."""
+    """One consistent state of the fleet; it never changes."""
 
     config: FleetConfig
     revision: int = 0
@@ -36,13 +36,13 @@ class Board:
             return self._pinned
 
     def wait(self, after: int, timeout: float) -> Pinned:
-        """What is pinned once its revision is above ``after``, or ``timeout`` seconds have passed."""
+        """The state once its revision is above ``after``, or after ``timeout`` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._pinned.revision > after, timeout)
             return self._pinned
 
     def close(self) -> None:
-        """Let every waiting reader go."""
+        """Release every waiting reader."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

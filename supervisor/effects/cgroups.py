@@ -42,7 +42,7 @@ _NO_LIMIT = "max"
 @dataclass(frozen=True, slots=True)
 class Usage:
     """``memory``: bytes that cannot simply be dropped. ``cpu_s``: CPU seconds in all. ``held_back_s``: for how long the
-    kernel has held it back for its CPU limit. ``oom_limit``: the limit that the last of ``oom_kills`` was for."""
+    kernel throttled it for its CPU limit. ``oom_limit``: the limit that the last of ``oom_kills`` was for."""
 
     memory: int
     cpu_s: float
@@ -54,8 +54,8 @@ class Usage:
 @dataclass(frozen=True, slots=True)
 class _Ooms:
     """What the kernel has counted for a datasite: processes it killed, and how often its own limit and the host's were
-    hit. When it last ended one, and for which limit. ``base``: the counts of the two limits at the look before, as a
-    limit is hit, and counted, a moment before a process is ended for it."""
+    hit. When it last killed one, and for which limit. ``base``: the counts of the two limits at the look before: the
+    kernel counts a hit a moment before it kills."""
 
     kills: int
     own: int

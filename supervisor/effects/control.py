@@ -52,8 +52,8 @@ PlaceLines = Callable[[ReloadAsked, Collection[str]], Placement]
 
 
 class ControlServer:
-    """``picture`` makes a snapshot of what is pinned; ``post`` hands a request to the engine; ``read_again`` reads the
-    fleet.yaml anew, and ``place`` tells where the datasites would go then."""
+    """``picture`` makes a snapshot of the published state; ``post`` sends a request to the engine; ``read_again`` reads
+    the fleet.yaml again, and ``place`` says where the datasites would go then."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class ControlServer:
         self._serving: Future[None] | None = None
 
     def open(self, path: Path, service: ServiceThread) -> None:
-        """Listen on ``path`` (mode 0600 from its first moment)."""
+        """Listen on ``path``, which has mode 0600 from the start."""
         listening = _listen(path)
         config = uvicorn.Config(
             self._app(), log_config=None, access_log=False, lifespan="off", ws="none", date_header=False
@@ -152,7 +152,7 @@ class ControlServer:
 
 
 class _Quiet(uvicorn.Server):
-    """uvicorn's server without its tick, which would wake an idle supervisor ten times a second for months."""
+    """uvicorn's server without its tick, which wakes an idle supervisor ten times a second."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -162,7 +162,7 @@ class _Quiet(uvicorn.Server):
         await self._over.wait()
 
     def end(self) -> None:
-        """To be called in its own loop."""
+        """Call this in its own loop."""
         self.should_exit = True
         self.force_exit = True
         self._over.set()

@@ -1,7 +1,7 @@
-"""What the kernel knows of an end beyond its signal: that it ran out of memory, that there is a core file. Reads only.
+"""Finds out more about an exit than its signal: that memory ran out, or that there is a core file. Reads only.
 
-The kernel's log names the victim by pid, where this user may read it. Where not, the count of OOM kills tells that
-one happened between two looks; it is then called likely, not certain.
+The kernel's log names the victim by pid, if this user may read it. If not, the count of OOM kills shows that one
+happened between two looks; then it is only probable.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _KMSG = Path("/dev/kmsg")
 _RECORD = 8192
 _MOST_RECORDS = 5000
 _FRESH = 60.0
-"""Seconds; an older core file is an earlier crash's."""
+"""Seconds; an older core file belongs to an earlier crash."""
 
 
 class Evidence:
-    """Made before the processes it is asked about end."""
+    """Create this before the processes end that it explains."""
 
     def __init__(self, kmsg: Path = _KMSG, vmstat: Path = _VMSTAT) -> None:
         self._vmstat = vmstat
@@ -32,9 +32,10 @@ class Evidence:
         self._log = _open_at_end(kmsg)
 
     def explain(self, cause: ExitCause, pid: int, work_dir: Path, limit: str = "") -> ExitCause:
-        """``cause`` with what else is known: killed for want of memory, or with a core file in ``work_dir``.
+        """``cause`` with what else is known: out of memory, or a core file in ``work_dir``.
 
-        ``limit``: the one for which its control group has just lost a process, in words."""
+        ``limit``: the limit for which the kernel has just killed a process of its control group, in words.
+        """
         if cause.signal == "SIGKILL" and limit:
             self._memory(cause, pid)  # the log and the count tell of it too, and of nobody else
             return replace(cause, kind=ExitKind.OOM, detail=f"SIGKILL: out of memory: {limit}")
@@ -94,7 +95,7 @@ def _oom_kills(vmstat: Path) -> int:
 
 
 def _core_file(work_dir: Path, pid: int) -> str:
-    """The core file of that process, where the kernel writes it into the working directory (core_pattern ``core``)."""
+    """The core file of that process, if the kernel writes it into the working directory (core_pattern ``core``)."""
     for path in (work_dir / f"core.{pid}", work_dir / "core"):
         try:
             if time.time() - path.stat().st_mtime < _FRESH:

@@ -13,9 +13,9 @@ from supervisor.snapshot import Measure
 
 _MIB = 1024 * 1024
 _SHORTEST_LOOK = 0.5
-"""Seconds between two looks below which a share of CPU would be noise; the last one is told again."""
+"""Seconds between two looks below which a share of CPU is noise; the last one is used again."""
 _MEMORY_LASTS = 5.0
-"""Seconds for which a memory reading is told again: the kernel walks all page tables for it, milliseconds a process."""
+"""Seconds for which a memory reading is used again: the kernel walks all page tables for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class _Reading:
 
 
 class Gauges:
-    """A share of CPU is told between two looks; the first look tells the share since the process began.
+    """A share of CPU is that between two looks; the first look has the share since the process started. Any thread may
+    read it.
 
     May be read from any thread.
     """

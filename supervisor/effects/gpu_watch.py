@@ -18,7 +18,7 @@ _CLOSING = 1.0
 
 
 def whats_lost(uuids: Collection[str], cards: Sequence[Card]) -> dict[str, str]:
-    """Of these GPUs the ones that can no longer be used, and why."""
+    """Those of these GPUs that are no longer usable, and why."""
     usable = {card.uuid for card in cards if card.usable}
     trouble = {card.uuid: card.trouble or "it is in MIG mode now" for card in cards}
     return {uuid: f"{uuid}: {trouble.get(uuid, 'it is missing')}" for uuid in uuids if uuid not in usable}
@@ -39,8 +39,8 @@ class GpuWatch:
             self.look()
 
     def look(self) -> None:
-        """Each loss is told once; who waits, until nobody does. What a driver that hangs may have lost is not known, so
-        nothing is said of it."""
+        """Reports each loss once, and waiting datasites until there are none. If the driver hangs, nothing is known of
+        losses, so it reports none."""
         had, waiting = self._assigner.assignments, self._assigner.waiting
         seen = self._assigner.look_at(had)
         if seen.trouble:

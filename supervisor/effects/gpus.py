@@ -1,7 +1,7 @@
-"""What GPUs this host has, as NVML tells: UUID, memory, MIG instances, health, who computes there. Reads only.
+"""Reads the GPUs of this host from NVML: UUID, memory, MIG instances, health, who computes there. Reads only.
 
-It never loads torch and never initialises CUDA. A host without NVIDIA's driver has no cards, and that is no fault.
-NVML is asked in a thread of its own: a driver that hangs costs that thread, and nobody waits for it beyond a limit.
+It never loads torch and never initialises CUDA. A host without NVIDIA's driver has no cards, which is no error. NVML
+runs in its own thread: a driver that hangs costs that thread, and nobody waits for it beyond a limit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from supervisor.cards import Card, Process
 PATIENCE = 10.0
 """Seconds to wait for the driver; without persistence mode it takes one or two for every card."""
 LONG_PATIENCE = 60.0
-"""Seconds that a start waits on top of that, for who cannot do without a GPU."""
+"""More seconds for a start that cannot do without a GPU."""
 _KMSG = Path("/dev/kmsg")
 _RECORD = 8192
 _MOST_RECORDS = 20_000
@@ -31,14 +31,14 @@ _XID = re.compile(rb"NVRM: Xid \(PCI:([0-9a-fA-F:.]+)\): (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """``trouble``: why there may be more than could be seen; empty on a host without GPUs."""
+    """``trouble``: why there may be more GPUs than are visible; empty on a host without GPUs."""
 
     cards: tuple[Card, ...] = ()
     trouble: str = ""
 
 
 class Gpus:
-    """Looks when asked. A look that hangs is waited for by every later one, so that there is never a second of it."""
+    """Looks on request. While a look hangs, later ones wait for it, so that there is never a second one."""
 
     def __init__(self, read: Callable[[], Inventory] | None = None) -> None:
         self._read = read or read_nvml
@@ -57,7 +57,7 @@ class Gpus:
 
 
 def _in_thread(read: Callable[[], Inventory]) -> Future[Inventory]:
-    """Not an executor's: those are joined at exit, and a hung driver would hold that up."""
+    """Not an executor: Python joins those at exit, and a hung driver would block that."""
     made: Future[Inventory] = Future()
 
     def run() -> None:
@@ -142,7 +142,7 @@ def _bus(nvml: ModuleType, handle: Any) -> str:
 
 
 def _health(nvml: ModuleType, handle: Any) -> dict[str, Any]:
-    """What each of these tells is worth a look; a GPU without the feature answers "not supported"."""
+    """Each of these values can point to a fault; a GPU without the feature answers "not supported"."""
     notes, trouble = [], ""
     uncorrected = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
     if errors := _or(nvml, 0, nvml.nvmlDeviceGetTotalEccErrors, handle, *uncorrected):
@@ -156,7 +156,7 @@ def _health(nvml: ModuleType, handle: Any) -> dict[str, Any]:
 
 
 def _or(nvml: ModuleType, otherwise: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
-    """The answer, or ``otherwise`` where this GPU or driver has none. A GPU that is lost says so to the caller."""
+    """The answer, or ``otherwise`` if this GPU or driver has none. The error of a lost GPU goes to the caller."""
     try:
         return ask(*arguments)
     except nvml.NVMLError as error:
@@ -173,7 +173,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _with_xids(cards: list[Card], kmsg: Path) -> Iterator[Card]:
-    """NVML tells an XID only to who waits for it; those of the past are in the kernel's log, for who may read it."""
+    """NVML tells only new XIDs; earlier ones are in the kernel's log, if this user may read it."""
     xids = _xids(kmsg)
     for card in cards:
         found = sorted({xid for place, xid in xids if card.bus and _same_place(place, card.bus)})

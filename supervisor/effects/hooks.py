@@ -1,4 +1,4 @@
-"""Tells commands and webhooks of events, in a thread of its own and with time limits: a hook holds up nothing.
+"""Sends events to commands and webhooks, in its own thread and with time limits: a hook delays nothing.
 
 A command gets the event as JSON on its standard input and nothing on its command line; a webhook gets it as the body
 of a POST. Events wait in a bounded queue: when hooks are too slow, the oldest are dropped and that is logged.
@@ -25,7 +25,7 @@ _MOST_WAITING = 1000
 _CLOSING = 5.0
 _LAST_WORDS = 300
 _ENDING = 1.0
-"""Seconds in which a command that was killed lets go of its output; a daemon that it started may hold it for ever."""
+"""Seconds for a killed command to close its output; a daemon that it started may hold it for ever."""
 
 
 class Hooks:
@@ -62,7 +62,8 @@ class Hooks:
             return
 
     def children(self) -> set[int] | None:
-        """The pids whose exit status is ours to take; None while one is just being started, and has no pid yet.
+        """The pids whose exit status this collects; None while one is being started and has no pid yet. Never waits,
+        not even for a command on a dead disk.
 
         Never waits, not even for a command on a dead disk.
         """
@@ -74,7 +75,7 @@ class Hooks:
             self._starting.release()
 
     def close(self) -> None:
-        """Let what is waiting be told, for a few seconds at most."""
+        """Send the waiting events, for a few seconds at most."""
         try:
             self._waiting.put(None, timeout=_CLOSING)
         except queue.Full:
@@ -109,7 +110,7 @@ class Hooks:
 
 
 def _post(hook: Hook, body: bytes) -> str:
-    """Why it failed; empty when it did not. The URL is a secret and is not told."""
+    """Why it failed; empty when it did not. The URL is a secret and is not shown."""
     import requests  # most fleets have no webhook, and their supervisor goes without it
 
     try:
@@ -122,8 +123,8 @@ def _post(hook: Hook, body: bytes) -> str:
 
 
 def _start(hook: Hook) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that its time limit reaches whatever it started. It sees the few variables that all
-    processes of the fleet see, and its own: while it runs, what it sees is there for every process of this user."""
+    """In its own session, so that its time limit reaches all that it started. It sees the few variables that all
+    processes of the fleet see, and its own: while it runs, every process of this user can read them."""
     pipe = subprocess.PIPE
     environ = {**os.environ, **dict(hook.environment)}
     return subprocess.Popen(

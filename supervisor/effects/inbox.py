@@ -1,7 +1,7 @@
 """The one wait of the engine: exits (pidfd), pulses, signals and what other threads post, in one ``epoll``.
 
-Nothing here decides; what wakes the wait is handed on in the order: posted, pulses, exits. A worker's last word is
-thus read before its end is told.
+It decides nothing. It returns what happened in this order: posted, pulses, exits. So it reads the last status of a
+worker before its exit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Reader = Callable[[], list[Message]]
 
 
 class Inbox:
-    """Made in the main thread. ``post`` may be called from any thread; everything else belongs to the engine's."""
+    """Create it in the main thread. Any thread may call ``post``; everything else is for the engine only."""
 
     def __init__(self, pulse_path: Path) -> None:
         self._selector = selectors.EpollSelector()
@@ -44,7 +44,7 @@ class Inbox:
         self._selector.register(self._signal_read, selectors.EVENT_READ, self._read_signals)
 
     def post(self, message: Message) -> None:
-        """Has no effect once this is closed: a thread may outlive that by a moment."""
+        """Has no effect after ``close``: a thread may live a moment longer."""
         self._posted.append(message)
         with self._ringing:
             if not self._closed:
@@ -58,7 +58,7 @@ class Inbox:
             signal.signal(number, _do_nothing)
 
     def watch(self, name: str, generation: int, pid: int, pidfd: int) -> None:
-        """Tell of the end of the process behind ``pidfd`` (the inbox closes it then)."""
+        """Report the exit of the process behind ``pidfd`` (the inbox closes it then)."""
 
         def gone() -> list[Message]:
             self._selector.unregister(pidfd)
@@ -68,7 +68,8 @@ class Inbox:
         self._selector.register(pidfd, selectors.EVENT_READ, gone)
 
     def wait(self, timeout: float | None) -> list[Message]:
-        """Sleep until something happens or ``timeout`` seconds have passed; what happened, oldest kind first."""
+        """Sleep until something happens or ``timeout`` seconds have passed; returns what happened, oldest kind
+        first."""
         ready: list[_Reader] = [key.data for key, _ in self._selector.select(timeout)]
         ready.sort(key=self._rank)
         return [message for read in ready for message in read()]
@@ -115,7 +116,8 @@ def _receive(pulses: socket.socket) -> bytes:
 
 
 def _pulse_socket(path: Path) -> socket.socket:
-    """Bound afresh: a predecessor's name is removed, and its workers find this one under the same name."""
+    """Binds again: it removes the socket of an earlier supervisor, and its workers find this one under the same
+    name."""
     folders.make_way(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     os.fchmod(listening.fileno(), folders.PRIVATE_FILE)  # so the name has that mode from its first moment

@@ -1,7 +1,7 @@
-"""Makes worker processes: multiprocessing's forkserver with PySyft and torch preloaded, asked from a thread of its own.
+"""Starts worker processes, in its own thread, from multiprocessing's forkserver with PySyft and torch preloaded.
 
-The first launch waits for the forkserver to import PySyft (seconds), and a stopped forkserver would make every
-launch wait for ever; so the engine never launches itself. It posts an order here, and a fact comes back.
+The first launch waits seconds for the forkserver to import PySyft, and a stopped forkserver would block every launch
+for ever; so the engine never launches itself. It posts an order here, and a fact comes back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from supervisor.record import ExitCause
 
 PRELOAD = ["datasite_worker.preload", "central.dashboard.preload"]
 _STATUS_WAIT = 0.5
-"""Seconds to wait for the forkserver to tell an exit status: it does so at once, or not at all."""
+"""Seconds to wait for the forkserver to tell an exit status: it does so at once, or never."""
 
 
 class Launcher:
@@ -45,7 +45,7 @@ class Launcher:
         self.warm()
 
     def warm(self) -> None:
-        """Have a forkserver that has loaded PySyft, so that the next crash does not wait for it."""
+        """Start a forkserver that loads PySyft, so that the next launch does not wait for it."""
         self._orders.put(forkserver.ensure_running)
 
     def launch(self, order: AnyLaunchOrder) -> None:
@@ -60,7 +60,7 @@ class Launcher:
                     order()
 
     def abandon(self) -> None:
-        """End a forkserver that does not answer: the launch under way fails, and the next one gets a new forkserver."""
+        """End a forkserver that does not answer: the current launch fails, and the next one gets a new forkserver."""
         pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
         if pid:
             with contextlib.suppress(ProcessLookupError):
@@ -79,7 +79,7 @@ class Launcher:
         return ProcessStarted(order.name, order.generation, pid, start_ticks(pid) or 0)
 
     def exit_cause(self, pid: int) -> ExitCause:
-        """How the dead process ``pid`` ended. Its status lies with its parent: us, the forkserver, or nobody."""
+        """How process ``pid`` exited. Its parent has the status: we, the forkserver, or nobody."""
         process = self._processes.pop(pid, None)
         own = reap(pid)  # its forkserver died before it: then it became our child
         if own is not None or process is None:
@@ -97,7 +97,7 @@ class Launcher:
 
     @staticmethod
     def helpers() -> set[int]:
-        """The pids of multiprocessing's own processes; multiprocessing reaps them."""
+        """The pids of multiprocessing's own processes, which multiprocessing reaps."""
         # No public name tells them: a stray-reaper that took their status would break the next launch.
         pids = (
             getattr(forkserver._forkserver, "_forkserver_pid", None),
@@ -106,7 +106,7 @@ class Launcher:
         return {pid for pid in pids if pid}
 
     def close(self) -> None:
-        """End the thread and the forkserver; nothing of ours is left when this returns."""
+        """End the thread and the forkserver, and wait for both."""
         self._orders.put(None)
         self.abandon()  # it may still be importing, and nobody is left to be launched
         self._thread.join(timeout=5)

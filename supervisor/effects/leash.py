@@ -1,7 +1,7 @@
-"""Finds and ends what a dead worker left behind: every process that holds its leash, or names it in its environment.
+"""Finds and kills what a dead worker left behind: every process that holds its leash, or names it in its environment.
 
-Process groups reach only what stayed in them; user code may have left its group, its session or even its parent.
-What it forked still has the worker's leash open, and what it executed still has the leash's name in its environment.
+A process group contains only what stayed in it; user code may have left its group, its session or even its parent. But
+what it forked still has the leash open, and what it executed still has its name in the environment.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from fleet_common.contract import LEASH_VARIABLE
 from supervisor.effects.processes import lives_since
 
 PATIENCE = 2.0
-"""Seconds to wait for killed processes to be gone: until then they may hold a port or a database."""
+"""Seconds to wait until killed processes have ended: until then they may hold a port or a database."""
 _LOOK = 0.002
 
 
 def bearers(leash: Path, since: int = 0, but: Collection[int] = ()) -> list[int]:
-    """The living processes of that leash, but for ourselves and those in ``but``, which are known to be others'.
+    """The running processes with that leash, except ourselves and those in ``but``, which belong to others. ``since``:
+    only those that started no earlier, in clock ticks since boot.
 
     ``since``: only those that began no earlier, in clock ticks since boot.
     """
@@ -33,7 +34,7 @@ def bearers(leash: Path, since: int = 0, but: Collection[int] = ()) -> list[int]
 
 
 def sweep(leash: Path, since: int = 0, but: Collection[int] = ()) -> int:
-    """SIGKILL every bearer and wait until none is left; how many there were."""
+    """SIGKILL every process with the leash and wait until none is left; returns how many there were."""
     found = bearers(leash, since, but)
     give_up = time.monotonic() + PATIENCE
     left = found

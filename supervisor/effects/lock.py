@@ -1,4 +1,4 @@
-"""One supervisor per state folder: a lock that the kernel gives back when its holder dies, however it dies."""
+"""One supervisor per state folder: a lock that the kernel releases when its holder dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real effects of the engine: one object that joins the others, none of them deciding."""
+"""The real effects of the engine: one object that joins the others. It decides nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ log = logging.getLogger("fleet")
 
 
 class Machine:
-    """Made in the main thread of the supervisor, which must have the state folder's lock.
+    """Create it in the main thread of the supervisor, which must hold the state folder's lock.
 
     ``notifier`` speaks to the service manager, if there is one; ``load`` reads the fleet.yaml anew, for a reload;
     ``recorder`` stays its maker's to close; ``assigner`` knows who has which GPU.
@@ -140,7 +140,7 @@ class Machine:
         self._launcher.launch(replace(order, cgroup=group))
 
     def _hold(self) -> None:
-        """Have the kernel hold everybody to the limits of the configuration, where it can."""
+        """Set the limits of the configuration in the kernel, where it can enforce them."""
         host = launching.host_limits(self._config)
         self._cgroups.limit_all(host.memory, host.cpu_percent)
         for spec in self._config.datasites:
@@ -164,7 +164,7 @@ class Machine:
         self._launcher.abandon()
 
     def configure(self, order: Configure, spec: WorkerSpec) -> None:
-        """Leave the settings where the worker reads them, and tell it so."""
+        """Write the settings where the worker reads them, and signal it."""
         if not isinstance(spec, DatasiteSpec):
             return
         path = self._config.state.worker(spec.name).settings
@@ -178,7 +178,7 @@ class Machine:
             os.kill(order.pid, signal.SIGHUP)
 
     def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool:
-        """Watch the process from now on; False when it is gone already."""
+        """Watch the process from now on; False when it has ended already."""
         try:
             pidfd = os.pidfd_open(started.pid)
         except ProcessLookupError:
@@ -197,14 +197,14 @@ class Machine:
         return True
 
     def collect(self, exited: Exited) -> ExitCause:
-        """The cause of an end."""
+        """The cause of an exit."""
         self._ended[exited.pid] = self._watched.pop(exited.pid, 0)
         limit = self._cgroups.out_of_memory(exited.name)
         work = self._config.state.worker(exited.name).work
         return self._evidence.explain(self._launcher.exit_cause(exited.pid), exited.pid, work, limit)
 
     def clear(self, exited: Exited) -> None:
-        """What the dead left behind goes too, with all that it holds; takes as long as processes take to end."""
+        """Remove all that the dead process left; takes as long as its other processes take to end."""
         sweep_group(exited.pid)
         created = self._ended.pop(exited.pid, 0)
         leash.sweep(self._config.state.worker(exited.name).leash, created, but=self._watched)
@@ -260,7 +260,7 @@ class Machine:
         return take(pinned.config, pinned.records, self._gauges.read(pids, now), about, now, clock.wall())
 
     def _load_asked(self) -> ReloadAsked:
-        """The fleet.yaml and the GPUs of this moment. Raises ReloadFailed; what cannot be seen just now is not gone."""
+        """The fleet.yaml and the GPUs of now. Raises ReloadFailed; GPUs that are not visible may still be there."""
         config = self._load()
         seen = self._assigner.look(config)
         if seen.trouble and self._assigner.in_use:
@@ -268,7 +268,7 @@ class Machine:
         return ReloadAsked(config, seen.cards)
 
     def _reload(self) -> None:
-        """In a thread: a fleet.yaml, or a secret that it names, may lie on a slow disk."""
+        """In a thread: a fleet.yaml, or a secret that it names, may be on a slow disk."""
         try:
             self._inbox.post(self._load_asked())
         except ReloadFailed as error:

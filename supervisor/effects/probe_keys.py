@@ -1,6 +1,6 @@
-"""The secret by which a worker knows its supervisor's probes. The worker draws it, and keeps it in its state folder.
+"""The secret that shows a worker that a probe comes from its supervisor. The worker makes it and stores it.
 
-Read once and kept, so that no probe waits for a disk; read again when a worker was launched, or did not accept it.
+Read once and cached, so that no probe waits for a disk; read again after a launch, or when the worker rejects it.
 """
 
 from __future__ import annotations
@@ -27,5 +27,5 @@ class ProbeKeyFiles:
         return self._kept[name]
 
     def forget(self, name: str) -> None:
-        """It may have drawn another."""
+        """The worker may have made another."""
         self._kept.pop(name, None)

@@ -1,7 +1,7 @@
-"""Asks workers how they are, over their own HTTP. Every probe has its own time limit; none waits for another.
+"""Probes workers over their own HTTP. Every probe has its own time limit; none waits for another.
 
-h11 and a plain socket, not a whole HTTP client: a fleet is probed for months, and a client's machinery would be most of
-what its supervisor does. Each probe opens a connection anew, as it asks whether the worker accepts one.
+It uses h11 and a plain socket: a fleet is probed for months, and a whole HTTP client would be most of the work. Each
+probe opens a new connection, because it checks whether the worker accepts one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from supervisor.spec import WorkerSpec
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104 - compared, not bound
 _BLOCK = 65536
 _LONGEST = 1024 * 1024
-"""Bytes of an answer; whoever says more is no worker of ours."""
+"""Bytes of an answer; a longer one is not from our worker."""
 
 
 class Prober:
-    """``tell`` receives each ``ProbeAnswered`` from the service thread. ``keys``: workers tell strangers less."""
+    """``tell`` receives each ``ProbeAnswered`` from the service thread. ``keys``: without one, a worker tells less."""
 
     def __init__(self, service: ServiceThread, tell: Callable[[ProbeAnswered], None], keys: ProbeKeyFiles) -> None:
         self._service = service
@@ -53,7 +53,7 @@ class Prober:
 
 
 def address(spec: WorkerSpec) -> tuple[str, int]:
-    """Where this host reaches the worker, whatever it is told to bind."""
+    """The address at which this host reaches the worker."""
     return _EVERYWHERE.get(spec.hostname, spec.hostname), spec.port
 
 

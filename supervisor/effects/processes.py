@@ -1,6 +1,6 @@
-"""The kernel's side of a process: identity, signals to its group, the end and its cause.
+"""Processes as the kernel sees them: identity, signals to a group, exit and cause.
 
-A process is named by pid and start time together; a pid alone is never trusted, for the kernel gives it out again.
+Pid and start time together identify a process; a pid alone does not, because the kernel uses it again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def is_zombie(pid: int) -> bool:
 
 
 def lives_since(pid: int, ticks: int) -> bool:
-    """Whether there is such a process, no zombie, that began at ``ticks`` or later."""
+    """Whether the process exists, is no zombie, and started at ``ticks`` or later."""
     fields = stat_fields(pid)
     return fields is not None and fields[0] not in _DEAD and int(fields[19]) >= ticks
 
@@ -60,7 +60,7 @@ def age(created: int) -> float:
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:
-    """Signal the worker and all of its process group; a worker that has no group of its own yet, alone."""
+    """Signal the worker's process group; only the worker, if it has no group of its own yet."""
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
@@ -75,7 +75,7 @@ def _signal_alone(pid: int, number: signal.Signals) -> None:
 
 
 def sweep_group(pid: int) -> None:
-    """SIGKILL whatever a dead worker left in its process group: nothing may hold its port or its database."""
+    """SIGKILL all that a dead worker left in its process group: nothing may hold its port or its database."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

@@ -1,4 +1,4 @@
-"""Keeps what happened, in a thread of its own, so that a slow or full disk holds up no decision.
+"""Writes down what happened, in its own thread, so that a slow or full disk delays no decision.
 
 Facts that brought nothing new, nearly all in a healthy fleet, are written some dozens at a time: each by itself
 would be most of what an idle supervisor does. Only a supervisor that is killed loses those of its last minute.
@@ -44,7 +44,7 @@ _AT_ONCE = 64
 
 
 class Recorder:
-    """The folder is made if absent. Every method returns at once; ``close`` waits until all is written."""
+    """Creates the folder if absent. Every method returns at once; ``close`` waits until all is written."""
 
     def __init__(self, folder: HistoryFolder) -> None:
         folders.make(folder.root)
@@ -70,11 +70,11 @@ class Recorder:
         self._put(lambda: _append(self._journal, rules_line(rules, now)))
 
     def message(self, message: Kept, now: float) -> None:
-        """What the facts after it came of."""
+        """Record the message from which the next facts follow."""
         self._put(lambda: _append(self._journal, message_line(message, now)))
 
     def ledger(self, records: Mapping[str, WorkerRecord], *, running: bool) -> None:
-        """Keep what the next supervisor has to know; written only when it changed."""
+        """Store what the next supervisor needs; writes only when it changed."""
         told = (running, tuple((name, *_remembered_of(record)) for name, record in records.items()))
         if told != self._told:
             self._told = told
@@ -107,14 +107,14 @@ class Recorder:
 
 
 class _Lines(folders.RotatingLog):
-    """Whole lines: one that a crash or a full disk has torn is ended before the next, which it would take with it."""
+    """Writes whole lines, and ends a torn one before the next, which would be lost with it."""
 
     def _open(self) -> Any:
         _end_last_line(Path(self.baseFilename))
         return super()._open()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's own name and shape
-        """What could not be written is lost, and nothing of it is kept to be written later."""
+        """What cannot be written is lost; nothing of it is written later."""
         self._let_go()
 
     def _let_go(self) -> None:
@@ -137,7 +137,7 @@ def _end_last_line(path: Path) -> None:
 
 
 def _each(together: list[Callable[[], None]]) -> None:
-    """A full disk: what cannot be kept is lost, the rest is tried."""
+    """On a full disk, loses what cannot be written and goes on."""
     for work in together:
         with contextlib.suppress(OSError):
             work()
@@ -154,7 +154,7 @@ def _append(file: _Lines, values: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; what is torn is skipped. Raises OSError when there is no such file."""
+    """The objects of a file of JSON lines; skips torn lines. Raises OSError when there is no such file."""
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
@@ -169,7 +169,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 Kept = Reload | GpuLoss | DownAsked
-"""The messages about the fleet as a whole that are kept, as facts about its workers come of them."""
+"""The messages about the fleet that are recorded, as facts about workers follow from them."""
 
 
 def rules_line(rules: Mapping[str, Rules], now: float) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _told(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What a supervisor that did not end in order left about one worker."""
+    """What a supervisor that did not stop in order left about one worker."""
 
     wanted: Wanted
     reason: str
@@ -237,7 +237,7 @@ def ledger_document(records: Mapping[str, WorkerRecord], *, running: bool) -> di
 
 
 def read_ledger(folder: HistoryFolder) -> dict[str, Remembered]:
-    """What the last supervisor left, by name; empty when it ended in order, or left nothing that can be read."""
+    """What the last supervisor left, by name; empty when it stopped in order, or left nothing readable."""
     try:
         document = json.loads(folders.read_text(folder.ledger))
         if not document["running"]:
@@ -249,12 +249,12 @@ def read_ledger(folder: HistoryFolder) -> dict[str, Remembered]:
 
 
 def forget(folder: HistoryFolder) -> None:
-    """The fleet was taken down without its supervisor: there is nothing for the next one to restore."""
+    """The fleet was stopped without its supervisor: the next one has nothing to restore."""
     (folder.ledger).unlink(missing_ok=True)
 
 
 def _remembered(values: Any) -> Remembered | None:
-    """One worker's part; None when another version wrote it in words that this one does not know."""
+    """The part of one worker; None when another version wrote it in a form that this one does not know."""
     try:
         return _understood(values)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -270,6 +270,6 @@ def _understood(values: dict[str, Any]) -> Remembered:
 
 
 def restored(record: WorkerRecord, past: Remembered) -> WorkerRecord:
-    """``record`` with the counts of the past, so that a new supervisor hides no crash."""
+    """``record`` with the earlier counts, so that a new supervisor hides no crash."""
     record = replace(record, restarts=past.restarts, restarts_by_cause=past.restarts_by_cause, last_exit=past.last_exit)
     return replace(record, asked=past.reason, reason=past.reason) if past.wanted is Wanted.DOWN else record

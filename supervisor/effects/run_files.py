@@ -32,7 +32,8 @@ class RunFiles:
         folders.make(folder)
 
     def write(self, run: RunFile) -> None:
-        """Atomically: a reader sees the old file or the new one, never a part. On a full disk it is kept for later.
+        """Written atomically: a reader sees the old file or the new one. On a full disk it is written later. It need
+        not survive a power cut: no process does.
 
         It need not outlast a power cut: no process does."""
         try:
@@ -52,7 +53,7 @@ class RunFiles:
         self._path(name).unlink(missing_ok=True)
 
     def read_all(self) -> list[RunFile]:
-        """Every readable run file of this boot; others are removed, as nothing can be learned from them."""
+        """Every readable run file of this boot; removes the others, which say nothing."""
         found = []
         for path in sorted(self._folder.glob("*.json")):
             run = _read(path)

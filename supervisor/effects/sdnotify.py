@@ -1,4 +1,4 @@
-"""The service manager's ear: datagrams to ``$NOTIFY_SOCKET``, as sd_notify(3) has them. It tells and decides nothing.
+"""Sends datagrams to the service manager at ``$NOTIFY_SOCKET``, as in sd_notify(3). Decides nothing.
 
 Without a service manager every call does nothing. None raises and none blocks: a busy or dead manager must not hold up
 the loop that keeps the datasites alive. Each call tells whether the kernel took the message; a lost READY can be sent
@@ -30,7 +30,8 @@ class Notifier:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], pid: int | None = None) -> Notifier:
-        """What the service manager put into ``environ``. Ask before that is scrubbed. ``pid``: ours, when None."""
+        """What the service manager put into ``environ``. Call this before that is scrubbed. ``pid``: ours, when
+        None."""
         return cls(environ.get("NOTIFY_SOCKET"), _interval(environ, os.getpid() if pid is None else pid))
 
     @property
@@ -38,7 +39,7 @@ class Notifier:
         return self._socket is not None
 
     def ready(self, status: str) -> bool:
-        """The start, or the reload under way, is done."""
+        """The start, or the reload in progress, is complete."""
         return self._tell(status, "READY=1")
 
     def status(self, text: str) -> bool:
@@ -53,7 +54,7 @@ class Notifier:
         return self._send("RELOADING=1", f"MONOTONIC_USEC={monotonic_usec}")
 
     def stopping(self, status: str = "stopping") -> bool:
-        """From here on the manager's own limit of a stop holds, and the loop that fed the watchdog comes to its end."""
+        """From now on the manager's limit for a stop applies, and the loop feeds the watchdog no more."""
         return self._tell(status, "STOPPING=1", "WATCHDOG_USEC=0")
 
     def close(self) -> None:
@@ -101,7 +102,7 @@ def _open() -> socket.socket | None:
 
 
 def _one_line(text: str) -> str:
-    """A line break would begin another assignment, and ``text`` holds words of workers."""
+    """A line break would start another assignment, and ``text`` contains words of workers."""
     printable = "".join(sign if sign.isprintable() else " " for sign in text)
     raw = printable.encode("utf-8", "replace")
     return printable if len(raw) <= LONGEST_STATUS else raw[: LONGEST_STATUS - 3].decode("utf-8", "ignore") + "…"

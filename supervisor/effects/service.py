@@ -1,4 +1,4 @@
-"""The asyncio thread in which probes and the control API live, so that neither can hold up the engine."""
+"""The asyncio thread of probes and the control API, so that neither can block the engine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ServiceThread:
         self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, work)
 
     def close(self, patience: float = 2.0) -> None:
-        """End what still runs, and the loop. ``patience``: seconds."""
+        """Cancel what still runs, and end the loop. ``patience``: seconds."""
         self.submit(_cancel_others()).result(patience)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(patience)

@@ -1,4 +1,4 @@
-"""The supervisor's own memory and environment hold every secret of the fleet: keeps them from what it starts."""
+"""Keeps the secrets in the supervisor's memory and environment from the processes that it starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from supervisor.policy.surroundings import passed_on
 
 
 def keep_secrets() -> None:
-    """No core file, no look into this process, and for what it starts only the variables that are needed."""
+    """No core file, no access to this process, and only the necessary variables for the processes it starts."""
     secrecy.leave_no_core()
     secrecy.close()
     secrecy.wipe_environment(passed_on(os.environ))

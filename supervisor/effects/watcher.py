@@ -36,7 +36,7 @@ _EXACT_AGAIN = 60.0
 _HELD_BACK = 0.05
 """A datasite is at its CPU limit when the kernel throttled it for this share of the time since the last look."""
 _AT_CPU = 0.95
-"""And the share of the limit where cores alone bound it."""
+"""The same share of the limit where only the number of cores bounds CPU."""
 _CLOSING = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -73,7 +73,7 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Look:
-    """What one look needs to know of everybody. Processes are read when first asked for."""
+    """What one look needs to know. It reads the processes when they are first needed."""
 
     now: float
     config: FleetConfig
@@ -83,7 +83,7 @@ class _Look:
     children: dict[int, list[int]] = field(default_factory=dict)
 
     def tree(self, pid: int) -> Iterator[int]:
-        """``pid`` and all below it; a worker is its descendants' subreaper, so none escapes."""
+        """``pid`` and all processes below it; a worker is the subreaper of its descendants, so none escapes."""
         if not self.processes:
             self.processes = _processes()
             for child, process in self.processes.items():
@@ -95,9 +95,9 @@ class _Look:
 
 
 class Watcher:
-    """``read`` gives the fleet as it is pinned; ``post`` takes facts, and events about all datasites together.
+    """``read`` gives the state of the fleet; ``post`` takes facts, and events about all datasites together.
 
-    ``host``: which limits of the host all of them are near to, or have reached. Other threads may read it.
+    ``host``: the limits of the host that they are near, or have reached. Other threads may read it.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Watcher:
         return seen
 
     def _exactly(self, seen: _Seen, tree: Collection[int], resident: int, at_most: int) -> _Seen:
-        """Exact unless it was a short while ago and has hardly grown since."""
+        """Measures exactly, unless it did so a short while ago and the memory has hardly grown since."""
         if seen.exact and at_most < 1.02 * seen.exact and seen.at - seen.exact_at <= _EXACT_AGAIN:
             return replace(seen, memory=at_most)
         exact = sum(map(_pss, tree))
@@ -282,7 +282,7 @@ def _of_kernel(before: _Seen, usage: Usage, now: float) -> _Seen:
 
 
 def _counted(before: _Seen, seen: _Seen, memory: int, cpu: float) -> _Seen:
-    """``seen``, with how many looks in a row it has been at its limits by now."""
+    """``seen``, with the number of looks in a row at its limits."""
     held = seen.held_back_s - before.held_back_s >= _HELD_BACK * max(seen.at - before.at, 1e-9) and before.kernel
     at_memory = bool(memory) and seen.memory >= memory
     at_cpu = bool(cpu) and ((seen.kernel and held and seen.at > before.at) or seen.cpu >= _AT_CPU * cpu)
@@ -326,7 +326,7 @@ def _pss(pid: int) -> int:
 
 
 def _processes() -> dict[int, _Process]:
-    """Every process of this machine, read plainly: a library's own walk takes ten times as long."""
+    """Every process of this machine, read directly: psutil's own walk takes ten times as long."""
     found = {}
     for pid in psutil.pids():
         if (process := _process(pid)) is not None:
