@@ -59,8 +59,8 @@ class ResetItem:
 
 def reset_plan(config: FleetConfig) -> tuple[ResetItem, ...]:
     """What a start would remove, for datasites that have state to lose."""
-    asked = [(spec.name, config.state.worker(spec.name).root) for spec in config.datasites if spec.reset]
-    return tuple(ResetItem(name, path, _size(path)) for name, path in asked if path.is_dir())
+    to_reset = [(spec.name, config.state.worker(spec.name).root) for spec in config.datasites if spec.reset]
+    return tuple(ResetItem(name, path, _size(path)) for name, path in to_reset if path.is_dir())
 
 
 def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> None:
@@ -70,8 +70,8 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
     may control a folder, and OSError when one cannot be created or written.
     """
     _prepare_folders(config)
-    held = lock.lock(config.state.lock)
-    if held is None:
+    lock_file = lock.lock(config.state.lock)
+    if lock_file is None:
         raise AlreadyRunning(lock.lock_holder(config.state.lock))
     _log_to(config.log_dir / "fleet.log", echo=echo)
     become_subreaper()
@@ -92,7 +92,7 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
         logging.shutdown()
         os._exit(70)
     finally:
-        os.close(held)
+        os.close(lock_file)
 
 
 def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
@@ -101,8 +101,8 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
     if not config.state_dir.is_dir():
         return ()
     _check_folders(config)
-    held = lock.lock(config.state.lock)
-    if held is None:
+    lock_file = lock.lock(config.state.lock)
+    if lock_file is None:
         raise AlreadyRunning(lock.lock_holder(config.state.lock))
     try:
         run_files = RunFiles(config.state.run)
@@ -113,7 +113,7 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
         forget(config.state.history)
         return (*stopped, *swept)
     finally:
-        os.close(held)
+        os.close(lock_file)
 
 
 def _gpus_of_survivors(config: FleetConfig) -> dict[str, tuple[str, ...] | None]:

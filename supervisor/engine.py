@@ -64,8 +64,8 @@ class Engine:
                 placement = self._effects.place(message, running(self._state.records.values()))
                 self._advance(fleet.reload_of(self._config, message.config, placement), message.config)
             case CardsLost():
-                asked = ReloadAsked(self._config, message.cards)
-                placement = self._effects.place(asked, running(self._state.records.values()))
+                reload = ReloadAsked(self._config, message.cards)
+                placement = self._effects.place(reload, running(self._state.records.values()))
                 self._advance(GpuLoss(message, placement))
             case Event():
                 self._tell((message,))
@@ -90,14 +90,14 @@ class Engine:
     def _advance(self, message: FleetMessage, config: FleetConfig | None = None) -> None:
         """``config``: the one that a reload asks for."""
         now, before = self._effects.now(), self._state
-        made = fleet.advance(before, message, now)
-        self._state = made.state
-        _log_stop(message, before, made.state)
-        if made.placement is not None:
-            self._take_up(config or self._config, made.placement)
-        self._effects.note(message, made, now)
-        self._carry_out(made)
-        if made.placement is not None or made.state.stopping is not before.stopping:
+        outcome = fleet.advance(before, message, now)
+        self._state = outcome.state
+        _log_stop(message, before, outcome.state)
+        if outcome.placement is not None:
+            self._take_up(config or self._config, outcome.placement)
+        self._effects.note(message, outcome, now)
+        self._carry_out(outcome)
+        if outcome.placement is not None or outcome.state.stopping is not before.stopping:
             self._pin()
 
     def _take_up(self, config: FleetConfig, placement: Placement) -> None:
@@ -105,9 +105,9 @@ class Engine:
         self._specs |= {spec.name: spec for spec in config.workers}
         self._effects.use(config, placement)
 
-    def _carry_out(self, made: Outcome) -> None:
-        self._tell(made.events)
-        for order in made.orders:
+    def _carry_out(self, outcome: Outcome) -> None:
+        self._tell(outcome.events)
+        for order in outcome.orders:
             carry_out(order, self._specs[order.name], self._effects)
 
     def _tell(self, events: tuple[Event, ...]) -> None:

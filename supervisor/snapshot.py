@@ -166,34 +166,34 @@ def _limits(
     config: FleetConfig, spec: DatasiteSpec, supervisor: SupervisorFacts, drawn: WorkerSnapshot
 ) -> dict[str, Any]:
     """The datasite's limits, who enforces those of memory and CPU, and which of the host's limits are reached."""
-    asked = asdict(spec.resources)
-    wanted = {kind for kind, key in _KINDS.items() if asked[key] or getattr(config.host, key)}
-    held = supervisor.held_otherwise.get(spec.name, supervisor.held)
+    resources = asdict(spec.resources)
+    wanted = {kind for kind, key in _KINDS.items() if resources[key] or getattr(config.host, key)}
+    kept = supervisor.held_otherwise.get(spec.name, supervisor.held)
     return {
-        "limits": {key: value for key, value in asked.items() if value and key != "threads"},
-        "enforced": _enforced(wanted, held),
+        "limits": {key: value for key, value in resources.items() if value and key != "threads"},
+        "enforced": _enforced(wanted, kept),
         "limited": {**drawn.limited, **(supervisor.host.reached if drawn.pid else {})},
     }
 
 
 def _host(config: FleetConfig, supervisor: SupervisorFacts) -> HostSnapshot:
-    asked = {key: value for key, value in asdict(config.host).items() if value}
-    wanted = {kind for kind, key in _KINDS.items() if key in asked}
-    held = supervisor.held.intersection(*supervisor.held_otherwise.values())
-    return HostSnapshot(asked, _enforced(wanted, held), dict(supervisor.host.reached), dict(supervisor.host.near))
+    limits = {key: value for key, value in asdict(config.host).items() if value}
+    wanted = {kind for kind, key in _KINDS.items() if key in limits}
+    kept = supervisor.held.intersection(*supervisor.held_otherwise.values())
+    return HostSnapshot(limits, _enforced(wanted, kept), dict(supervisor.host.reached), dict(supervisor.host.near))
 
 
-def _enforced(wanted: set[str], held: frozenset[str]) -> str:
-    return "no" if not wanted else "cgroup" if wanted <= held else "watch"
+def _enforced(wanted: set[str], kept: frozenset[str]) -> str:
+    return "no" if not wanted else "cgroup" if wanted <= kept else "watch"
 
 
 def _reason(record: WorkerRecord) -> str:
-    held = record.state is WorkerState.STARTING and record.started_at is None
-    return f"{record.reason}; waiting for its turn to start" if held else record.reason
+    queued = record.state is WorkerState.STARTING and record.started_at is None
+    return f"{record.reason}; waiting for its turn to start" if queued else record.reason
 
 
 def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, now: float) -> WorkerSnapshot:
-    said = record.status
+    status = record.status
     waiting = record.state in (WorkerState.BACKOFF, WorkerState.QUARANTINED) and record.deadline is not None
     return WorkerSnapshot(
         name=spec.name,
@@ -203,27 +203,27 @@ def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, 
         pid=record.pid,
         port=spec.port,
         url=spec.url,
-        device=said.device if said and said.device else None,
+        device=status.device if status and status.device else None,
         uptime_s=round(now - record.started_at, 3) if record.pid and record.started_at is not None else None,
         restarts=record.restarts,
         restarts_by_cause=dict(record.restarts_by_cause),
         last_exit=str(record.last_exit) if record.last_exit else None,
         reason=_reason(record),
-        registered=said.registered if said else None,
-        registration=said.registration if said else "",
+        registered=status.registered if status else None,
+        registration=status.registration if status else "",
         dashboard_url=spec.dashboard_url if isinstance(spec, DatasiteSpec) else "",
-        last_heartbeat=said.last_heartbeat if said else None,
-        heartbeat_error=said.heartbeat_error if said else "",
+        last_heartbeat=status.last_heartbeat if status else None,
+        heartbeat_error=status.heartbeat_error if status else "",
         cpu_percent=measure.cpu_percent,
         memory_mb=measure.memory_mb,
         generation=record.generation,
         since_s=round(now - record.since, 3),
         next_attempt_s=round(max(0.0, (record.deadline or now) - now), 3) if waiting else None,
         log=log,
-        active_experiments=list(said.active_experiments) if said else [],
-        last_training_completion=said.last_training_completion if said else None,
-        interrupted_jobs=list(said.interrupted_jobs) if said else [],
-        datasets=list(said.datasets) if said else [],
-        limited={**record.pressure.reached, **(said.limited if said else {})},
+        active_experiments=list(status.active_experiments) if status else [],
+        last_training_completion=status.last_training_completion if status else None,
+        interrupted_jobs=list(status.interrupted_jobs) if status else [],
+        datasets=list(status.datasets) if status else [],
+        limited={**record.pressure.reached, **(status.limited if status else {})},
         near_limits=dict(record.pressure.near),
     )

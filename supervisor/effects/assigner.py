@@ -48,18 +48,18 @@ class Assigner:
         has none and nothing runs. Raises ImpossibleGpus or UnseenGpus, and then changes nothing.
         """
         seen = self.look(config)
-        made = self._first(config, seen, survivors)
-        if seen.trouble and (made.problems or (made.unseen and not survivors)):
-            whom = ", ".join((*made.problems, *made.unseen))
+        placement = self._first(config, seen, survivors)
+        if seen.trouble and (placement.problems or (placement.unseen and not survivors)):
+            whom = ", ".join((*placement.problems, *placement.unseen))
             log.warning("%s; waiting up to %g s more for %s", seen.trouble, LONG_PATIENCE, whom)
             seen = self.look(config, LONG_PATIENCE)
-            made = self._first(config, seen, survivors)
-        if made.problems:
-            raise UnseenGpus(seen.trouble, made.problems) if seen.trouble else ImpossibleGpus(made.problems)
+            placement = self._first(config, seen, survivors)
+        if placement.problems:
+            raise UnseenGpus(seen.trouble, placement.problems) if seen.trouble else ImpossibleGpus(placement.problems)
         if seen.trouble:
-            cpu = ", ".join(made.unseen) or "nobody"
+            cpu = ", ".join(placement.unseen) or "nobody"
             log.warning("%s; on the CPU until then: %s; the other datasites keep their GPUs", seen.trouble, cpu)
-        self.use(made)
+        self.use(placement)
 
     def _first(
         self, config: FleetConfig, seen: Inventory, survivors: Mapping[str, tuple[str, ...] | None]
@@ -68,11 +68,11 @@ class Assigner:
         requests = requests_of(config)
         launched = {name: uuids for name, uuids in survivors.items() if uuids}
         on_cpu = {name: () for name, uuids in survivors.items() if uuids == ()}
-        held = on_cpu | self._kept.assignments | launched
-        made = place(requests, seen.cards, held, survivors.keys() - (set(self.waiting) - launched.keys()))
+        had = on_cpu | self._kept.assignments | launched
+        placement = place(requests, seen.cards, had, survivors.keys() - (set(self.waiting) - launched.keys()))
         if seen.trouble:
-            return keeping(made, requests, remembered(self._kept, requests) | launched, seen.trouble)
-        return place(requests, seen.cards, held) if made.problems and survivors else made
+            return keeping(placement, requests, remembered(self._kept, requests) | launched, seen.trouble)
+        return place(requests, seen.cards, had) if placement.problems and survivors else placement
 
     def sees_others(self, name: str, had: tuple[str, ...] | None) -> bool:
         """Whether a survivor that was launched with ``had`` must restart."""
@@ -117,8 +117,8 @@ class Assigner:
     def placed(self, config: FleetConfig, cards: tuple[Card, ...], running: Collection[str]) -> Placement:
         """Where the datasites of ``config`` would go; changes nothing."""
         requests = requests_of(config)
-        made = place(requests, cards, self._kept.assignments, set(running) - set(self.waiting))
-        return keeping(made, requests, {}, self._trouble) if self._trouble and not cards else made
+        placement = place(requests, cards, self._kept.assignments, set(running) - set(self.waiting))
+        return keeping(placement, requests, {}, self._trouble) if self._trouble and not cards else placement
 
     def use(self, placement: Placement) -> None:
         """Use this from now on, for every launch. On a full disk the fleet runs on, and only the file is missing."""

@@ -135,19 +135,19 @@ class ControlServer:
         if pinned.stopping:
             return _refusal(409, "the fleet is stopping")
         try:
-            asked = await anyio.to_thread.run_sync(self._read_again)
+            reload = await anyio.to_thread.run_sync(self._read_again)
         except ReloadFailed as error:
             return _refusal(422, str(error))
-        placement = self._place(asked, running(pinned.records.values()))
+        placement = self._place(reload, running(pinned.records.values()))
         if placement.problems:
             return _refusal(422, str(ImpossibleGpus(placement.problems)))
-        plan = reconcile.plan(pinned.config, asked.config, placement.moved)
+        plan = reconcile.plan(pinned.config, reload.config, placement.moved)
         if plan.refused:
             return _refusal(
                 409, f"{', '.join(plan.refused)} cannot change while the fleet runs; use fleet down, then fleet up"
             )
         if not dry_run:
-            self._post(asked)
+            self._post(reload)
         return JSONResponse(plan.to_dict(), status_code=200 if dry_run else 202)
 
 

@@ -42,16 +42,16 @@ class Gauges:
     def read(self, pids: Mapping[str, int], now: float) -> dict[str, Measure]:
         """name -> measure, for the processes that can be read. ``now``: monotonic seconds."""
         with self._reading:
-            self._looks = {pid: look for pid, look in self._looks.items() if pid in pids.values()}
+            self._looks = {pid: reading for pid, reading in self._looks.items() if pid in pids.values()}
             return {name: self._measure(pid, now) for name, pid in pids.items()}
 
     def _measure(self, pid: int, now: float) -> Measure:
         try:
-            look = _weighed(self._look(pid, now), now)
+            reading = _weighed(self._look(pid, now), now)
         except psutil.Error:
             return Measure()
-        self._looks[pid] = look
-        return Measure(round(look.share, 1), round(look.memory / _MIB, 1))
+        self._looks[pid] = reading
+        return Measure(round(reading.share, 1), round(reading.memory / _MIB, 1))
 
     def _look(self, pid: int, now: float) -> _Reading:
         last = self._looks.get(pid)
@@ -64,7 +64,7 @@ class Gauges:
         return replace(last, spent=spent, at=now, share=share) if last else _Reading(process, spent, now, share)
 
 
-def _weighed(look: _Reading, now: float) -> _Reading:
-    if now - look.memory_at < _MEMORY_LASTS:
-        return look
-    return replace(look, memory=look.process.memory_full_info().pss, memory_at=now)
+def _weighed(reading: _Reading, now: float) -> _Reading:
+    if now - reading.memory_at < _MEMORY_LASTS:
+        return reading
+    return replace(reading, memory=reading.process.memory_full_info().pss, memory_at=now)

@@ -49,25 +49,25 @@ class Gpus:
         with self._lock:
             if self._under_way is None or self._under_way.done():
                 self._under_way = _in_thread(self._read)
-            look = self._under_way
+            reading = self._under_way
         try:
-            return look.result(patience)
+            return reading.result(patience)
         except TimeoutError:
             return Inventory(trouble=f"the GPU driver did not answer within {patience:g} s")
 
 
 def _in_thread(read: Callable[[], Inventory]) -> Future[Inventory]:
     """Not an executor: Python joins those at exit, and a hung driver would block that."""
-    made: Future[Inventory] = Future()
+    future: Future[Inventory] = Future()
 
     def run() -> None:
         try:
-            made.set_result(read())
+            future.set_result(read())
         except Exception as error:  # noqa: BLE001 - whatever a driver's library throws: there are no cards to be used then
-            made.set_result(Inventory(trouble=f"the GPUs cannot be read: {type(error).__name__}: {error}"))
+            future.set_result(Inventory(trouble=f"the GPUs cannot be read: {type(error).__name__}: {error}"))
 
     threading.Thread(target=run, name="gpus", daemon=True).start()
-    return made
+    return future
 
 
 def read_nvml(kmsg: Path = _KMSG) -> Inventory:
@@ -177,8 +177,8 @@ def _with_xids(cards: list[Card], kmsg: Path) -> Iterator[Card]:
     xids = _xids(kmsg)
     for card in cards:
         found = sorted({xid for place, xid in xids if card.bus and _same_place(place, card.bus)})
-        said = f"XID {', '.join(map(str, found))} in the kernel's log"
-        yield replace(card, notes=(*card.notes, said)) if found else card
+        note = f"XID {', '.join(map(str, found))} in the kernel's log"
+        yield replace(card, notes=(*card.notes, note)) if found else card
 
 
 def _xids(kmsg: Path) -> list[tuple[str, int]]:

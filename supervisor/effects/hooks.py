@@ -134,11 +134,11 @@ def _start(hook: Hook) -> subprocess.Popen[bytes]:
 
 def _outcome(child: subprocess.Popen[bytes], hook: Hook, body: bytes) -> str:
     try:
-        said, _ = child.communicate(body, hook.timeout)
+        output, _ = child.communicate(body, hook.timeout)
     except subprocess.TimeoutExpired:
         _end(child)
         return f"took longer than {hook.timeout:g} s"
-    words = said.decode("utf-8", "replace").strip()[-_LAST_WORDS:]
+    words = output.decode("utf-8", "replace").strip()[-_LAST_WORDS:]
     return "" if child.returncode == 0 else f"exit code {child.returncode}{': ' + words if words else ''}"
 
 

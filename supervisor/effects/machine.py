@@ -211,8 +211,8 @@ class Machine:
         self._cgroups.end(exited.name)
         self._run_files.remove(exited.name)
 
-    def place(self, asked: ReloadAsked, running: Collection[str]) -> Placement:
-        return self._assigner.placed(asked.config, asked.cards, running)
+    def place(self, reload: ReloadAsked, running: Collection[str]) -> Placement:
+        return self._assigner.placed(reload.config, reload.cards, running)
 
     def use(self, config: FleetConfig, placement: Placement) -> None:
         self._assigner.use(placement)
@@ -220,10 +220,10 @@ class Machine:
         self._hold()
         self._hooks.use(config.on_event)
 
-    def note(self, message: FleetMessage, made: Outcome, now: float) -> None:
+    def note(self, message: FleetMessage, outcome: Outcome, now: float) -> None:
         if isinstance(message, Kept):
             self._recorder.message(message, now)
-        for fact, step in made.steps:
+        for fact, step in outcome.steps:
             self._recorder.fact(fact, step, now, routine=is_routine(fact, step.record))
 
     def tell(self, events: Iterable[Event]) -> None:

@@ -61,9 +61,9 @@ class Recorder:
     def event(self, event: Event, at: str) -> None:
         self._put(lambda: _append(self._events, event.to_dict(at)))
 
-    def fact(self, fact: Fact, made: Step, now: float, *, routine: bool = False) -> None:
+    def fact(self, fact: Fact, step: Step, now: float, *, routine: bool = False) -> None:
         """``routine``: nothing that anybody has to find on the disk at once."""
-        self._put(lambda: _append(self._journal, fact_line(fact, made, now)), wait=routine)
+        self._put(lambda: _append(self._journal, fact_line(fact, step, now)), wait=routine)
 
     def rules(self, rules: Mapping[str, Rules], now: float) -> None:
         """A new chapter of the journal: from here on these workers, with these rules, and nothing known of them."""
@@ -75,9 +75,9 @@ class Recorder:
 
     def ledger(self, records: Mapping[str, WorkerRecord], *, running: bool) -> None:
         """Store what the next supervisor needs; writes only when it changed."""
-        told = (running, tuple((name, *_remembered_of(record)) for name, record in records.items()))
-        if told != self._told:
-            self._told = told
+        entries = (running, tuple((name, *_remembered_of(record)) for name, record in records.items()))
+        if entries != self._told:
+            self._told = entries
             self._put(lambda: self._keep(records, running=running))
 
     def _put(self, work: Callable[[], None], *, wait: bool = False) -> None:
@@ -180,15 +180,15 @@ def message_line(message: Kept, now: float) -> dict[str, Any]:
     return {"t": now, "message": type(message).__name__, **asdict(message)}
 
 
-def fact_line(fact: Fact, made: Step, now: float) -> dict[str, Any]:
+def fact_line(fact: Fact, step: Step, now: float) -> dict[str, Any]:
     """``s``, ``g`` and ``o``: the state and generation after it, and the orders it brought."""
-    orders = [type(order).__name__ for order in made.orders]
+    orders = [type(order).__name__ for order in step.orders]
     return {
         "t": now,
         "fact": type(fact).__name__,
         **{field.name: _told(getattr(fact, field.name)) for field in fields(fact)},
-        "s": made.record.state.value,
-        "g": made.record.generation,
+        "s": step.record.state.value,
+        "g": step.record.generation,
         **({"o": orders} if orders else {}),
     }
 

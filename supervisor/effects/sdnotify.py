@@ -63,9 +63,9 @@ class Notifier:
             self._socket = None
 
     def _tell(self, status: str, *assignments: str) -> bool:
-        told = self._send(*assignments, f"STATUS={_one_line(status)}")
-        self._shown = status if told else None
-        return told
+        sent = self._send(*assignments, f"STATUS={_one_line(status)}")
+        self._shown = status if sent else None
+        return sent
 
     def _send(self, *assignments: str) -> bool:
         """Whether the kernel took it."""

@@ -160,16 +160,16 @@ class Watcher:
 
     def _load(self, spec: DatasiteSpec, pid: int, look: _Look) -> Load:
         self._bind_all(spec, pid, look)
-        asked = launching.limits_of(look.config, spec)
+        own = launching.limits_of(look.config, spec)
         before = self._seen.get(spec.name)
         before = before if before is not None and before.pid == pid else _Seen(pid, look.now)
-        seen = self._by_kernel(spec.name, before, look.now) or self._by_hand(before, look, asked.memory)
-        seen = _counted(before, seen, asked.memory, asked.cpu_percent)
+        seen = self._by_kernel(spec.name, before, look.now) or self._by_hand(before, look, own.memory)
+        seen = _counted(before, seen, own.memory, own.cpu_percent)
         self._seen[spec.name] = seen
-        held = self._cgroups.held_of(spec.name, pid)
+        enforced = self._cgroups.held_of(spec.name, pid)
         kills = max(0, seen.oom_kills - before.oom_kills) if before.kernel else 0
-        load = _loaded(seen, asked.memory, asked.cpu_percent, kernel=seen.kernel and "memory" in held)
-        load = replace(load, cpu_kernel=seen.kernel and "cpu" in held)
+        load = _loaded(seen, own.memory, own.cpu_percent, kernel=seen.kernel and "memory" in enforced)
+        load = replace(load, cpu_kernel=seen.kernel and "cpu" in enforced)
         return replace(load, oom_kills=kills, oom_limit=seen.oom_limit if kills else "")
 
     def _by_kernel(self, name: str, before: _Seen, now: float) -> _Seen | None:
@@ -249,11 +249,11 @@ class Watcher:
     def _kernel_has_cpu(self, name: str, pid: int, look: _Look) -> bool:
         if not self._cgroups.holds("cpu"):
             return False
-        held = name not in look.heard or "cpu" in self._cgroups.held_of(name, pid) & self._cgroups.held
-        if not held and pid not in self._outside:
+        enforced = name not in look.heard or "cpu" in self._cgroups.held_of(name, pid) & self._cgroups.held
+        if not enforced and pid not in self._outside:
             self._outside.add(pid)
             log.warning("%s: the kernel does not enforce the limits of pid %d; the supervisor watches them", name, pid)
-        return held
+        return enforced
 
 
 def _limited(spec: DatasiteSpec, config: FleetConfig) -> bool:
@@ -283,9 +283,9 @@ def _of_kernel(before: _Seen, usage: Usage, now: float) -> _Seen:
 
 def _counted(before: _Seen, seen: _Seen, memory: int, cpu: float) -> _Seen:
     """``seen``, with the number of looks in a row at its limits."""
-    held = seen.held_back_s - before.held_back_s >= _HELD_BACK * max(seen.at - before.at, 1e-9) and before.kernel
+    throttled = seen.held_back_s - before.held_back_s >= _HELD_BACK * max(seen.at - before.at, 1e-9) and before.kernel
     at_memory = bool(memory) and seen.memory >= memory
-    at_cpu = bool(cpu) and ((seen.kernel and held and seen.at > before.at) or seen.cpu >= _AT_CPU * cpu)
+    at_cpu = bool(cpu) and ((seen.kernel and throttled and seen.at > before.at) or seen.cpu >= _AT_CPU * cpu)
     looks, calm = limits.cpu_looks(before.cpu_looks, before.cpu_calm, at_limit=at_cpu)
     memory_looks = before.memory_looks + 1 if at_memory else 0
     return replace(seen, memory_looks=memory_looks, cpu_looks=looks if cpu else 0, cpu_calm=calm)

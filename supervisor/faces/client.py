@@ -95,8 +95,8 @@ class ControlClient:
     def reload(self, *, dry_run: bool) -> dict[str, Any]:
         """The plan of a reload, as ``policy.reconcile.Plan``. Raises Broken when the new file has errors."""
         patience = _RELOAD_TIMEOUT - self._patience  # a secret that the file names may lie on a slow disk
-        made = self._call("POST", "/v1/reload", params={"dry_run": int(dry_run)}, extra=max(0.0, patience))
-        return dict(made)
+        plan = self._call("POST", "/v1/reload", params={"dry_run": int(dry_run)}, extra=max(0.0, patience))
+        return dict(plan)
 
     def down(self) -> None:
         self._call("POST", "/v1/down")
@@ -140,12 +140,12 @@ def _body(code: int, raw: bytes, name: str) -> Any:
         raise NoAnswer(f"the process on the control socket is not a supervisor (HTTP {code})") from error
     if HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES:
         return body
-    said = body if isinstance(body, dict) else {}
-    if code == HTTPStatus.NOT_FOUND and "near" in said:
-        raise UnknownWorker(name, tuple(said["near"]))
+    answer = body if isinstance(body, dict) else {}
+    if code == HTTPStatus.NOT_FOUND and "near" in answer:
+        raise UnknownWorker(name, tuple(answer["near"]))
     if code == HTTPStatus.UNPROCESSABLE_ENTITY:
-        raise Broken(str(said.get("error", "")))
-    raise Refused(str(said.get("error", f"the supervisor answered HTTP {code}")))
+        raise Broken(str(answer.get("error", "")))
+    raise Refused(str(answer.get("error", f"the supervisor answered HTTP {code}")))
 
 
 class _Connection(HTTPConnection):

@@ -27,7 +27,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SentRequest:
     """A request that was sent. ``before``: the worker at that time, None when there was none; ``generation``: that of
     its process then."""
 
@@ -37,48 +37,48 @@ class Asked:
     generation: int
 
 
-def judge(asked: Asked, now: WorkerSnapshot | None) -> Verdict:
+def judge(sent: SentRequest, now: WorkerSnapshot | None) -> Verdict:
     """Whether the request is done, has failed for good, or is still under way."""
     if now is None:
-        return Verdict.DONE if asked.request is OperatorRequest.STOP else Verdict.WAITING
-    if asked.request is OperatorRequest.STOP:
+        return Verdict.DONE if sent.request is OperatorRequest.STOP else Verdict.WAITING
+    if sent.request is OperatorRequest.STOP:
         return Verdict.DONE if now.state == WorkerState.DOWN and now.wanted == Wanted.DOWN else Verdict.WAITING
-    renewed = now.generation > asked.generation
-    if now.ready and now.wanted == Wanted.UP and (renewed or asked.request is OperatorRequest.START):
+    renewed = now.generation > sent.generation
+    if now.ready and now.wanted == Wanted.UP and (renewed or sent.request is OperatorRequest.START):
         return Verdict.DONE
     # At rest in the state it was in before only says that the request has not been taken up yet.
-    if now.state in _AT_REST and (renewed or asked.before is None or now.state != asked.before.state):
+    if now.state in _AT_REST and (renewed or sent.before is None or now.state != sent.before.state):
         return Verdict.FAILED
     return Verdict.WAITING
 
 
-def was_so_already(asked: Asked, now: WorkerSnapshot) -> bool:
+def was_so_already(sent: SentRequest, now: WorkerSnapshot) -> bool:
     """Whether the request found nothing to do."""
-    if asked.before is None:
+    if sent.before is None:
         return False
-    same_process = now.generation == asked.before.generation
-    return same_process and now.state == asked.before.state and now.wanted == asked.before.wanted
+    same_process = now.generation == sent.before.generation
+    return same_process and now.state == sent.before.state and now.wanted == sent.before.wanted
 
 
-def good_news(asked: Asked, now: WorkerSnapshot | None, took: float) -> str:
+def good_news(sent: SentRequest, now: WorkerSnapshot | None, took: float) -> str:
     """``detroit_line_beta ready in 0.41 s (pid 123)``."""
     if now is None:
-        return f"{clean(asked.name)} stopped and removed in {took:.2f} s"
-    what = "stopped" if asked.request is OperatorRequest.STOP else "ready"
+        return f"{clean(sent.name)} stopped and removed in {took:.2f} s"
+    what = "stopped" if sent.request is OperatorRequest.STOP else "ready"
     pid = "" if now.pid is None else f" (pid {now.pid})"
-    if was_so_already(asked, now):
+    if was_so_already(sent, now):
         return f"{clean(now.name)} is already {what}{pid}"
     return f"{clean(now.name)} {what} in {took:.2f} s{pid}"
 
 
-def bad_news(asked: Asked, now: WorkerSnapshot | None, took: float) -> str:
+def bad_news(sent: SentRequest, now: WorkerSnapshot | None, took: float) -> str:
     """Why it failed, and what to do next."""
     if now is None:
-        return f"{clean(asked.name)} not found after {took:.1f} s\n  next step: fleet events fleet"
+        return f"{clean(sent.name)} not found after {took:.1f} s\n  next step: fleet events fleet"
     reason = clean(now.reason or now.last_exit or "reason unknown")
     verb = {OperatorRequest.STOP: "stopped", OperatorRequest.START: "ready", OperatorRequest.RESTART: "ready"}
-    still = f"still {clean(now.state)} after {took:.1f} s" if judge(asked, now) is Verdict.WAITING else clean(now.state)
-    return f"{clean(now.name)} not {verb[asked.request]}: {still}: {reason}\n  next step: fleet logs {clean(now.name)}"
+    still = f"still {clean(now.state)} after {took:.1f} s" if judge(sent, now) is Verdict.WAITING else clean(now.state)
+    return f"{clean(now.name)} not {verb[sent.request]}: {still}: {reason}\n  next step: fleet logs {clean(now.name)}"
 
 
 def by_name(snapshot: FleetSnapshot) -> dict[str, WorkerSnapshot]:
@@ -86,13 +86,13 @@ def by_name(snapshot: FleetSnapshot) -> dict[str, WorkerSnapshot]:
     return {worker.name: worker for worker in (*snapshot.datasites, *dashboard)}
 
 
-def ask(client: ControlClient, names: Iterable[str] | None, request: OperatorRequest) -> list[Asked]:
+def ask(client: ControlClient, names: Iterable[str] | None, request: OperatorRequest) -> list[SentRequest]:
     """Send the request for every name (None: every datasite).
 
     An unknown name raises Fault before any request is sent.
     """
     wanted, known = choose(client.status(), names)
-    return [Asked(request, name, known[name], client.ask(name, request)) for name in wanted]
+    return [SentRequest(request, name, known[name], client.ask(name, request)) for name in wanted]
 
 
 def choose(snapshot: FleetSnapshot, names: Iterable[str] | None) -> tuple[list[str], dict[str, WorkerSnapshot]]:
@@ -115,9 +115,9 @@ class Telling:
     progress: Callable[[str], None]
 
 
-def follow(client: ControlClient, asked: Sequence[Asked], timeout: float, telling: Telling) -> bool:
+def follow(client: ControlClient, requests: Sequence[SentRequest], timeout: float, telling: Telling) -> bool:
     """Wait until every request is done; False when one failed, or took longer than ``timeout`` seconds."""
-    start, open_ones, failed = time.monotonic(), list(asked), False
+    start, open_ones, failed = time.monotonic(), list(requests), False
     revision: int | None = None
     while open_ones:
         left = timeout - (time.monotonic() - start)
@@ -130,8 +130,8 @@ def follow(client: ControlClient, asked: Sequence[Asked], timeout: float, tellin
 
 
 def _settle(
-    open_ones: list[Asked], snapshot: FleetSnapshot, took: float, telling: Telling, *, last_look: bool
-) -> tuple[list[Asked], bool]:
+    open_ones: list[SentRequest], snapshot: FleetSnapshot, took: float, telling: Telling, *, last_look: bool
+) -> tuple[list[SentRequest], bool]:
     """Print what is decided by now; returns what to wait for, and whether something failed."""
     seen, waiting, failed = by_name(snapshot), [], False
     for one in open_ones:

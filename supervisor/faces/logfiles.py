@@ -69,7 +69,7 @@ def follow(path: Path, pause: Rest = rest, begin: int | None = None) -> Iterator
 def _until_rotated(path: Path, file: BinaryIO, pause: Rest) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while True:
-        # Asked before reading: what is written between the two is then read, never lost.
+        # Check before reading: what is written in between is then read, never lost.
         rotated = _is_rotated(path, file)
         if text := decoder.decode(file.read(_BLOCK)):
             yield text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from supervisor.faces.client import ControlClient
-from supervisor.faces.follow import Asked, by_name
+from supervisor.faces.follow import SentRequest, by_name
 from supervisor.faces.formatting import clean
 from supervisor.record import OperatorRequest, Wanted
 from supervisor.snapshot import FleetSnapshot
@@ -30,19 +30,19 @@ def is_empty(plan: PlanDocument) -> bool:
     return not any(plan[key] for key in ("add", "remove", "restart", "live", "fleet"))
 
 
-def take_up(client: ControlClient) -> tuple[PlanDocument, list[Asked]]:
+def take_up(client: ControlClient) -> tuple[PlanDocument, list[SentRequest]]:
     """Apply the file; returns the plan, and the requests to wait for."""
     before = client.status()
     plan = client.reload(dry_run=False)
-    return plan, _asked(plan, before)
+    return plan, _requests(plan, before)
 
 
-def _asked(plan: PlanDocument, before: FleetSnapshot) -> list[Asked]:
+def _requests(plan: PlanDocument, before: FleetSnapshot) -> list[SentRequest]:
     known = by_name(before)
-    adds = [Asked(OperatorRequest.START, name, None, 0) for name in plan["add"]]
-    removes = [Asked(OperatorRequest.STOP, name, known[name], 0) for name in plan["remove"] if name in known]
+    adds = [SentRequest(OperatorRequest.START, name, None, 0) for name in plan["add"]]
+    removes = [SentRequest(OperatorRequest.STOP, name, known[name], 0) for name in plan["remove"] if name in known]
     restarts = [
-        Asked(OperatorRequest.RESTART, name, known[name], known[name].generation)
+        SentRequest(OperatorRequest.RESTART, name, known[name], known[name].generation)
         for name in plan["restart"]
         if name in known and known[name].wanted == Wanted.UP
     ]

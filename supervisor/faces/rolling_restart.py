@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from supervisor.faces.client import ControlClient
-from supervisor.faces.follow import Asked, Verdict, bad_news, by_name, good_news, judge
+from supervisor.faces.follow import SentRequest, Verdict, bad_news, by_name, good_news, judge
 from supervisor.faces.follow import choose as named
 from supervisor.faces.formatting import clean, duration
 from supervisor.record import OperatorRequest, Wanted
@@ -73,7 +73,7 @@ def chosen(client: ControlClient, names: list[str] | None) -> list[str]:
 
 def roll(client: ControlClient, names: Sequence[str], pace: Pace, progress: Progress) -> bool:
     """Restart ``names`` in order; False when one does not become ready: then those after it stay as they are."""
-    pending, under_way = list(names), dict[str, tuple[Asked, float]]()
+    pending, under_way = list(names), dict[str, tuple[SentRequest, float]]()
     began_waiting = time.monotonic()
     revision: int | None = None
     while pending or under_way:
@@ -86,7 +86,7 @@ def roll(client: ControlClient, names: Sequence[str], pace: Pace, progress: Prog
         for name in choice.go:
             pending.remove(name)
             generation = client.ask(name, OperatorRequest.RESTART)
-            under_way[name] = (Asked(OperatorRequest.RESTART, name, seen.get(name), generation), now)
+            under_way[name] = (SentRequest(OperatorRequest.RESTART, name, seen.get(name), generation), now)
         if choice.go or not choice.waiting_for:
             began_waiting = now
         progress.advance(len(names) - len(pending) - len(under_way), _what(choice, under_way))
@@ -94,17 +94,20 @@ def roll(client: ControlClient, names: Sequence[str], pace: Pace, progress: Prog
 
 
 def _settle(
-    under_way: dict[str, tuple[Asked, float]], seen: Mapping[str, WorkerSnapshot], timeout: float, progress: Progress
+    under_way: dict[str, tuple[SentRequest, float]],
+    seen: Mapping[str, WorkerSnapshot],
+    timeout: float,
+    progress: Progress,
 ) -> bool:
     """Remove those that are ready again; False when one is not."""
-    for name, (asked, since) in list(under_way.items()):
+    for name, (sent, since) in list(under_way.items()):
         took = time.monotonic() - since
-        verdict = judge(asked, seen.get(name))
+        verdict = judge(sent, seen.get(name))
         if verdict is Verdict.DONE:
-            progress.good(good_news(asked, seen.get(name), took))
+            progress.good(good_news(sent, seen.get(name), took))
             del under_way[name]
         elif verdict is Verdict.FAILED or took > timeout:
-            progress.bad(bad_news(asked, seen.get(name), took))
+            progress.bad(bad_news(sent, seen.get(name), took))
             return False
     return True
 

@@ -61,8 +61,8 @@ class Screen:
         Without a terminal each new detail is one line on standard error.
         """
         if not self.live:
-            said = [""]
-            yield lambda _done, details: _once(details, said)
+            last = [""]
+            yield lambda _done, details: _once(details, last)
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -73,10 +73,10 @@ class Screen:
             yield lambda done, details: shown.update(task, completed=done, description=details or doing)
 
 
-def _once(details: str, said: list[str]) -> None:
-    if "training" in details and details.split(" (", maxsplit=1)[0] != said[0]:
+def _once(details: str, last: list[str]) -> None:
+    if "training" in details and details.split(" (", maxsplit=1)[0] != last[0]:
         click.echo(f"waiting: {details}", err=True)
-        said[0] = details.split(" (", maxsplit=1)[0]
+        last[0] = details.split(" (", maxsplit=1)[0]
 
 
 def _ignore(_: str) -> None:

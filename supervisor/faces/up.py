@@ -232,9 +232,9 @@ def _ended_early(code: int, output: Path, begin: int) -> Fault:
     with output.open("rb") as file:
         file.seek(begin)
         lines = file.read().decode("utf-8", "replace").strip().splitlines()[-_LAST_LINES:]
-    said = "\n".join(f"  {line}" for line in lines) or f"  (no output; see {output})"
+    last_output = "\n".join(f"  {line}" for line in lines) or f"  (no output; see {output})"
     known = Exit(code) if code in set(Exit) and code != Exit.OK else Exit.NOT_DONE
-    return Fault(f"the supervisor ended while starting (exit code {code}); last output:\n{said}", known)
+    return Fault(f"the supervisor ended while starting (exit code {code}); last output:\n{last_output}", known)
 
 
 def _report(config: FleetConfig, screen: Screen, took: float) -> None:

@@ -16,7 +16,7 @@ SLOT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class QueuedLaunch:
     """A launch that waits for its turn."""
 
     name: str
@@ -29,7 +29,7 @@ class Held:
 class Turn:
     """Who may start now, and when to ask again if nothing happens before; None: only after something happens."""
 
-    go: tuple[Held, ...] = ()
+    go: tuple[QueuedLaunch, ...] = ()
     again: float | None = None
 
 
@@ -39,7 +39,7 @@ def limit(policy: StartupPolicy, cores: int) -> int:
 
 
 def turn(
-    held: Sequence[Held],
+    queue: Sequence[QueuedLaunch],
     sent: Collection[float],
     ports_in_use: Collection[int],
     policy: StartupPolicy,
@@ -47,10 +47,10 @@ def turn(
     now: float,
     last_sent: float | None = None,
 ) -> Turn:
-    """``sent``: the launch times of those that are still starting; ``held``: in the order of the requests."""
+    """``sent``: the launch times of those that are still starting; ``queue``: in the order of the requests."""
     running = [at for at in sent if now - at < SLOT]
-    taken, go = set(ports_in_use), list[Held]()
-    for one in sorted(held, key=lambda one: -one.priority):
+    taken, go = set(ports_in_use), list[QueuedLaunch]()
+    for one in sorted(queue, key=lambda one: -one.priority):
         if one.port in taken:  # its predecessor, or another datasite, still has it; the exit of that one is a fact
             continue
         if len(running) >= limit(policy, cores):

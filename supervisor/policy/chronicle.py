@@ -73,18 +73,18 @@ def _event(record: WorkerRecord, kind: EventKind, text: str, **more: Any) -> Eve
 
 def _exited(before: WorkerRecord, after: WorkerRecord) -> Event:
     """About the process that has ended, so with its pid and generation."""
-    asked = before.asked_by if before.state is WorkerState.STOPPING and not before.killed_for else None
+    asker = before.asked_by if before.state is WorkerState.STOPPING and not before.killed_for else None
     end = after.last_exit or NEVER
     return _event(
         after,
         EventKind.EXITED,
         f"ended: {end}",
-        cause=asked.value if asked else end.kind.value,
+        cause=asker.value if asker else end.kind.value,
         generation=before.generation,
         pid=before.pid,
         exit_code=end.code,
         signal=end.signal,
-        warning=asked is None,
+        warning=asker is None,
     )
 
 

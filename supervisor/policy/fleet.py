@@ -58,7 +58,7 @@ class FleetState:
     records: Mapping[str, WorkerRecord]
     startup: StartupPolicy
     ports: Mapping[str, int] = field(default_factory=dict)
-    queue: tuple[admission.Held, ...] = ()
+    queue: tuple[admission.QueuedLaunch, ...] = ()
     last_sent: float | None = None
     turn_due: float | None = None
     stopping: bool = False
@@ -120,10 +120,10 @@ def begin(config: FleetConfig, remembered: Mapping[str, WorkerRecord] | None = N
 
 def reload_of(old: FleetConfig, new: FleetConfig, placement: Placement) -> Reload:
     """The reload that applies ``new``."""
-    made = reconcile.plan(old, new, placement.moved)
+    changes = reconcile.plan(old, new, placement.moved)
     known = {spec.name: _member(new, spec) for spec in new.workers}
-    handed = {name for name, keys in made.live.items() if _any_handed_over(new.worker(name), keys)}
-    return Reload(known, new.startup, made, placement, tuple(sorted(handed | launching.retold(old, new))))
+    handed = {name for name, keys in changes.live.items() if _any_handed_over(new.worker(name), keys)}
+    return Reload(known, new.startup, changes, placement, tuple(sorted(handed | launching.retold(old, new))))
 
 
 def _any_handed_over(spec: WorkerSpec, keys: Iterable[str]) -> bool:
@@ -229,14 +229,14 @@ class _Move:
 
     def _apply(self, fact: Fact) -> None:
         before = self.state.records[fact.name]
-        made = step(before, fact, self._now)
-        self.steps.append((fact, made))
-        self.events += chronicle.tell(before, made.record, fact, self._now)
-        self.state = replace(self.state, records={**self.state.records, fact.name: made.record})
+        result = step(before, fact, self._now)
+        self.steps.append((fact, result))
+        self.events += chronicle.tell(before, result.record, fact, self._now)
+        self.state = replace(self.state, records={**self.state.records, fact.name: result.record})
         self._note_launch(fact, before)
-        for order in made.orders:
+        for order in result.orders:
             self._order(order)
-        self._take_back(made.record)
+        self._take_back(result.record)
 
     def _note_launch(self, fact: Fact, before: WorkerRecord) -> None:
         """A port is in use from the launch until the process has ended, even if a reload moves its spec meanwhile."""
@@ -261,8 +261,8 @@ class _Move:
             return
         self._unqueue(order.name)
         member = self.state.members[order.name]
-        held = admission.Held(order.name, order.generation, member.port, member.priority)
-        self.state = replace(self.state, queue=(*self.state.queue, held))
+        queued = admission.QueuedLaunch(order.name, order.generation, member.port, member.priority)
+        self.state = replace(self.state, queue=(*self.state.queue, queued))
 
     def _take_back(self, record: WorkerRecord) -> None:
         """A launch that still waits when its worker is to stop never happens; that counts as its exit."""
@@ -271,7 +271,7 @@ class _Move:
 
     def _unqueue(self, name: str) -> bool:
         """Whether its launch waited."""
-        left = tuple(held for held in self.state.queue if held.name != name)
+        left = tuple(queued for queued in self.state.queue if queued.name != name)
         waited = len(left) < len(self.state.queue)
         self.state = replace(self.state, queue=left)
         return waited
@@ -287,9 +287,9 @@ class _Move:
         ports = set(state.ports.values())
         turn = admission.turn(state.queue, sent, ports, state.startup, cores, self._now, state.last_sent)
         self.state = replace(state, turn_due=turn.again)
-        for held in turn.go:
-            self._apply(LaunchSent(held.name, held.generation))
-            self.orders.append(Launch(held.name, held.generation))
+        for queued in turn.go:
+            self._apply(LaunchSent(queued.name, queued.generation))
+            self.orders.append(Launch(queued.name, queued.generation))
 
     # --- the fleet goes down ---
 
@@ -325,52 +325,52 @@ class _Move:
 
     # --- another fleet.yaml ---
 
-    def _reload(self, asked: Reload) -> None:
+    def _reload(self, reload: Reload) -> None:
         """Changes only what differs. Refuses the whole configuration if a part of it is impossible."""
-        if why := self._refusal(asked):
+        if why := self._refusal(reload):
             self.events.append(Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {why}", warning=True))
             return
         self._let_removed_go()
-        self._take_up(asked)
-        plan = asked.plan
+        self._take_up(reload)
+        plan = reload.plan
         for name in plan.remove:
             self._apply(OperatorAsked(name, OperatorRequest.STOP, By.RELOAD, "no longer in fleet.yaml"))
         for name in (*plan.restart, *plan.live, *plan.unchanged):
-            self._renew(name, asked)
+            self._renew(name, reload)
         for name in plan.add:
-            self._add(name, asked)
+            self._add(name, reload)
         text = f"reloaded: {reconcile.in_words(plan)}"
         self.events.append(Event(FLEET, EventKind.RELOADED, text, cause=By.RELOAD.value))
 
-    def _refusal(self, asked: Reload) -> str:
-        if asked.plan.refused:
-            return f"{', '.join(asked.plan.refused)} cannot change while the fleet runs"
-        if asked.placement.problems:
-            return str(ImpossibleGpus(asked.placement.problems))
+    def _refusal(self, reload: Reload) -> str:
+        if reload.plan.refused:
+            return f"{', '.join(reload.plan.refused)} cannot change while the fleet runs"
+        if reload.placement.problems:
+            return str(ImpossibleGpus(reload.placement.problems))
         return "the fleet is stopping" if self.state.stopping else ""
 
-    def _take_up(self, asked: Reload) -> None:
-        self.placement = asked.placement
+    def _take_up(self, reload: Reload) -> None:
+        self.placement = reload.placement
         self.state = replace(
             self.state,
-            members={**self.state.members, **asked.members},
-            listed=frozenset(asked.members),
-            startup=asked.startup,
+            members={**self.state.members, **reload.members},
+            listed=frozenset(reload.members),
+            startup=reload.startup,
         )
 
-    def _renew(self, name: str, asked: Reload) -> None:
+    def _renew(self, name: str, reload: Reload) -> None:
         """What a reload changes for a worker that stays."""
-        plan, record, rules = asked.plan, self.state.records[name], asked.members[name].rules
-        told = name in asked.told
-        if told or rules != record.rules:
-            self._apply(RulesChanged(name, rules, told))
+        plan, record, rules = reload.plan, self.state.records[name], reload.members[name].rules
+        has_settings = name in reload.told
+        if has_settings or rules != record.rules:
+            self._apply(RulesChanged(name, rules, has_settings))
         if name in plan.restart and self.state.records[name].wanted is Wanted.UP:
             why = f"{', '.join(plan.restart[name])} changed"
             self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.RELOAD, why))
 
-    def _add(self, name: str, asked: Reload) -> None:
+    def _add(self, name: str, reload: Reload) -> None:
         """It may still be stopping, and come back with other rules."""
-        rules = asked.members[name].rules
+        rules = reload.members[name].rules
         known = self.state.records.get(name)
         if known is None:
             self.state = replace(self.state, records={**self.state.records, name: WorkerRecord(name, rules)})
@@ -398,14 +398,14 @@ class _Move:
         is. One that waited for a driver gets its GPU at its next start."""
         if self.state.stopping:
             return
-        lost, made, known = loss.losses, loss.placement, self.state.records
-        stay = {name: lost.had[name] for name in made.problems if name in lost.had}
-        self.placement = replace(made, assignments=made.assignments | stay)
-        self.events += [event for event in _losses(lost, made) if event.name in known]
-        found = {name: uuids for name in lost.waiting if name in known and (uuids := made.assignments.get(name))}
+        lost, placement, known = loss.losses, loss.placement, self.state.records
+        stay = {name: lost.had[name] for name in placement.problems if name in lost.had}
+        self.placement = replace(placement, assignments=placement.assignments | stay)
+        self.events += [event for event in _losses(lost, placement) if event.name in known]
+        found = {name: uuids for name in lost.waiting if name in known and (uuids := placement.assignments.get(name))}
         self.events += [gpu_found(name, uuids) for name, uuids in found.items()]
-        for name in made.moved:
-            if name not in made.problems and self.state.records[name].wanted is Wanted.UP:
+        for name in placement.moved:
+            if name not in placement.problems and self.state.records[name].wanted is Wanted.UP:
                 self._apply(OperatorAsked(name, OperatorRequest.RESTART, By.GPU_LOST, "gpu"))
 
 
@@ -424,11 +424,11 @@ def gpu_found(name: str, uuids: tuple[str, ...]) -> Event:
     return Event(name, EventKind.GPU_FOUND, f"the GPUs are visible again: {has}", warning=True)
 
 
-def _losses(lost: CardsLost, made: Placement) -> Iterator[Event]:
+def _losses(lost: CardsLost, placement: Placement) -> Iterator[Event]:
     """One event for each datasite that lost a GPU."""
     after = {
-        name: f"it now uses {', '.join(uuids) or 'the CPU'}" for name, uuids in made.assignments.items()
-    } | made.problems
+        name: f"it now uses {', '.join(uuids) or 'the CPU'}" for name, uuids in placement.assignments.items()
+    } | placement.problems
     for name, why in lost.lost.items():
         text = f"its GPU is no longer usable ({why}); {after.get(name, '')}"
         yield Event(name, EventKind.GPU_LOST, text, cause=By.GPU_LOST.value, warning=True)

@@ -151,13 +151,13 @@ def retold(old: FleetConfig, new: FleetConfig) -> set[str]:
     return {spec.name for spec in new.datasites if before.get(spec.name, limits_of(new, spec)) != limits_of(new, spec)}
 
 
-def _limits(asked: Resources | HostLimits) -> Limits:
+def _limits(resources: Resources | HostLimits) -> Limits:
     return Limits(
-        sessions=asked.max_concurrent_training_sessions,
-        memory=round(asked.max_memory_usage_gb * _GB),
-        cpu_percent=asked.max_cpu_usage_percent,
-        disk_free=round(asked.disk_space_threshold_gb * _GB),
-        bandwidth=round(asked.network_bandwidth_limit_mbps * _MBIT),
+        sessions=resources.max_concurrent_training_sessions,
+        memory=round(resources.max_memory_usage_gb * _GB),
+        cpu_percent=resources.max_cpu_usage_percent,
+        disk_free=round(resources.disk_space_threshold_gb * _GB),
+        bandwidth=round(resources.network_bandwidth_limit_mbps * _MBIT),
     )
 
 

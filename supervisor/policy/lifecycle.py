@@ -244,10 +244,10 @@ def exited_by_itself(record: WorkerRecord, fact: ProcessExited, now: float) -> S
 
 def _explained(record: WorkerRecord, cause: ExitCause) -> ExitCause:
     """``cause`` with the failure that the worker reported, if it did."""
-    said = record.status.failure if record.status else ""
+    failure = record.status.failure if record.status else ""
     if cause.code == ExitCode.CONFIGURATION:
-        return replace(cause, kind=ExitKind.CONFIGURATION, detail=said or "configuration error; see its log")
-    return replace(cause, detail=f"{cause.detail}: {said}") if said else cause
+        return replace(cause, kind=ExitKind.CONFIGURATION, detail=failure or "configuration error; see its log")
+    return replace(cause, detail=f"{cause.detail}: {failure}") if failure else cause
 
 
 def exited_while_stopping(record: WorkerRecord, fact: ProcessExited, now: float) -> Step:
@@ -420,8 +420,8 @@ _PAST = {
 
 
 def _sentence(fact: OperatorAsked) -> str:
-    said = f"{_PAST[fact.request]} {BY_WORDS[fact.by]}"
-    return f"{said}: {fact.why}" if fact.why else said
+    sentence = f"{_PAST[fact.request]} {BY_WORDS[fact.by]}"
+    return f"{sentence}: {fact.why}" if fact.why else sentence
 
 
 def take_rules(record: WorkerRecord, fact: RulesChanged, now: float) -> Step:

@@ -53,8 +53,8 @@ def pressure(before: Pressure, load: Load) -> Pressure:
     elif _share(load) >= (CLEAR if memory in before.near or memory in before.reached else NEAR):
         near[memory] = _memory(load)
     if load.cpu_limit and load.cpu_looks >= LOOKS:
-        held = f", and {'are' if load.of_host else 'is'} throttled" if load.cpu_kernel else ""
-        words = f"{_whose(load)} {load.cpu:.0f} of {load.cpu_limit:g} % CPU{held}"
+        throttled = f", and {'are' if load.of_host else 'is'} throttled" if load.cpu_kernel else ""
+        words = f"{_whose(load)} {load.cpu:.0f} of {load.cpu_limit:g} % CPU{throttled}"
         reached[cpu] = before.reached.get(cpu, words) if load.cpu_calm else words
     if load.oom_kills:
         reached[OOM] = out_of_memory(load)

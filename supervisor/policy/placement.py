@@ -72,16 +72,16 @@ def place(
     for name, uuids in kept.items():
         table = table.seat(name, uuids, claims.get(name, _AUTO))
     open_claims = _in_order([claim for name, claim in claims.items() if name not in kept], table, previous)
-    wishes = {name: previous.get(name, ()) for name, asked in requests.items() if asked.mode == "auto"}
+    wishes = {name: previous.get(name, ()) for name, request in requests.items() if request.mode == "auto"}
     table = table.expecting([uuid for name, uuids in wishes.items() if name not in kept for uuid in uuids])
     found = _search(open_claims, table, previous)
     if found is None:
-        found, crowded = _one_by_one(open_claims, table, previous, told=bool(kept))
+        found, crowded = _one_by_one(open_claims, table, previous, some_kept=bool(kept))
         problems |= crowded
     for claim in open_claims:
         table = table.seat(claim.name, found.get(claim.name, ()), claim)
-    made = kept | found | _autos([name for name in wishes if name not in kept], wishes, table.expecting(()))
-    assignments = {name: made.get(name, ()) for name in requests}
+    uuids_of = kept | found | _autos([name for name in wishes if name not in kept], wishes, table.expecting(()))
+    assignments = {name: uuids_of.get(name, ()) for name in requests}
     reasons = _reasons(requests, assignments, previous, problems)
     gone = tuple(name for name in requests if name in running and assignments[name] != previous.get(name, ()))
     return Placement(assignments, problems, reasons, gone, _asked(requests))
@@ -90,26 +90,26 @@ def place(
 def remembered(kept: Placement, requests: Mapping[str, GpuRequest]) -> dict[str, tuple[str, ...]]:
     """Who had which UUIDs for the same request as now. While GPUs are not visible, nobody can say if they fit another
     request."""
-    same = {name for name, asked in _asked(requests).items() if kept.asked.get(name) == asked}
+    same = {name for name, request in _asked(requests).items() if kept.asked.get(name) == request}
     return {name: uuids for name, uuids in kept.assignments.items() if name in same}
 
 
 def keeping(
-    made: Placement, requests: Mapping[str, GpuRequest], held: Mapping[str, tuple[str, ...]], trouble: str
+    placement: Placement, requests: Mapping[str, GpuRequest], had: Mapping[str, tuple[str, ...]], trouble: str
 ) -> Placement:
-    """``made`` while the GPUs are not visible: who has GPUs keeps them, because they may still be there. ``trouble``:
-    the reason for others that ask for one."""
-    kept = {name: uuids for name, uuids in held.items() if uuids and name in requests and requests[name].mode != "none"}
-    problems = dict.fromkeys([name for name in made.problems if name not in kept], trouble)
-    unseen = tuple(name for name, asked in requests.items() if asked.mode == "auto" and name not in kept)
+    """``placement`` while the GPUs are not visible: who has GPUs keeps them, because they may still be there.
+    ``trouble``: the reason for others that ask for one."""
+    kept = {name: uuids for name, uuids in had.items() if uuids and name in requests and requests[name].mode != "none"}
+    problems = dict.fromkeys([name for name in placement.problems if name not in kept], trouble)
+    unseen = tuple(name for name, request in requests.items() if request.mode == "auto" and name not in kept)
     cpu = dict.fromkeys(unseen, "auto: the GPUs are not visible")
     stay = {name: f"{in_words(requests[name])}: as before; the GPUs are not visible" for name in kept}
     return replace(
-        made,
-        assignments=made.assignments | kept,
+        placement,
+        assignments=placement.assignments | kept,
         problems=problems,
-        reasons=made.reasons | problems | cpu | stay,
-        moved=tuple(name for name in made.moved if name not in kept),
+        reasons=placement.reasons | problems | cpu | stay,
+        moved=tuple(name for name in placement.moved if name not in kept),
         unseen=unseen,
     )
 
@@ -147,39 +147,39 @@ _AUTO = _Claim("")
 def _claims(requests: Mapping[str, GpuRequest], cards: Sequence[Card]) -> tuple[dict[str, _Claim], dict[str, str]]:
     """The claims to place, and the requests that these cards can never meet."""
     claims, problems = dict[str, _Claim](), dict[str, str]()
-    for order, (name, asked) in enumerate(requests.items()):
-        if asked.mode != "some":
+    for order, (name, request) in enumerate(requests.items()):
+        if request.mode != "some":
             continue
         try:
-            found = _candidates(asked, cards)
+            found = _candidates(request, cards)
         except _Hopeless as why:
             problems[name] = str(why)
         else:
-            claims[name] = _claim(name, asked, found, order)
+            claims[name] = _claim(name, request, found, order)
     return claims, problems
 
 
-def _claim(name: str, asked: GpuRequest, found: Iterable[Card], order: int) -> _Claim:
-    uuids, named = tuple(card.uuid for card in found), bool(asked.devices)
-    return _Claim(name, uuids, _count(asked), asked.memory_bytes, asked.exclusive, named, order)
+def _claim(name: str, request: GpuRequest, found: Iterable[Card], order: int) -> _Claim:
+    uuids, named = tuple(card.uuid for card in found), bool(request.devices)
+    return _Claim(name, uuids, _count(request), request.memory_bytes, request.exclusive, named, order)
 
 
 class _Hopeless(Exception):
     """Why a request can never be met."""
 
 
-def _count(asked: GpuRequest) -> int:
-    return len(asked.devices) or asked.count
+def _count(request: GpuRequest) -> int:
+    return len(request.devices) or request.count
 
 
-def _candidates(asked: GpuRequest, cards: Sequence[Card]) -> list[Card]:
+def _candidates(request: GpuRequest, cards: Sequence[Card]) -> list[Card]:
     if not cards:
         raise _Hopeless("there is no GPU on this host")
-    found = _named(asked.devices, cards) if asked.devices else _any(asked.count, cards)
-    large = [card for card in found if card.memory_bytes >= asked.memory_bytes]
-    if len(large) < _count(asked):
+    found = _named(request.devices, cards) if request.devices else _any(request.count, cards)
+    large = [card for card in found if card.memory_bytes >= request.memory_bytes]
+    if len(large) < _count(request):
         have = ", ".join(f"{card.label} has {_gib(card.memory_bytes)}" for card in found)
-        raise _Hopeless(f"needs {_gib(asked.memory_bytes)} of memory; {have}")
+        raise _Hopeless(f"needs {_gib(request.memory_bytes)} of memory; {have}")
     return large
 
 
@@ -295,12 +295,12 @@ def _keep(
     requests: Mapping[str, GpuRequest],
     claims: Mapping[str, _Claim],
     table: _Table,
-    held: Mapping[str, tuple[str, ...]],
+    had: Mapping[str, tuple[str, ...]],
 ) -> dict[str, tuple[str, ...]]:
     """The running datasites that can stay where they are."""
     kept = dict[str, tuple[str, ...]]()
-    for name in sorted((name for name in requests if name in held), key=lambda name: name not in claims):
-        uuids, claim = held[name], claims.get(name, _AUTO)
+    for name in sorted((name for name in requests if name in had), key=lambda name: name not in claims):
+        uuids, claim = had[name], claims.get(name, _AUTO)
         stays = claim.takes(uuids) if name in claims else requests[name].mode == "auto" and len(uuids) <= 1
         if stays and table.have_room(uuids, claim):
             kept[name] = uuids
@@ -360,14 +360,14 @@ def _search(
 
 
 def _one_by_one(
-    claims: Sequence[_Claim], table: _Table, previous: Mapping[str, tuple[str, ...]], *, told: bool
+    claims: Sequence[_Claim], table: _Table, previous: Mapping[str, tuple[str, ...]], *, some_kept: bool
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Not all requests can be met: the first ones are, and each other gets the reason."""
     found, problems = dict[str, tuple[str, ...]](), dict[str, str]()
     for claim in claims:
         option = next(_options(claim, table, previous), None)
         if option is None:
-            problems[claim.name] = _crowded(claim, table) + ("; a running datasite keeps its GPUs" if told else "")
+            problems[claim.name] = _crowded(claim, table) + ("; a running datasite keeps its GPUs" if some_kept else "")
         else:
             found[claim.name] = option
             table = table.seat(claim.name, option, claim)
@@ -407,31 +407,31 @@ def _reasons(
     problems: Mapping[str, str],
 ) -> dict[str, str]:
     return {
-        name: problems.get(name) or _reason(asked, assignments[name], previous.get(name))
-        for name, asked in requests.items()
+        name: problems.get(name) or _reason(request, assignments[name], previous.get(name))
+        for name, request in requests.items()
     }
 
 
-def _reason(asked: GpuRequest, uuids: tuple[str, ...], had: tuple[str, ...] | None) -> str:
-    if asked.mode == "none":
+def _reason(request: GpuRequest, uuids: tuple[str, ...], had: tuple[str, ...] | None) -> str:
+    if request.mode == "none":
         return "gpu: none"
     if not uuids:
-        return "auto: no GPU is available" if asked.mode == "auto" else ""
+        return "auto: no GPU is available" if request.mode == "auto" else ""
     how = "as before" if uuids == had else "least loaded"
-    return f"{in_words(asked)}: {'as named' if asked.devices else how}"
+    return f"{in_words(request)}: {'as named' if request.devices else how}"
 
 
 def _asked(requests: Mapping[str, GpuRequest]) -> dict[str, str]:
-    return {name: in_words(asked) for name, asked in requests.items()}
+    return {name: in_words(request) for name, request in requests.items()}
 
 
-def in_words(asked: GpuRequest) -> str:
+def in_words(request: GpuRequest) -> str:
     """What a datasite asks for, in words."""
-    if asked.mode != "some":
-        return asked.mode
-    parts = [" ".join(asked.devices) if asked.devices else f"{asked.count} GPU{'s' if asked.count > 1 else ''}"]
-    parts += [_gib(asked.memory_bytes)] if asked.memory_bytes else []
-    parts += ["exclusive"] if asked.exclusive else []
+    if request.mode != "some":
+        return request.mode
+    parts = [" ".join(request.devices) if request.devices else f"{request.count} GPU{'s' if request.count > 1 else ''}"]
+    parts += [_gib(request.memory_bytes)] if request.memory_bytes else []
+    parts += ["exclusive"] if request.exclusive else []
     return ", ".join(parts)
 
 

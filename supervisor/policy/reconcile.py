@@ -97,13 +97,13 @@ def _because(spec: WorkerSpec, keys: tuple[str, ...], *, moved: bool) -> tuple[s
     return (*own, GPU) if moved and not any(key.startswith(f"{GPU}.") for key in own) else own
 
 
-def in_words(made: Plan) -> str:
+def in_words(changes: Plan) -> str:
     """One line for people: who comes, who goes, who restarts and why."""
-    parts = [f"{name} added" for name in made.add]
-    parts += [f"{name} removed" for name in made.remove]
-    parts += [f"{name} restarts ({', '.join(keys)})" for name, keys in made.restart.items()]
-    parts += [f"{name} applies {', '.join(keys)}" for name, keys in made.live.items()]
-    parts += [f"{key} applied" for key in made.fleet]
+    parts = [f"{name} added" for name in changes.add]
+    parts += [f"{name} removed" for name in changes.remove]
+    parts += [f"{name} restarts ({', '.join(keys)})" for name, keys in changes.restart.items()]
+    parts += [f"{name} applies {', '.join(keys)}" for name, keys in changes.live.items()]
+    parts += [f"{key} applied" for key in changes.fleet]
     return "; ".join(parts) or "nothing changed"
 
 

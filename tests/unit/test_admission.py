@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.policy.admission import SLOT, Held, Turn, limit, turn
+from supervisor.policy.admission import SLOT, QueuedLaunch, Turn, limit, turn
 from supervisor.spec import StartupPolicy
 
 FREE: frozenset[int] = frozenset()
 
 
-def held(*names: str, port: int = 8000) -> list[Held]:
-    return [Held(name, 1, port + at) for at, name in enumerate(names)]
+def held(*names: str, port: int = 8000) -> list[QueuedLaunch]:
+    return [QueuedLaunch(name, 1, port + at) for at, name in enumerate(names)]
 
 
 def names(made: Turn) -> list[str]:
@@ -69,7 +69,7 @@ def test_a_port_that_is_in_use_is_waited_for() -> None:
 
 def test_two_launches_never_go_to_one_port() -> None:
     """Of two that are held for the same port, after a port was handed over say, the first goes alone."""
-    made = turn([Held("a", 1, 8000), Held("b", 1, 8000)], [], FREE, StartupPolicy(8), 1, 0.0)
+    made = turn([QueuedLaunch("a", 1, 8000), QueuedLaunch("b", 1, 8000)], [], FREE, StartupPolicy(8), 1, 0.0)
     assert (["a"], None) == (names(made), made.again)
 
 
@@ -80,7 +80,7 @@ def test_nobody_waits_means_nothing_is_due() -> None:
 
 WAITING = st.lists(
     st.builds(
-        Held,
+        QueuedLaunch,
         name=st.text("abcdef", min_size=1, max_size=3),
         generation=st.just(1),
         port=st.integers(8000, 8006),
@@ -95,7 +95,7 @@ POLICIES = st.builds(StartupPolicy, st.integers(0, 5), st.sampled_from([0.0, 0.5
 @settings(max_examples=60, deadline=None)
 @given(WAITING, st.lists(st.floats(0, 100), max_size=8), st.sets(st.integers(8000, 8006)), POLICIES, st.integers(1, 8))
 def test_never_more_fresh_starts_than_the_limit_and_no_port_twice(
-    waiting: list[Held], sent: list[float], ports: set[int], policy: StartupPolicy, cores: int
+    waiting: list[QueuedLaunch], sent: list[float], ports: set[int], policy: StartupPolicy, cores: int
 ) -> None:
     """Whatever is held, sent and in use."""
     now = 100.0
@@ -109,7 +109,7 @@ def test_never_more_fresh_starts_than_the_limit_and_no_port_twice(
 
 @settings(max_examples=60, deadline=None)
 @given(WAITING, POLICIES, st.integers(1, 2))
-def test_everyone_is_admitted_in_the_end(waiting: list[Held], policy: StartupPolicy, cores: int) -> None:
+def test_everyone_is_admitted_in_the_end(waiting: list[QueuedLaunch], policy: StartupPolicy, cores: int) -> None:
     """Even when no start ever becomes ready and a port is freed only when nobody else can go."""
     left, sent, ports, now, last = list(waiting), list[float](), set[int](), 0.0, None
     for _ in range(10 * len(waiting) + 1):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from supervisor.faces.client import ControlClient, NoAnswer, NotRunning, Refused, UnknownWorker
-from supervisor.faces.follow import Asked, Verdict, judge
+from supervisor.faces.follow import SentRequest, Verdict, judge
 from supervisor.record import OperatorRequest
 from tests.unit.fake_supervisor import at_rest, listening, worker
 
@@ -132,9 +132,9 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         assert open_descriptors() <= before + 2  # the server's threads may still hold their ends
 
 
-def asked(request: OperatorRequest, **before: Any) -> Asked:
+def asked(request: OperatorRequest, **before: Any) -> SentRequest:
     was = at_rest(**before) if before.get("state", "ready") in ("down", "backoff", "quarantined") else worker(**before)
-    return Asked(request, was.name, was, was.generation)
+    return SentRequest(request, was.name, was, was.generation)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,6 @@ def asked(request: OperatorRequest, **before: Any) -> Asked:
         (asked(RESTART), at_rest(state="down", wanted="down"), Verdict.FAILED),
     ],
 )
-def test_what_became_of_a_request(what: Asked, now: object, verdict: Verdict) -> None:
+def test_what_became_of_a_request(what: SentRequest, now: object, verdict: Verdict) -> None:
     """Done, failed or under way is told from the snapshot alone, by generations, not by the order of answers."""
     assert verdict == judge(what, now)  # type: ignore[arg-type]  # a table of worker snapshots

@@ -114,12 +114,12 @@ def _systemd_version() -> int:
     import subprocess
 
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             ["systemctl", "--version"], capture_output=True, text=True, timeout=10, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
-        told = ""
-    if found := re.match(r"systemd (\d+)", told):
+        output = ""
+    if found := re.match(r"systemd (\d+)", output):
         return int(found[1])
     click.echo(f"Warning: cannot find the version of systemd; the unit is written for systemd {_OLDEST}", err=True)
     return _OLDEST
@@ -284,11 +284,11 @@ def _make_folders(plan: UnitPlan) -> None:
 def _hand_over(folder: Path, owner: str | None) -> None:
     if owner is not None and os.geteuid() == 0:
         account = pwd.getpwnam(owner)
-        made = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # no link in its place
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # no link in its place
         try:
-            os.fchown(made, account.pw_uid, account.pw_gid)
+            os.fchown(opened, account.pw_uid, account.pw_gid)
         finally:
-            os.close(made)
+            os.close(opened)
 
 
 def _next_steps(plan: UnitPlan, target: Path, output: Path | None) -> str:

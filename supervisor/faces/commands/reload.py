@@ -15,7 +15,7 @@ from supervisor.faces.screen import Screen
 
 if TYPE_CHECKING:
     from supervisor.faces.client import ControlClient
-    from supervisor.faces.follow import Asked
+    from supervisor.faces.follow import SentRequest
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")]
 
@@ -43,9 +43,9 @@ def reload(
 
     place, screen = place_of(context, path, file), screen_of(context)
     with talking_to(place) as client:
-        plan, asked = (client.reload(dry_run=True), []) if dry_run else take_up(client)
+        plan, requests = (client.reload(dry_run=True), []) if dry_run else take_up(client)
         click.echo(json.dumps(plan, indent=2) if as_json else _said(plan, dry_run=dry_run))
-        if asked and not no_wait and not _came_about(client, asked, timeout, screen):
+        if requests and not no_wait and not _is_done(client, requests, timeout, screen):
             raise typer.Exit(Exit.NOT_DONE)
 
 
@@ -57,12 +57,12 @@ def _said(plan: dict[str, Any], *, dry_run: bool) -> str:
     return f"{'would change' if dry_run else 'changing'}:\n{in_words(plan)}"
 
 
-def _came_about(client: ControlClient, asked: list[Asked], timeout: float, screen: Screen) -> bool:
+def _is_done(client: ControlClient, requests: list[SentRequest], timeout: float, screen: Screen) -> bool:
     from supervisor.faces.follow import Telling, follow
 
     with screen.progress("reloading") as progress:
         telling = Telling(_say, _say, progress)
-        return follow(client, asked, timeout, telling)
+        return follow(client, requests, timeout, telling)
 
 
 def _say(line: str) -> None:

@@ -160,11 +160,11 @@ def _ask_and_follow(
     from supervisor.faces.follow import Telling, ask, follow
 
     with talking_to(place) as client:
-        asked = ask(client, names, request)
+        requests = ask(client, names, request)
         if timeout is None:
-            for one in asked:
+            for one in requests:
                 screen.say(f"{clean(one.name)}: {request} requested")
             return True
         with screen.progress(_DOING[request]) as progress:
             telling = Telling(screen.say, lambda line: click.echo(line, err=True), progress)
-            return follow(client, asked, timeout, telling)
+            return follow(client, requests, timeout, telling)
