@@ -22,7 +22,7 @@ def bring_down(client: ControlClient, timeout: float | None, screen: Screen) -> 
     snapshot, start = client.status(), time.monotonic()
     if timeout is None:
         client.down()
-        screen.say(f"fleet {clean(snapshot.fleet)} was asked to stop")
+        screen.say(f"fleet {clean(snapshot.fleet)}: stop requested")
         return
     supervisor = _pidfd(snapshot.supervisor_pid)
     try:

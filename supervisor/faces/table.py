@@ -191,7 +191,7 @@ class _Layout:
 
 def _fitting(shown: Sequence[WorkerSnapshot], taken_at: str, width: int) -> _Layout:
     """The fullest layout that fits; the narrowest if none does."""
-    for layout in _layouts(_telling(shown)):
+    for layout in _layouts(_shown_columns(shown)):
         if layout.width(shown, taken_at) <= width:
             break
     return layout
@@ -208,7 +208,7 @@ def _layouts(columns: tuple[Column, ...]) -> Iterator[_Layout]:
         columns = tuple(kept for kept in columns if kept is not column)
 
 
-def _telling(shown: Sequence[WorkerSnapshot]) -> tuple[Column, ...]:
+def _shown_columns(shown: Sequence[WorkerSnapshot]) -> tuple[Column, ...]:
     """Every column that has something to show; ``wanted`` only where the state does not show it."""
     silent = {"wanted": not any(map(_disagrees, shown)), "limited": not any(worker.limited for worker in shown)}
     return tuple(column for column in COLUMNS if not silent.get(column.title))
@@ -346,7 +346,7 @@ def plain(snapshot: FleetSnapshot) -> str:
 
 def _plain_rows(snapshot: FleetSnapshot) -> list[str]:
     shown = workers(snapshot)
-    columns = _telling(shown)
+    columns = _shown_columns(shown)
     rows = [[column.title for column in columns]]
     rows += [[column.read(worker, snapshot.taken_at) for column in columns] for worker in shown]
     widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]

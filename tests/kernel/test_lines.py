@@ -119,7 +119,7 @@ def test_a_line_is_held_in_a_group_of_its_own(fleet: HeldFleet, group: Path) -> 
     assert MEMORY_MB * MB - 4096 <= int((held / "memory.max").read_text()) <= MEMORY_MB * MB
     assert "30000 100000" == (group / LINES / "line-beta" / "cpu.max").read_text().strip()
     assert int((held / "memory.current").read_text()) < MEMORY_MB * MB * 0.75
-    assert "the kernel holds limits of cpu and memory" in fleet.log("fleet")
+    assert "the kernel enforces limits of cpu and memory" in fleet.log("fleet")
 
 
 def test_a_training_that_takes_too_much_is_ended_and_its_datasite_serves_on(fleet: HeldFleet) -> None:

@@ -168,7 +168,7 @@ def test_a_reload_moves_nobody(plant: Plant) -> None:
     refused = plant.run("reload")
     assert 2 == refused.returncode
     known = f"0 ({ZERO}), 1 ({ONE}), 2 ({SPLIT.uuid})"
-    assert f"gamma: gpu: there is no GPU 5; there are {known}" in refused.stdout + refused.stderr
+    assert f"gamma: gpu: no GPU 5; known: {known}" in refused.stdout + refused.stderr
     assert {"alpha": [ONE], "beta": [ZERO], "gamma": [PART]} == plant.assigned()
     assert before == {name: pid for name, pid in plant.pids().items() if name != "gamma"}
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_had_is_named_before_anything_starts(plant: Plant, tmp_pa
     refused = other.run("up", "--detach")
     told = refused.stdout + refused.stderr
     assert (2, True) == (refused.returncode, "alpha: gpu: needs 3 GPUs; this host has 2 whole GPUs" in told)
-    assert "beta: gpu: 90.0 GiB of memory asked for, and GPU 0 has 80.0 GiB" in told
+    assert "beta: gpu: needs 90.0 GiB of memory; GPU 0 has 80.0 GiB" in told
     assert (None, None) == (answers(other.alpha), answers(other.beta))
 
 
@@ -213,5 +213,5 @@ def test_a_gpu_that_is_lost(plant: Plant) -> None:
     events = [json.loads(line) for line in plant.run("events", "--json").stdout.splitlines()]
     lost = {event["name"]: event["text"] for event in events if event["event"] == "gpu_lost"}
     failed = "bad memory that could not be replaced (row remapping failed)"
-    assert f"its GPU cannot be used any more, {ZERO}: {failed}; now: {PART}" == lost["beta"]
-    assert lost["alpha"].startswith(f"its GPU cannot be used any more, {ONE}: it is gone; no room for 1 GPU of its own")
+    assert f"its GPU is no longer usable ({ZERO}: {failed}); it now uses {PART}" == lost["beta"]
+    assert lost["alpha"].startswith(f"its GPU is no longer usable ({ONE}: it is missing); no room for 1 exclusive GPU")
