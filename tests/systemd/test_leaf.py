@@ -93,7 +93,7 @@ def test_a_killed_supervisor_starts_again_beside_a_line_that_is_held(host: Host)
         small.is_killed()
         small.waits_for(starts)
     assert ({f"/system.slice/{UNIT}/supervisor"}, True) == ({one["sits"] for one in small.told()}, small.line_lives())
-    assert all("the kernel holds limits of" in one["words"] for one in small.told())
+    assert all("the kernel enforces limits of" in one["words"] for one in small.told())
     small.ends()
 
 

@@ -23,7 +23,7 @@ LateAfter = Annotated[
     typer.Option(
         "--late-after",
         metavar="SECONDS",
-        help="Show a factory as late without a heartbeat for so long.",
+        help="Show a factory as late after so long without a heartbeat.",
         show_default=True,
     ),
 ]
@@ -32,7 +32,7 @@ OfflineAfter = Annotated[
     typer.Option(
         "--offline-after",
         metavar="SECONDS",
-        help="Show it as offline without a heartbeat for so long.",
+        help="Show it as offline after so long without a heartbeat.",
         show_default=True,
     ),
 ]

@@ -85,7 +85,7 @@ def _write_new(target: Path, text: str, *, force: bool) -> None:
         with target.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise Fault(f"{target} already exists; it was not changed", next_step="--force replaces it") from error
+        raise Fault(f"{target} already exists; it was not changed", next_step="use --force to replace it") from error
     except OSError as error:
         raise Fault(f"{target} cannot be written: {error.strerror}") from error
 

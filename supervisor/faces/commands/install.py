@@ -243,7 +243,7 @@ def _write(target: Path, text: str, *, force: bool) -> bool:
         if there is not None and not force:
             raise Fault(
                 f"{target} exists and differs; it was not changed",
-                next_step="--dry-run shows what would be written, --force replaces it",
+                next_step="use --dry-run to see the new unit, or --force to replace the old one",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, text)
