@@ -84,8 +84,8 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
     except (ImpossibleGpus, UnseenGpus):
         raise
     except Exception:
-        # The children serve on and are adopted by the next supervisor. Leaving by the ordinary way would not
-        # end: multiprocessing joins its children at exit.
+        # The datasites keep running, and the next supervisor adopts them. An ordinary exit would block:
+        # multiprocessing joins its children.
         log.critical(
             "the supervisor failed; the datasites keep running and the next supervisor adopts them", exc_info=True
         )

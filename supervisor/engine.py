@@ -33,7 +33,9 @@ class Engine:
     ) -> None:
         self._config = config
         self._effects = effects
-        self._specs: dict[str, WorkerSpec] = {spec.name: spec for spec in config.workers}  # the leaving ones too
+        self._specs: dict[str, WorkerSpec] = {
+            spec.name: spec for spec in config.workers
+        }  # also those that are stopping
         self._state = self._pinned = fleet.begin(config, remembered)
 
     def run(self, first: Iterable[Message]) -> None:

@@ -36,11 +36,11 @@ class OperatorRequest(StrEnum):
 class By(StrEnum):
     """Who made a request. ``BY_WORDS`` has the words for people."""
 
-    FLEET = "fleet"  # the fleet as a whole comes up or goes down
+    FLEET = "fleet"  # the whole fleet starts or stops
     OPERATOR = "operator"
     RELOAD = "reload"
     GPU_LOST = "gpu_lost"
-    ADOPTION = "adoption"  # what was adopted is not what fleet.yaml asks for by now
+    ADOPTION = "adoption"  # an adopted process does not match fleet.yaml any more
 
 
 BY_WORDS = {
@@ -57,13 +57,13 @@ class ExitKind(StrEnum):
 
     CLEAN = "clean"  # exit code 0
     FAILURE = "failure"  # any other exit code
-    CONFIGURATION = "configuration"  # the worker named a fault that a retry cannot mend
-    SIGNAL = "signal"  # killed by a signal nobody of us sent
-    OOM = "oom"  # killed by the kernel for want of memory, by the kernel's own evidence
-    HUNG = "hung"  # ended by us: it did not start in time, or no longer answered
-    MEMORY_LIMIT = "memory_limit"  # ended by us: it took more memory than it may
-    UNKNOWN = "unknown"  # ended while no supervisor could take its status
-    LAUNCH = "launch"  # no process came of the launch
+    CONFIGURATION = "configuration"  # the worker reported a failure that a retry cannot correct
+    SIGNAL = "signal"  # killed by a signal that we did not send
+    OOM = "oom"  # killed by the kernel because memory ran out
+    HUNG = "hung"  # killed by us: it did not start in time, or no longer answered
+    MEMORY_LIMIT = "memory_limit"  # stopped by us: it used more memory than its limit
+    UNKNOWN = "unknown"  # ended while no supervisor was running
+    LAUNCH = "launch"  # the launch made no process
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +117,17 @@ class WorkerRecord:
     readiness: Check = Check()
     liveness: Check = Check()
     probe_pending: bool = False
-    restart_asked: bool = False  # a stop under way is to be followed by a start
-    asked_by: By | None = None  # who asked for the last stop or start; None: nobody, it crashed
+    restart_asked: bool = False  # a start follows the stop in progress
+    asked_by: By | None = None  # who requested the last stop or start; None: it crashed
     asked: str = ""  # the same as a sentence for people
-    settings_due: bool = False  # settings changed since it was launched; it hears of them once it is ready
-    killed_for: str = ""  # why we ourselves are ending the present process, when nobody asked for it
-    killed_kind: ExitKind = ExitKind.HUNG  # and what kind of end that is
+    settings_due: bool = False  # settings changed since its launch; it gets them once it is ready
+    killed_for: str = ""  # why we kill the present process without a request
+    killed_kind: ExitKind = ExitKind.HUNG  # and the kind of that exit
     pressure: Pressure = Pressure()
-    limit_ends: tuple[float, ...] = ()  # when it was ended for taking too much, within the last hour
+    limit_ends: tuple[float, ...] = ()  # when it was stopped for its memory limit, within the last hour
     last_exit: ExitCause | None = None
     reason: str = ""  # why the state is what it is, for people
-    status: StatusDocument | None = None  # the last word of the present process
+    status: StatusDocument | None = None  # the last status of the present process
 
 
 _AT_REST = (WorkerState.DOWN, WorkerState.BACKOFF, WorkerState.QUARANTINED)

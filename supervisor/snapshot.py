@@ -43,10 +43,10 @@ class WorkerSnapshot:
     log: str
     active_experiments: list[str] = field(default_factory=list)  # user code that runs now
     last_training_completion: str | None = None
-    interrupted_jobs: list[str] = field(default_factory=list)  # cut off by the end of the process before this one
+    interrupted_jobs: list[str] = field(default_factory=list)  # interrupted when the process before this one ended
     datasets: list[dict[str, Any]] = field(default_factory=list)  # name, published_at, problem
     limits: dict[str, float] = field(default_factory=dict)  # those of fleet.yaml that are not 0, under its names
-    enforced: str = "no"  # who holds it to memory and CPU: cgroup, watch (fleet itself), or no where nothing limits it
+    enforced: str = "no"  # who enforces memory and CPU: cgroup, watch (fleet itself), or no (no limit)
     limited: dict[str, str] = field(default_factory=dict)  # limits that are reached now, in words
     near_limits: dict[str, str] = field(default_factory=dict)  # those that are near
 

@@ -17,10 +17,10 @@ class Applies(StrEnum):
     """How a reload applies a changed value."""
 
     SUPERVISOR = "supervisor"  # by the supervisor, at once; no worker notices
-    LIVE = "live"  # by the running worker, which is handed it
+    LIVE = "live"  # by the running worker, which gets it
     RESTART = "restart"  # by a restart of that worker alone
     LATER = "later"  # at the next `fleet up`, or by a datasite at its first start; nothing that runs reads it
-    NEVER = "never"  # a running fleet cannot take it up: the reload is refused
+    NEVER = "never"  # a running fleet cannot apply it: the reload is refused
     IDENTITY = "identity"  # not at all: another value is another worker, or another file
     WORKERS = "workers"  # as each field of the workers says
 

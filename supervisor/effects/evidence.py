@@ -37,7 +37,7 @@ class Evidence:
         ``limit``: the limit for which the kernel has just killed a process of its control group, in words.
         """
         if cause.signal == "SIGKILL" and limit:
-            self._memory(cause, pid)  # the log and the count tell of it too, and of nobody else
+            self._memory(cause, pid)  # the log and the count contain this one too: consume it
             return replace(cause, kind=ExitKind.OOM, detail=f"SIGKILL: out of memory: {limit}")
         if cause.signal == "SIGKILL":
             return self._memory(cause, pid)

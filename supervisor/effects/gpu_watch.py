@@ -54,4 +54,4 @@ class GpuWatch:
 
     def close(self) -> None:
         self._over.set()
-        self._thread.join(_CLOSING)  # it may hang in the driver; then it is left to its fate
+        self._thread.join(_CLOSING)  # it may hang in the driver; then leave it

@@ -111,14 +111,14 @@ class Hooks:
 
 def _post(hook: Hook, body: bytes) -> str:
     """Why it failed; empty when it did not. The URL is a secret and is not shown."""
-    import requests  # most fleets have no webhook, and their supervisor goes without it
+    import requests  # most fleets have no webhook and do not need it
 
     try:
         headers = {"content-type": "application/json"}
         answer = requests.post(hook.webhook, data=body, headers=headers, timeout=hook.timeout, allow_redirects=False)
     except requests.RequestException as error:
         return type(error).__name__
-    delivered = 200 <= answer.status_code < 300  # a redirect is not followed, so nobody was told
+    delivered = 200 <= answer.status_code < 300  # a redirect is not followed, so nothing was delivered
     return "" if delivered else f"answered HTTP {answer.status_code}"
 
 

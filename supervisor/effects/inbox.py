@@ -31,7 +31,7 @@ class Inbox:
     def __init__(self, pulse_path: Path) -> None:
         self._selector = selectors.EpollSelector()
         self._posted: deque[Message] = deque()
-        self._ringing = threading.Lock()  # held by who uses the bell from another thread, and by who closes it
+        self._ringing = threading.Lock()  # taken by threads that ring the bell, and by ``close``
         self._closed = False
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._signal_read, self._signal_write = socket.socketpair()
@@ -91,7 +91,7 @@ class Inbox:
             try:
                 heard.append(parse_status(raw))
             except ValueError:
-                continue  # a stray datagram: only this user can send one, and nothing can be learned from it
+                continue  # a stray datagram: only this user can send one, and it says nothing
         return heard
 
     def close(self) -> None:

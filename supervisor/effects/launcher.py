@@ -81,7 +81,7 @@ class Launcher:
     def exit_cause(self, pid: int) -> ExitCause:
         """How process ``pid`` exited. Its parent has the status: we, the forkserver, or nobody."""
         process = self._processes.pop(pid, None)
-        own = reap(pid)  # its forkserver died before it: then it became our child
+        own = reap(pid)  # its forkserver died first, so it became our child
         if own is not None or process is None:
             return cause_of_code(own)
         return cause_of_code(self._collect(process))
@@ -108,9 +108,9 @@ class Launcher:
     def close(self) -> None:
         """End the thread and the forkserver, and wait for both."""
         self._orders.put(None)
-        self.abandon()  # it may still be importing, and nobody is left to be launched
+        self.abandon()  # it may still be importing, and nothing is left to launch
         self._thread.join(timeout=5)
         stop = getattr(forkserver._forkserver, "_stop", None)
         if stop is not None and forkserver._forkserver._forkserver_pid:  # type: ignore[attr-defined]
             with contextlib.suppress(OSError, ChildProcessError):
-                stop()  # closes the pipe it lives by, and waits for it
+                stop()  # closes the pipe that keeps it alive, and waits

@@ -119,7 +119,7 @@ class Machine:
         signals = {message.name for message in messages if isinstance(message, Signalled)}
         if signal.SIGCHLD.name in signals:
             self._reap_strays()
-            self._launcher.warm()  # if it was the forkserver that died; otherwise nothing happens
+            self._launcher.warm()  # in case the forkserver died; otherwise this does nothing
         if signal.SIGHUP.name in signals:
             self._announcer.reloading(self.now())
             self._service.call(self._reload)
@@ -127,7 +127,7 @@ class Machine:
 
     def _reap_strays(self) -> None:
         hooks = self._hooks.children()
-        if hooks is not None:  # else that child's own end brings the next round
+        if hooks is not None:  # else the exit of that child causes the next round
             reap_strays(self._watched.keys() | self._launcher.helpers() | hooks)
 
     def launch(self, spec: WorkerSpec, generation: int) -> None:
@@ -238,7 +238,7 @@ class Machine:
         self._board.pin(config, records, stopping=stopping)
         if stopping:
             self._announcer.stopping()
-        else:  # a fleet that goes down in order leaves nothing to remember
+        else:  # a fleet that stops in order leaves nothing to remember
             self._recorder.ledger(records, running=True)
 
     # --- what others ask ---

@@ -46,7 +46,7 @@ def judge(sent: SentRequest, now: WorkerSnapshot | None) -> Verdict:
     renewed = now.generation > sent.generation
     if now.ready and now.wanted == Wanted.UP and (renewed or sent.request is OperatorRequest.START):
         return Verdict.DONE
-    # At rest in the state it was in before only says that the request has not been taken up yet.
+    # An unchanged state only says that the supervisor has not handled the request yet.
     if now.state in _AT_REST and (renewed or sent.before is None or now.state != sent.before.state):
         return Verdict.FAILED
     return Verdict.WAITING

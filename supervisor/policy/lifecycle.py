@@ -131,7 +131,7 @@ def _rest(record: WorkerRecord, state: WorkerState, now: float, reason: str, **c
 
 def _terminate(record: WorkerRecord, now: float, reason: str, **changes: Any) -> Step:
     stopping = _enter(record, STOPPING, now, reason, deadline=now + record.rules.grace, **changes)
-    if record.pid is None:  # the launch is still under way; its ProcessStarted will meet the SIGTERM
+    if record.pid is None:  # the launch is still in progress; SIGTERM follows its ProcessStarted
         return Step(stopping)
     return Step(stopping, (Terminate(record.name, record.generation, record.pid),))
 
@@ -139,7 +139,7 @@ def _terminate(record: WorkerRecord, now: float, reason: str, **changes: Any) ->
 def _kill(record: WorkerRecord, now: float, why: str) -> Step:
     """Kill a process that does not work; what follows is decided when it has ended."""
     stopping = _enter(record, STOPPING, now, why, deadline=now + KILL_AGAIN_AFTER, killed_for=why)
-    if record.pid is None:  # its ProcessStarted will meet the SIGKILL, or the launch is abandoned after a while
+    if record.pid is None:  # SIGKILL follows its ProcessStarted, or the launch is abandoned later
         return Step(stopping)
     return Step(stopping, (Kill(record.name, record.generation, record.pid),))
 
@@ -436,7 +436,7 @@ def take_rules(record: WorkerRecord, fact: RulesChanged, now: float) -> Step:
     )
     if not fact.told:
         return Step(record)
-    if gated:  # a newborn cannot listen yet; one that still waits for its turn is launched with the new ones
+    if gated:  # a new process cannot listen yet; one that still waits is launched with the new ones
         return Step(replace(record, settings_due=record.started_at is not None))
     return _configure(record) if record.state in (READY, UNREADY) else Step(record)
 

@@ -335,7 +335,7 @@ def test_a_unit_that_says_something_else_is_left_alone(install: Callable[..., Re
     unit.write_text("mine")
     refused = install()
     assert (1, "mine") == (refused.exit_code, unit.read_text())
-    assert "--force replaces it" in told(refused)
+    assert "--force to replace the old one" in told(refused)
     assert (0, True) == (install("--force").exit_code, "[Service]" in unit.read_text())
     assert [unit] == list(unit.parent.iterdir())
 
