@@ -263,7 +263,7 @@ def test_the_end_of_what_a_process_had_reached_is_told_of_that_process() -> None
 
 def test_the_biggest_line_goes_when_all_together_take_too_much() -> None:
     """And it is said that the figures are everybody's. What it takes itself is no news, and no limit of its own."""
-    before = record(pressure=Pressure(near={"memory": "takes 0.93 of 1 GB of memory"}))
+    before = record(pressure=Pressure(near={"memory": "uses 0.93 of 1 GB of memory"}))
     made = step(before, seen(4.2, 3, of_host=True), 100.0)
     assert (
         "memory limit: this datasite is the largest; all datasites together use 4.20 of 4 GB of memory"
@@ -491,11 +491,11 @@ def test_a_picture_of_an_earlier_version_has_no_host() -> None:
 def test_a_picture_has_the_limits_and_what_is_reached() -> None:
     """By the names of fleet.yaml; what the worker says of itself and what is seen of it, together."""
     said = StatusDocument("line_0", "localhost", 8080, "cpu", "running", limited={"disk": "nearly full"})
-    pressure = Pressure({"memory": "uses 3.70 of 4 GB of memory"}, {"cpu": "takes 250 of 200 % CPU"})
+    pressure = Pressure({"memory": "uses 3.70 of 4 GB of memory"}, {"cpu": "uses 250 of 200 % CPU"})
     config = lines(1, HostLimits(), max_memory_usage_gb=4.0, threads=2)
     shown = picture(config, frozenset(), status=said, pressure=pressure)
     assert {"max_memory_usage_gb": 4.0, "max_concurrent_training_sessions": 3} == shown.limits
-    assert {"cpu": "takes 250 of 200 % CPU", "disk": "nearly full"} == shown.limited
+    assert {"cpu": "uses 250 of 200 % CPU", "disk": "nearly full"} == shown.limited
     assert {"memory": "uses 3.70 of 4 GB of memory"} == shown.near_limits
 
 
@@ -505,7 +505,7 @@ def test_the_table_shows_memory_with_its_limit_and_what_is_reached() -> None:
         "line_a",
         memory_mb=1144.4,
         limits={"max_memory_usage_gb": 4.0},
-        limited={"disk": "1.2 GB of disk free", "cpu": "takes 250 of 200 % CPU"},
+        limited={"disk": "1.2 GB of disk free", "cpu": "uses 250 of 200 % CPU"},
         near_limits={"memory": "uses 3.70 of 4 GB of memory"},
     )
     shown = plain(shown_fleet(limited, worker("line_b")))
