@@ -19,7 +19,7 @@ _NEEDED = ("fleet_tools", "pynvml", "torch", "syft")
 
 List = Annotated[bool, typer.Option("--list", help="Say what each check looks at, and end.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, metavar="SECONDS", help="Give up after this time.")]
+TimeLimit = Annotated[int, typer.Option("--limit", min=1, metavar="SECONDS", help="Give up after this time.")]
 
 _GPU_CODES = """\b
 Exit codes:
@@ -31,7 +31,7 @@ Exit codes:
 
 
 @doctor.command(epilog=_GPU_CODES)
-def gpu(list_checks: List = False, as_json: AsJson = False, limit: Limit = 540) -> None:
+def gpu(list_checks: List = False, as_json: AsJson = False, limit: TimeLimit = 540) -> None:
     """Check the GPUs of this host with real datasites.
 
     It checks every promise of docs/gpus.md, which takes minutes: it brings up datasites in a temporary folder and
