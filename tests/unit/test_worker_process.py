@@ -147,7 +147,7 @@ def test_a_state_folder_serves_one_process(tmp_path: Path) -> None:
     """A second process is refused, and told who has it; the first may claim again."""
     process.claim(tmp_path)
     process.claim(tmp_path)
-    second = "import sys, pathlib; from datasite_worker import process; process.claim(pathlib.Path(sys.argv[1]))"
+    second = "import sys, pathlib; from fleet_common import process; process.claim(pathlib.Path(sys.argv[1]))"
     run = subprocess.run(
         [sys.executable, "-c", second, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
     )
