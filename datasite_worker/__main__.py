@@ -31,14 +31,16 @@ def main() -> None:
         secrecy.wipe_environment(but=set(os.environ))  # the password is out of it, and has to be out of /proc too
         settle_in(datasite.state_dir)
     except OSError as error:
-        print(f"{asked.factory_name}: cannot begin: {error}", file=sys.stderr)
+        print(f"{asked.factory_name}: cannot start: {error}", file=sys.stderr)
         raise SystemExit(ExitCode.CONFIGURATION) from None
     print(f"{datasite.factory_name}: log {datasite.log_dir}/{datasite.factory_name}.log", file=sys.stderr)
     print(f"{datasite.factory_name}: admin login {WorkerFolder(datasite.state_dir).admin}", file=sys.stderr)
     signal.signal(signal.SIGHUP, lambda *_: datasite.stop())
     code = run_guarded(datasite)
     if code:
-        print(f"{datasite.factory_name}: stopped with exit code {int(code)}; the log says why", file=sys.stderr)
+        print(
+            f"{datasite.factory_name}: stopped with exit code {int(code)}; see the log for the reason", file=sys.stderr
+        )
     leave(code)
 
 
@@ -60,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dashboard_url", default="http://localhost:5000")
     for flag, what in (
         ("dev_mode", "PySyft's developer mode"),
-        ("reset", "remove all state first"),
+        ("reset", "delete all state before the start"),
         ("verbose", "log to the console"),
     ):
         made.add_argument(f"--{flag}", type=_truth, nargs="?", const=True, default=False, help=what)
@@ -75,20 +77,22 @@ def _access() -> Access:
 
 def _name(word: str) -> str:
     if not word or "/" in word or word.startswith("."):
-        raise argparse.ArgumentTypeError(f"{word!r} cannot name a datasite: its log and its state folder bear the name")
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is not a valid name: it must not be empty, contain / or start with a dot"
+        )
     return word
 
 
 def _port(word: str) -> int:
     if not (word.isascii() and word.isdigit() and 1 <= int(word) <= 65535):
-        raise argparse.ArgumentTypeError(f"{word!r} is no port: 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{word!r} is not a port (1 to 65535)")
     return int(word)
 
 
 def _truth(word: str) -> bool:
     truths = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if word.lower() not in truths:
-        raise argparse.ArgumentTypeError(f"{word!r} is neither True nor False")
+        raise argparse.ArgumentTypeError(f"{word!r} is not true or false")
     return truths[word.lower()]
 
 

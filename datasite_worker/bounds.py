@@ -45,7 +45,7 @@ _PIECE = 64 * 1024
 _LOOPBACK = ("127.", "::1")
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-type: text/plain\r\n"
-    b"content-length: 27\r\n\r\ntoo many connections; later"
+    b"content-length: 37\r\n\r\ntoo many connections; try again later"
 )
 
 
@@ -249,8 +249,10 @@ def announced(scope: Any) -> int:
 
 def _refusal(why: Exception, limit: int) -> PlainTextResponse:
     if isinstance(why, TooLarge):
-        return PlainTextResponse(str(why) or f"this datasite takes at most {limit} bytes here", status_code=413)
-    return PlainTextResponse("the request did not come in time", status_code=408, headers={"connection": "close"})
+        return PlainTextResponse(
+            str(why) or f"the body is too large: this datasite accepts at most {limit} bytes here", status_code=413
+        )
+    return PlainTextResponse("the request did not arrive in time", status_code=408, headers={"connection": "close"})
 
 
 class _Body:

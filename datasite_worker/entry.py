@@ -23,10 +23,10 @@ def run(order: LaunchOrder) -> None:
         _become(order)
         datasite = _made(order)
     except folders.Unsafe as error:
-        logger.error("the datasite cannot begin: %s", error)
+        logger.error("the datasite cannot start: %s", error)
         leave(_cannot_begin(order, error))
     except Exception as error:
-        logger.exception("the datasite cannot begin")
+        logger.exception("the datasite cannot start")
         leave(_cannot_begin(order, error))
     signal.signal(signal.SIGHUP, lambda *_: datasite.reload())
     leave(run_guarded(datasite))
@@ -58,7 +58,7 @@ def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
     """The last word of a worker that did not even come to be a datasite: a folder that it may not write, mostly."""
     from fleet_common import pulse
 
-    why = f"cannot begin: {error}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    why = f"cannot start: {error}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     last = StatusDocument(
         factory_name=order.name,
         factory_hostname=order.advertise,

@@ -288,7 +288,7 @@ class Lifecycle:
 
     def _look_around(self) -> None:
         if self._serving is not None and not self._serving.alive:
-            raise RuntimeError("the HTTP server ended by itself")
+            raise RuntimeError("the HTTP server stopped unexpectedly")
         self._datasets.look(self._launched().datasets)
         self._weight.look()
         self._limiter.look()
@@ -358,7 +358,7 @@ class Lifecycle:
             self._report.renew(lambda: {"limited": self._limiter.told()})
         limited = self._report.document.limited
         if limited.keys() != before.keys():
-            logger.warning("limits that are reached: %s", "; ".join(limited.values()) or "none any more")
+            logger.warning("limits reached: %s", "; ".join(limited.values()) or "none")
 
     def _note_refusals(self) -> None:
         told = asdict(self._refusals.told(time.monotonic()))

@@ -62,7 +62,7 @@ class Refusals:
             kind.last = words
             if now - kind.lines_since >= PERIOD:
                 if kind.unwritten:
-                    logger.warning("%d more like the last one before", kind.unwritten)
+                    logger.warning("%d more like this, not listed one by one", kind.unwritten)
                 kind.lines_since, kind.lines, kind.unwritten = now, 0, 0
             kind.lines += 1
             kind.unwritten += kind.lines > MOST_LINES

@@ -173,7 +173,7 @@ def _judge(fd: int, folder: Path, *, last: bool = False) -> None:
     others = mode & (stat.S_IWOTH if _is_private(state) else _FOR_OTHERS)
     if others and not (mode & stat.S_ISVTX and not last):
         whom = "everybody" if mode & stat.S_IWOTH else "a group"
-        way_out = "take a folder of your own" if mode & stat.S_ISVTX else f"chmod g-w,o-w {_quoted(folder)}"
+        way_out = "use a folder of your own" if mode & stat.S_ISVTX else f"chmod g-w,o-w {_quoted(folder)}"
         raise Unsafe(f"{whom} may write the folder {folder} (owner {_user(state.st_uid)}, mode {mode:04o})", way_out)
 
 
@@ -226,9 +226,9 @@ def _settle(fd: int, path: Path) -> None:
     state = os.fstat(fd)
     _check_entry(state, path)
     if not stat.S_ISREG(state.st_mode):
-        raise Unsafe(f"{path} is no regular file", _after_a_look(path))
+        raise Unsafe(f"{path} is not a regular file", _after_a_look(path))
     if state.st_nlink > 1:
-        raise Unsafe(f"{path} has another name elsewhere (a hard link)", _after_a_look(path))
+        raise Unsafe(f"{path} has a second name (a hard link)", _after_a_look(path))
     if stat.S_IMODE(state.st_mode) != PRIVATE_FILE and state.st_uid == os.geteuid():
         os.fchmod(fd, PRIVATE_FILE)
     os.set_blocking(fd, True)
@@ -281,7 +281,7 @@ def make_way(path: Path) -> None:
         state = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
         _check_entry(state, path)
         if not stat.S_ISSOCK(state.st_mode):
-            raise Unsafe(f"{path} is no socket", _after_a_look(path))
+            raise Unsafe(f"{path} is not a socket", _after_a_look(path))
         os.unlink(path.name, dir_fd=folder)
     except FileNotFoundError:
         return
@@ -296,14 +296,14 @@ def _refuse_link(folder: int, path: Path) -> None:
 
 def _check_entry(state: os.stat_result, path: Path) -> None:
     if stat.S_ISLNK(state.st_mode):
-        raise Unsafe(f"{path} is a symbolic link, and none is followed here", _after_a_look(path))
+        raise Unsafe(f"{path} is a symbolic link, and links are not followed here", _after_a_look(path))
     if state.st_uid not in _trusted():
         raise Unsafe(
             f"{path} belongs to {_user(state.st_uid)}, not to {_user(os.geteuid())} or root",
             f"{_after_a_look(path)}; or chown {_user(os.geteuid())} {_quoted(path)}",
         )
     if not any(is_kind(state.st_mode) for is_kind in _KINDS):
-        raise Unsafe(f"{path} is neither file, folder nor socket", _after_a_look(path))
+        raise Unsafe(f"{path} is not a file, folder or socket", _after_a_look(path))
 
 
 def _trusted() -> set[int]:

@@ -42,9 +42,11 @@ def bind(hostname: str, port: int) -> socket.socket:
 
 def _explained(error: OSError | OverflowError, hostname: str, port: int) -> ConfigurationFailure:
     if isinstance(error, PermissionError):
-        return ConfigurationFailure(f"port {port} needs privileges this user has not; take one above 1023")
+        return ConfigurationFailure(
+            f"port {port} needs privileges that this user does not have; choose a port above 1023"
+        )
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return PortTaken(f"port {port} is taken by {_holder(port)}; free it or give another port")
+        return PortTaken(f"port {port} is taken by {_holder(port)}; stop that process or choose another port")
     return ConfigurationFailure(f"cannot listen on {hostname}:{port}: {getattr(error, 'strerror', None) or error}")
 
 

@@ -120,7 +120,7 @@ def claim(state_dir: Path) -> None:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise ConfigurationFailure(
-            f"{state_dir} is in use by another process{_owner(fd)}; stop that one, or give another name"
+            f"{state_dir} is in use by another process{_owner(fd)}; stop that process or choose another name"
         ) from error
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
@@ -138,7 +138,7 @@ def join_cgroup(folder: str) -> str:
     try:
         (Path(folder) / "cgroup.procs").write_text(str(os.getpid()))
     except OSError as error:
-        return f"not in the control group {folder}: {error.strerror or error}; its limits do not hold"
+        return f"cannot join the control group {folder}: {error.strerror or error}; its limits do not apply"
     return ""
 
 

@@ -69,7 +69,7 @@ class Ledger:
         except FileNotFoundError:
             return cls(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            logger.warning("%s cannot be used (%s): datasets are published anew", path, type(error).__name__)
+            logger.warning("%s cannot be used (%s): publishing all datasets again", path, type(error).__name__)
             return cls(path)
 
     def write(self) -> None:
@@ -122,7 +122,7 @@ class Datasets:
         except Exception as error:  # noqa: BLE001 - whatever it was, the next round tries again; its words may hold data
             trouble = _named(error)
         if trouble and trouble != self._trouble:
-            logger.warning("datasets: %s; it is tried again", trouble)
+            logger.warning("datasets: %s; trying again", trouble)
         self._trouble = trouble
         if self._said is not before:
             files.give_back()
@@ -146,7 +146,7 @@ class Datasets:
         except Unusable as unusable:
             self._problem(order, str(unusable), math.inf)
         except Exception as error:  # noqa: BLE001 - of PySyft's stores; its words may hold data
-            self._problem(order, f"could not be published ({_named(error)}); it is tried again", now + RETRY)
+            self._problem(order, f"could not be published ({_named(error)}); trying again", now + RETRY)
 
     def _keep(self, store: DatasetStore, ledger: Ledger, order: DatasetOrder, now: float) -> None:
         """Publish the dataset if it is not yet, or no longer, as its file is."""
@@ -205,7 +205,7 @@ class Datasets:
         ledger.write()
         for kept in (self._problems, self._seen, self._given_up):
             kept.pop(name, None)
-        logger.info("dataset %s: removed, as fleet.yaml no longer lists it", name)
+        logger.info("dataset %s: removed, because fleet.yaml no longer lists it", name)
 
     def _forget_outdated(self, store: DatasetStore, ledger: Ledger, now: float) -> None:
         due = [blob for blob, since in ledger.outdated.items() if not since <= now < since + OUTDATED]
@@ -226,7 +226,7 @@ class Datasets:
     def _solved(self, order: DatasetOrder) -> None:
         self._given_up.pop(order.name, None)
         if self._problems.pop(order.name, None):
-            logger.info("dataset %s: its file is as it should be", order.name)
+            logger.info("dataset %s: the problem is solved", order.name)
 
     def _say(self, wanted: tuple[DatasetOrder, ...], ledger: Ledger) -> None:
         said = self._told_of(wanted, ledger)
@@ -248,7 +248,7 @@ def _adopted(store: DatasetStore, name: str) -> Published | None:
     somebody else made it."""
     held = store.holds(name)
     if held is not None and not held.ours:
-        raise Blocked("the site has a dataset of this name that somebody uploaded; rename one of them")
+        raise Blocked("a user has uploaded a dataset of this name; rename one of the two")
     return Published(held.ids) if held is not None else None
 
 
@@ -292,6 +292,6 @@ def _settled(looks: Looks, before: Looks | None, now: float) -> bool:
 def _mock(order: DatasetOrder, content: Content, data: bytes, mock: bytes) -> Content:
     if order.mock == "file":
         if data == mock:
-            raise Unusable("its mock: it is the data itself, which would be shown to everybody")
+            raise Unusable("its mock: the file is the data itself, which everybody would see")
         return mocks.own(content, _of_mock(lambda: files.parsed(mock, _kind(order.mock_path), order.name)))
     return mocks.synthetic(content, order.name, 0 if order.mock == "empty" else order.mock_rows)

@@ -49,7 +49,7 @@ def look(path: Path) -> Look:
     try:
         found = path.stat()
     except FileNotFoundError:
-        raise Unusable("the file is not there") from None
+        raise Unusable("the file does not exist") from None
     except OSError as error:
         raise Unusable(f"the file cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
@@ -61,7 +61,7 @@ def look(path: Path) -> Look:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
 
 
-TOO_LARGE = f"larger than {MOST_BYTES // 1024**2} MiB, the most that is published from one file"
+TOO_LARGE = f"larger than {MOST_BYTES // 1024**2} MiB, the limit for one file"
 
 
 def read(path: Path) -> bytes:
@@ -70,7 +70,7 @@ def read(path: Path) -> bytes:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             raw = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise Blocked("the file is not there") from None
+        raise Blocked("the file does not exist") from None
     except OSError as error:
         raise Blocked(f"the file cannot be read: {error.strerror}") from None
     if len(raw) > MOST_BYTES:
@@ -86,9 +86,9 @@ def parsed(raw: bytes, kind: str, name: str) -> Content:
         raise
     # A file can be broken in more ways than four libraries have exceptions for; their words may hold values.
     except Exception as error:
-        raise Unusable(f"not a {kind[1:].upper()} file that can be read ({type(error).__name__})") from error
+        raise Unusable(f"not a readable {kind[1:].upper()} file ({type(error).__name__})") from error
     if not content:
-        raise Unusable("holds no array")
+        raise Unusable("the file contains no arrays")
     return content
 
 
@@ -125,7 +125,7 @@ def _fitting(frame: pd.DataFrame) -> pd.DataFrame:
     if _weight(frame) > MOST_BYTES:
         raise Unusable(TOO_LARGE)
     if not len(frame.columns):
-        raise Unusable("holds no column")
+        raise Unusable("the table has no columns")
     frame.columns = frame.columns.map(str)
     pyarrow.Table.from_pandas(frame)  # how PySyft carries it: what does not fit is refused before anything is touched
     return frame
@@ -138,7 +138,7 @@ def _arrays(raw: bytes) -> dict[str, Any]:
     with zipfile.ZipFile(io.BytesIO(raw)) as packed:
         members = packed.infolist()
         if len(members) > _MOST_ARRAYS:
-            raise Unusable(f"holds more than {_MOST_ARRAYS} arrays")
+            raise Unusable(f"the file contains more than {_MOST_ARRAYS} arrays")
         unpacked = sum(max(one.file_size, _promised(packed, one)) for one in members)
     if unpacked > MOST_BYTES:
         raise Unusable(TOO_LARGE)
@@ -153,14 +153,14 @@ def _promised(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
         header = _FORMAT.read_array_header_1_0 if first else _FORMAT.read_array_header_2_0
         shape, _, dtype = header(file)
     if dtype.hasobject:
-        raise Unusable("holds pickled Python objects, which are never opened")
+        raise Unusable("the file contains pickled Python objects, which a datasite never loads")
     return int(np.prod(shape, dtype=float) * dtype.itemsize)
 
 
 def _carried(name: str, array: Any) -> Any:
     """In the byte order and layout that PySyft carries; others would arrive as other numbers."""
     if array.dtype.kind not in "biufU" or (array.dtype.itemsize > 8 and array.dtype.kind != "U"):
-        raise Unusable(f"array {name}: PySyft carries numbers, booleans and texts, not {array.dtype}")
+        raise Unusable(f"array {name}: PySyft supports numbers, booleans and text, not {array.dtype}")
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)
 
 

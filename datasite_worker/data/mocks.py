@@ -27,14 +27,14 @@ def synthetic(content: Content, dataset: str, rows: int | None) -> Content:
 def own(content: Content, mock: Content) -> Content:
     """The owner's own mock, under the names that the data has. Raises Unusable when it does not fit."""
     if content.keys() != mock.keys():
-        raise Unusable("the mock has other arrays than the data")
+        raise Unusable("the mock does not have the same arrays as the data")
     for name, asset in content.items():
         other = mock[name]
         if isinstance(asset, pd.DataFrame) and isinstance(other, pd.DataFrame):
             if list(asset.columns) != list(other.columns):
-                raise Unusable("the mock has other columns than the data")
+                raise Unusable("the mock does not have the same columns as the data")
         elif asset.ndim != other.ndim:
-            raise Unusable(f"the mock's array {name} has another number of dimensions")
+            raise Unusable(f"the mock's array {name} has a different number of dimensions")
     return mock
 
 
@@ -45,7 +45,7 @@ def _asset(asset: Asset, seed: str, rows: int | None) -> Asset:
         return pd.DataFrame(columns, index=pd.RangeIndex(count))
     shape = (count, *asset.shape[1:]) if asset.ndim else ()
     if asset.dtype.kind == "U" and 0 in shape:
-        raise Unusable("PySyft carries no empty array of texts; take another mock rule")
+        raise Unusable("PySyft cannot store an empty array of text; choose another mock rule")
     dtype = _TEXT if asset.dtype.kind == "U" else asset.dtype
     return np.asarray(_values(dtype, int(np.prod(shape)), _generator(seed)), dtype=dtype).reshape(shape)
 

@@ -148,7 +148,7 @@ class JobQueue:
             try:
                 again = self.turn(LOOK_AGAIN if again else None)
             except Exception:
-                logger.exception("the queue of jobs stumbled, and goes on")
+                logger.exception("unexpected error in the job queue; the queue continues")
                 again = True
 
     def turn(self, timeout: float | None) -> bool:
@@ -196,7 +196,7 @@ class JobQueue:
             self._settle_all()
             return False
         except Exception:  # noqa: BLE001 - logged, with its traceback, but not each second
-            self._say_once(job, "job %s cannot be looked at now", exc_info=True)
+            self._say_once(job, "cannot read what job %s needs; trying again", exc_info=True)
         self._again = True
         return False
 
@@ -226,7 +226,7 @@ class JobQueue:
         try:
             self._living_zygote().run(after.last_tag, errand.to_dict())
         except OSError as error:
-            self._say_once(job, "job %s waits, as there is nothing to fork it from: %s", error)
+            self._say_once(job, "job %s waits: the process that forks jobs is not available: %s", error)
             self._again = True
             return False
         self._state = after
@@ -236,7 +236,7 @@ class JobQueue:
 
     def _living_zygote(self) -> Zygote:
         if self._zygote is None:
-            logger.info("starting a process to fork jobs from")
+            logger.info("starting the process that forks jobs")
             self._zygote = self._fresh()
             self._listen(self._zygote)
         return self._zygote
@@ -264,7 +264,7 @@ class JobQueue:
         self._state = self._state.put_back(tag, self._clock() + LOOK_AGAIN)
         if job in self._state.waiting:
             self._forget(tag)
-            self._say_once(job, "job %s waits, as it cannot be started now: %s", why)
+            self._say_once(job, "job %s waits: it cannot be started now: %s", why)
         else:
             self._settle_all()
 
@@ -280,7 +280,7 @@ class JobQueue:
         for channel in (zygote.control, zygote.nudges):
             with contextlib.suppress(KeyError):  # nudges may have ended before
                 self._selector.unregister(channel)
-        logger.warning("the process that jobs are forked from ended")
+        logger.warning("the process that forks jobs ended")
         try:
             zygote.bury()
         finally:
@@ -305,7 +305,7 @@ class JobQueue:
             except Exception:
                 self._again = True
                 if end.job.id not in self._unstored:
-                    logger.exception("the end of job %s cannot be stored yet", end.job.job_id)
+                    logger.exception("the end of job %s cannot be stored; trying again", end.job.job_id)
                 self._unstored.add(end.job.id)
             else:
                 self._state = self._state.settled(end)

@@ -16,10 +16,10 @@ def threads_of(line: int, running: int, *, fixed: bool) -> int:
 def how_it_ended(status: int | None) -> str:
     """waitpid's status in words."""
     if status is None:
-        return "the process that jobs are forked from ended"
+        return "the process that forks jobs ended"
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"its process ended with exit status {code}"
     with contextlib.suppress(ValueError):
-        return f"its process was ended by {signal.Signals(-code).name}"
-    return f"its process was ended by signal {-code}"
+        return f"its process was killed by {signal.Signals(-code).name}"
+    return f"its process was killed by signal {-code}"

@@ -53,11 +53,11 @@ class Disk:
         free = self._look()
         if (not self._full and free - size >= self.keep) or not self.keep:
             return ""
-        figures = f"{_gb(free)} GB are free and {_gb(self.keep)} GB are to be kept"
+        figures = f"{_gb(free)} GB are free, and {_gb(self.keep)} GB must stay free"
         what = "uploads are refused until then" if self._full else f"an upload of {_gb(size)} GB would leave less"
         return (
             f"the datasite's disk is nearly full: {figures}; {what}. Nothing was stored."
-            " Please ask the datasite's owner to make room"
+            " Ask the datasite's owner to free disk space"
         )
 
     def words(self) -> str:
@@ -65,7 +65,7 @@ class Disk:
         free = self._look()
         if not self._full:
             return ""
-        return f"{_gb(free)} GB of disk free, {_gb(self.keep)} GB are to be kept: uploads are refused"
+        return f"{_gb(free)} GB of disk are free, {_gb(self.keep)} GB must stay free: uploads are refused"
 
     def _look(self) -> int:
         """The free bytes; and whether uploads are refused."""
@@ -184,9 +184,9 @@ class SessionLimit:
         """What is told to the operator while trainings wait, and for some seconds after; empty otherwise."""
         if self.jobs is None or now - self._held_at >= _QUIET:
             return ""
-        limit = f"no more than {self.most} may run at the same time"
+        limit = f"at most {self.most} may run at the same time"
         if not self._is_full(self.jobs):
-            return f"trainings have waited for their turn: {limit}"
+            return f"trainings had to wait: {limit}"
         run, wait = self.jobs.running, self.jobs.waiting
         return f"{run} training{' runs' if run == 1 else 's run'}, {wait} wait{'s' if wait == 1 else ''}: {limit}"
 
@@ -246,7 +246,7 @@ class Limiter:
         mbits = self.bucket.rate * 8 / 1e6
         every = {
             DISK: self.disk.words(),
-            BANDWIDTH: f"HTTP is held to {mbits:g} Mbit/s" if held else "",
+            BANDWIDTH: f"HTTP is limited to {mbits:g} Mbit/s" if held else "",
             SESSIONS: self.sessions.words(now),
         }
         return {name: words for name, words in every.items() if words}

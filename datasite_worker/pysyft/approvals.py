@@ -66,7 +66,7 @@ class Approvals:
         try:
             self._consider(request)
         except Exception:
-            logger.warning("request %s cannot be looked at; it waits", request.id, exc_info=True)
+            logger.warning("request %s cannot be checked; it stays pending", request.id, exc_info=True)
 
     def _consider(self, request: Request) -> None:
         code = _asked_for(request, self._context)
@@ -79,7 +79,12 @@ class Approvals:
                 return
             logger.info("waits for approval: %s by %s, %s, request %s", code.service_func_name, who, found, request.id)
         elif doubt := self._doubt(code):
-            logger.warning("waits for approval although listed: %s by %s: %s", code.service_func_name, who, doubt)
+            logger.warning(
+                "waits for approval although fleet.yaml lists its code: %s by %s: %s",
+                code.service_func_name,
+                who,
+                doubt,
+            )
         else:
             self._requests.apply(self._context, request.id)
             logger.info("approved by fleet.yaml: %s by %s, %s", code.service_func_name, who, found)
@@ -92,11 +97,11 @@ class Approvals:
     def _doubt(self, code: UserCode) -> str:
         """Why the hash does not vouch for the whole of it; empty: it does."""
         if code.input_policy_type not in _INPUT or code.output_policy_type not in _OUTPUT:
-            return "it brings policies of its own"
+            return "it comes with its own policies"
         if code.nested_codes or not _runs_its_text(code):
-            return "what would run is not its text"
+            return "the code that would run differs from the listed text"
         if not all(self._may_see(code, rule) for rule in _rules(code)):
-            return "it asks for data that is neither published nor the requester's own"
+            return "it uses data that is neither published nor the requester's own"
         return ""
 
     def _may_see(self, code: UserCode, rule: Any) -> bool:

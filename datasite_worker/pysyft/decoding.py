@@ -92,7 +92,7 @@ def decode(blob: Any) -> Any:
     if not isinstance(blob, bytes):
         raise TypeError("Wrong deserialization format.")
     if _state.depth >= DEEPEST:
-        raise Undecodable(f"the message is deeper than {DEEPEST} levels")
+        raise Undecodable(f"the message is nested deeper than {DEEPEST} levels")
     _state.depth += 1
     try:
         return _built(frames.read_object(blob))
@@ -116,12 +116,12 @@ def _overridden(overrides: Mapping[str, Any], field: str, value: Any) -> Any:
 def _found(name: str, version: int) -> tuple[Callable[[bytes], Any] | None, type, Any, Mapping[str, Any]]:
     """The type's own decoder, or None where it is made of its fields; the type; its fields; their translations."""
     if not _state.rules.accepts(name):
-        raise Undecodable(f"a message of this kind must not hold {_shown(name)}")
+        raise Undecodable(f"a message of this kind must not contain {_shown(name)}")
     if version not in _REGISTRY.get(name, ()):
         if _state.rules.reloads:
             _load_policies()
         if version not in _REGISTRY.get(name, ()):
-            raise Undecodable(f"{_shown(name)}, version {version}, is no type of PySyft's")
+            raise Undecodable(f"{_shown(name)}, version {version}, is not a PySyft type")
     own, _, decoder, fields, _, overrides, _, cls, _, _ = _REGISTRY[name][version]
     if own:
         return decoder, cls, None, overrides

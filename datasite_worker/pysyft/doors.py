@@ -20,8 +20,8 @@ from syft.types.errors import SyftException
 
 from datasite_worker.pysyft import decoding
 
-REFUSED = "This datasite runs no methods on data it keeps: submit a function for approval, or .get() a result first."
-NO_FILES = "This datasite reads no files for a client: upload it with ActionObject.from_path(...).send(client)."
+REFUSED = "This datasite runs no methods on its data. Submit a function for approval, or call .get() on a result first."
+NO_FILES = "This datasite does not read files for a client. Upload them with ActionObject.from_path(...).send(client)."
 _LONGEST_ENDING = 32
 _TRUSTED = (ServiceRole.ADMIN, ServiceRole.DATA_OWNER)
 _HARMLESS = (ActionType.CREATEOBJECT, ActionType.SYFTFUNCTION)
@@ -49,7 +49,7 @@ def _flat(allocate: Any) -> Any:
     def allocated(service: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
         obj = args[0] if args else kwargs["obj"]
         if any("/" in ending or "\0" in ending or len(ending) > _LONGEST_ENDING for ending in obj.extensions):
-            raise SyftException(public_message=f"Not the ending of a file: {obj.extensions}")
+            raise SyftException(public_message=f"Not a valid file extension: {obj.extensions}")
         return allocate(service, context, *args, **kwargs)
 
     return allocated

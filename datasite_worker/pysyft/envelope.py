@@ -66,7 +66,7 @@ class Envelope:
         with decoding.under(rules):
             call = decoding.decode(self.message)
         if type(call) is not SyftAPICall:
-            raise Undecodable("what was signed is no call")
+            raise Undecodable("the signed message is not a call")
         made = CheckedCall(credentials=self.key, signature=self.signature, serialized_message=b"", role=role)
         made.cached_deseralized_message = call
         return made
@@ -76,7 +76,7 @@ def read(body: bytes) -> Envelope:
     """The envelope in ``body``. Raises Undecodable."""
     found = _checked(frames.read_object(body))
     if sorted(found) != list(_PARTS):
-        raise Undecodable("a signed call has other parts than key, signature and message")
+        raise Undecodable("a signed call must consist of key, signature and message")
     signature = _under(_BYTES, found["signature"])
     if len(signature) != _SIGNATURE:
         raise Undecodable("the signature has the wrong length")
@@ -93,7 +93,7 @@ def claimed_key(head: bytes, size: int) -> SyftVerifyKey:
 
 def _checked(found: frames.Object) -> dict[str, bytes]:
     if (found.name, found.version) != (_NAME, _VERSION):
-        raise Undecodable("the body is no signed call")
+        raise Undecodable("the body is not a signed call")
     return dict(found.fields)
 
 
@@ -104,4 +104,4 @@ def _under(rules: decoding.TypeRules, blob: bytes) -> Any:
     except Undecodable:
         raise
     except Exception as error:
-        raise Undecodable("the key is none") from error
+        raise Undecodable("the key is not valid") from error

@@ -77,15 +77,15 @@ def read_field(head: bytes, size: int, kind: tuple[str, int], field: str) -> byt
     message = _Message(head, size)
     root = message.root()
     if (message.text(root, 3), message.number(root)) != kind:
-        raise Undecodable("the body is no signed call")
+        raise Undecodable("the body is not a signed call")
     names = message.texts(root, 0)
     if field not in names:
-        raise Undecodable("the body does not say who sent it")
+        raise Undecodable("the body does not name its sender")
     return message.nested(root, 1, names.index(field))[0]
 
 
 def _damaged() -> Undecodable:
-    return Undecodable("the message is damaged, or is none of PySyft's")
+    return Undecodable("the message is damaged or does not come from PySyft")
 
 
 class _Message:

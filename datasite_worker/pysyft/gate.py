@@ -62,11 +62,11 @@ def refusal(
 def _closed(path: str, role: str, access: Access) -> str:
     """Why nobody may call that, or nobody without an account."""
     if path.startswith(PEERS):
-        return f"This datasite has no peers: {path} is closed."
+        return f"This datasite does not work with other servers: {path} is closed."
     if role != GUEST:
         return ""
     if not access.guests:
-        return "This datasite answers users only. Log in with an account of its owner's."
+        return "This datasite answers only users with an account. Log in, or ask its owner for an account."
     return "" if path in GUEST_METHODS else f"Without an account you may not call {path}."
 
 
@@ -74,9 +74,9 @@ def job_refusal(kind: str, method: str, role: str, roles: Mapping[str, Collectio
     """Why an item of the queue does not run; empty: it does. ``kind`` is the item's type, ``role`` the caller's now."""
     path, methods = _IN_JOBS.get(kind, ("", frozenset()))
     if method not in methods:
-        return f"{kind} {method} is nothing that runs as a job here"
+        return f"{kind} {method} cannot run as a job on this datasite"
     if role == GUEST or role not in roles.get(path, ()):
-        return f"its caller is {role.lower()} now, and may not call {path}"
+        return f"its caller now has the role {role.lower()} and may not call {path}"
     return ""
 
 

@@ -54,7 +54,7 @@ def rehearse() -> None:
         with _unheard():
             _perform()
     except Exception:
-        logger.warning("the rehearsal failed; workers will take more memory", exc_info=True)
+        logger.warning("cannot prepare PySyft's server in advance; datasites will need more memory", exc_info=True)
 
 
 class _InMemory(server.SettledDatasite):

@@ -107,18 +107,18 @@ def _route(desk: Desk, handler: Callable[[Desk, Request], Any]) -> Callable[[Req
         try:
             response: Response = await handler(desk, request)
         except (TooLarge, bounds.TooSlow):
-            desk.refuse(request, f"{request.url.path}: the body is too large or too slow")
+            desk.refuse(request, f"{request.url.path}: the body is too large or arrives too slowly")
             raise
         except bounds.NoRoom:
-            words = "other uploads are under way; try again"
+            words = "too many uploads are in progress; try again later"
             return PlainTextResponse(words, status_code=503, headers={"retry-after": "10"})
         except Undecodable as why:
             desk.refuse(request, f"{request.url.path}: {why}")
             return PlainTextResponse(f"not accepted: {why}", status_code=400)
         except Exception:
-            if desk.refuse(request, f"{request.url.path} failed; the datasite's log says why"):
+            if desk.refuse(request, f"{request.url.path} failed; see the datasite's log for the reason"):
                 logger.exception("%s %s failed", request.method, request.url.path)
-            return PlainTextResponse("the datasite failed; its log says why", status_code=500)
+            return PlainTextResponse("the call failed in the datasite; its log has the reason", status_code=500)
         return response
 
     return answer
@@ -149,7 +149,9 @@ async def _login(desk: Desk, request: Request) -> Response:
     try:
         answer = await desk.logins.check(email, password)
     except Busy:
-        return PlainTextResponse("too many logins wait; later", status_code=503, headers={"retry-after": "5"})
+        return PlainTextResponse(
+            "too many logins are waiting; try again later", status_code=503, headers={"retry-after": "5"}
+        )
     response = _packed(answer)
     if isinstance(answer, UserPrivateKey):
         desk.connections.vouch(_client(request))
@@ -165,11 +167,11 @@ def _credentials(body: bytes) -> tuple[str, str]:
         told = json.loads(body)
         email, password = told["email"], told["password"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise Undecodable("a login is a JSON object with email and password") from error
+        raise Undecodable("a login must be a JSON object with email and password") from error
     if not isinstance(email, str) or not isinstance(password, str):
-        raise Undecodable("a login is a JSON object with email and password, both texts")
+        raise Undecodable("email and password of a login must be text")
     if len(email) > _LONGEST_WORD or not email.isprintable():
-        raise Undecodable("an e-mail is at most 1,024 printable characters")
+        raise Undecodable("an e-mail address must have at most 1,024 characters, all printable")
     return email, password
 
 
@@ -202,9 +204,9 @@ def _new_user(body: bytes) -> UserCreate:
         with decoding.under(decoding.only(catalogue.REGISTRATION)):
             asked = decoding.decode(body)
     except ValidationError as error:
-        raise Undecodable("what it says of the new user cannot be used") from error
+        raise Undecodable("the details of the new user are not valid") from error
     if type(asked) is not UserCreate:
-        raise Undecodable("a registration holds a new user")
+        raise Undecodable("a registration must contain a new user")
     return asked
 
 
@@ -217,7 +219,7 @@ async def _methods(desk: Desk, request: Request) -> Response:
         request.query_params.get("communication_protocol", ""),
     )
     if version != "dev" and not re.fullmatch(r"[0-9]{1,4}", version):
-        raise Undecodable("communication_protocol is the number of PySyft's protocol")
+        raise Undecodable("communication_protocol must be the number of PySyft's protocol")
     return await run_in_threadpool(_listed, desk, request, key, version if version == "dev" else int(version))
 
 
@@ -225,7 +227,7 @@ def _listed(desk: Desk, request: Request, key: SyftVerifyKey, version: int | str
     role = desk.role(key)
     cookie = request.cookies.get(COOKIE, "")
     if role is not ServiceRole.GUEST and not desk.sessions.is_proven(str(key), _address(request), cookie, time.time()):
-        desk.refuse(request, f"{_API}/api for a key that was not shown to be the caller's")
+        desk.refuse(request, f"{_API}/api for a key that the caller has not proved to own")
         return PlainTextResponse("log in first", status_code=401)
     api = desk.server.get_api(key, version)
     api.endpoints = {
@@ -242,7 +244,7 @@ def _key(text: str) -> SyftVerifyKey:
     try:
         return SyftVerifyKey.from_string(text)
     except (ValueError, TypeError) as error:
-        raise Undecodable("verify_key is a key in hexadecimal") from error
+        raise Undecodable("verify_key must be a key in hexadecimal") from error
 
 
 async def _call(desk: Desk, request: Request) -> Response:
@@ -267,10 +269,10 @@ async def _body(desk: Desk, request: Request, room: ExitStack) -> bytes:
 
 def _must_be_users(desk: Desk, head: bytes, size: int) -> None:
     if not size:
-        raise Undecodable("a long body has to say how long it is (Content-Length)")
+        raise Undecodable("a body of this size needs a Content-Length header")
     key = envelope.claimed_key(head, size)
     if key == desk.server.verify_key or desk.role(key) is ServiceRole.GUEST:
-        raise TooLarge(f"without an account a call is at most {envelope.HEAD} bytes; log in first")
+        raise TooLarge(f"a call without an account may have at most {envelope.HEAD} bytes; log in first")
 
 
 def _answered(desk: Desk, request: Request, body: bytes) -> Response:

@@ -46,7 +46,7 @@ from fleet_common.logs import set_level
 _STOP_PATIENCE = 1
 _START_PATIENCE = 10.0
 _ENDPOINT = "factory.status"
-NO_KEYS = "This datasite hands out no account with its keys."
+NO_KEYS = "This datasite does not give out the keys of accounts."
 
 
 class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
@@ -94,7 +94,7 @@ class SettledDatasite(Datasite):  # type: ignore[misc]  # PySyft has no types
 
     def _refusal(self, call: Any, role: ServiceRole) -> str:
         if call.server_uid != self.id:
-            return "This datasite passes no calls on to others."
+            return "This datasite does not forward calls to other servers."
         return gate.refusal(call.path, role.name, self.access, gate.pysyft_roles(), blocking=call.blocking)
 
     def add_consumer_for_service(self, *_args: Any, **_kwargs: Any) -> None:
@@ -286,7 +286,7 @@ def _call(service: APIService, context: Any, method: str, path: str, *args: Any,
 def _endpoint(settings: dict[str, Any]) -> Any:
     import syft as sy
 
-    @sy.api_endpoint(path=_ENDPOINT, description="How this datasite is.", settings=settings)
+    @sy.api_endpoint(path=_ENDPOINT, description="The status of this datasite.", settings=settings)
     def factory_status(context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - PySyft ships its source
         return dict(context.settings)
 

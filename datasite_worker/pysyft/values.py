@@ -61,7 +61,7 @@ def type_alias(blob: bytes, read: Reader) -> Any:
     module, _, name = told["path"].rpartition(".")
     form = _FORMS.get(name) if module == "typing" else None
     if form is None:
-        raise Undecodable("a type alias names nothing of typing")
+        raise Undecodable("a type alias does not name a member of typing")
     arguments = _arguments(told.get("__args__"), name)
     if form is typing.Optional:
         return typing.Union[(*arguments, None)]
@@ -82,7 +82,7 @@ def _arguments(given: Any, name: str) -> tuple[Any, ...]:
 def _each(given: Iterable[Any], fits: Callable[[Any], bool]) -> list[Any]:
     kept = list(given)
     if not all(map(fits, kept)):
-        raise Undecodable("a type alias has an argument that is no type")
+        raise Undecodable("a type alias has an argument that is not a type")
     return kept
 
 
@@ -114,10 +114,10 @@ def signature(blob: bytes, read: Reader) -> inspect.Signature:
     """A function's parameters, which are ``inspect.Parameter``s."""
     told = read.message(blob)
     if not isinstance(told, dict) or set(told) != {"parameters", "return_annotation"}:
-        raise Undecodable("a signature has other parts than its parameters and what is returned")
+        raise Undecodable("a signature must consist of parameters and a return annotation")
     parameters = told["parameters"]
     if not isinstance(parameters, list) or not all(isinstance(one, inspect.Parameter) for one in parameters):
-        raise Undecodable("a signature has a parameter that is none")
+        raise Undecodable("a signature has an invalid parameter")
     return inspect.Signature(parameters, return_annotation=told["return_annotation"])
 
 
@@ -140,7 +140,7 @@ def steps(kind: type) -> Callable[[bytes, Reader], Any]:
     def decoded(blob: bytes, read: Reader) -> Any:
         parts = read.items(blob)
         if len(parts) != len(("start", "stop", "step")) or not all(isinstance(one, int | None) for one in parts):
-            raise Undecodable("a range has other parts than the numbers start, stop and step")
+            raise Undecodable("a range must consist of the numbers start, stop and step")
         return kind(*parts)
 
     return decoded
@@ -149,7 +149,7 @@ def steps(kind: type) -> Callable[[bytes, Reader], Any]:
 def complex_number(blob: bytes, read: Reader) -> complex:
     parts = read.items(blob)
     if [type(one) for one in parts] != [float, float]:
-        raise Undecodable("a complex number is not made of two numbers")
+        raise Undecodable("a complex number must consist of two numbers")
     return complex(*parts)
 
 
@@ -164,7 +164,7 @@ def moment(kind: type[datetime | date | time]) -> Callable[[bytes, Reader], Any]
 
 def _word(text: Any) -> str:
     if not isinstance(text, str) or len(text) > _LONGEST_WORD:
-        raise Undecodable("a text is too long, or is none")
+        raise Undecodable("a text is too long or not a text")
     return text
 
 
@@ -177,14 +177,14 @@ def array(blob: bytes, read: Reader) -> np.ndarray[Any, Any]:
     if isinstance(told, np.ndarray):
         return _texts(told)
     if not isinstance(told, tuple) or [type(one) for one in told] != [bytes, int, str]:
-        raise Undecodable("an array is neither numbers nor texts")
+        raise Undecodable("an array must contain numbers or text")
     packed, size, kind = told
     return _numbers(packed, size, np.dtype(_word(kind)))
 
 
 def _numbers(packed: bytes, size: int, kind: np.dtype[Any]) -> np.ndarray[Any, Any]:
     if kind.hasobject or kind.fields is not None:
-        raise Undecodable("an array holds something other than numbers, truth values, moments or texts")
+        raise Undecodable("an array must contain numbers, booleans, times or text")
     if not 0 <= size <= LARGEST:
         raise Undecodable("an array is too large")
     codec = flags.APACHE_ARROW_COMPRESSION
@@ -201,16 +201,16 @@ def _numbers(packed: bytes, size: int, kind: np.dtype[Any]) -> np.ndarray[Any, A
 def _texts(packed: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """As ``arraytonumpyutf8`` of PySyft packs them: bytes, where each text ends, how many, the shape, its length."""
     if packed.ndim != 1 or packed.dtype != np.uint64 or not len(packed):
-        raise Undecodable("an array of texts is not packed as one")
+        raise Undecodable("an array of text is not packed as PySyft packs one")
     rest, shape = _last_group(packed)
     raw, ends = _last_group(rest)
     text = raw.astype(np.uint8).tobytes()
     if len(ends) and (np.any(np.diff(ends.astype(object)) < 0) or int(ends[-1]) > len(text)):
-        raise Undecodable("the texts of an array overlap")
+        raise Undecodable("the texts in an array overlap")
     starts = [0, *map(int, ends[:-1])]
     parts = [text[start : int(end)].decode() for start, end in zip(starts, ends, strict=False)]
     if len(parts) * max(map(len, parts), default=0) * 4 > max(_SMALL, _GROWTH * packed.nbytes):
-        raise Undecodable("an array of texts would grow too large")
+        raise Undecodable("an array of text would become too large")
     return np.array(parts).reshape(tuple(map(int, shape)))
 
 
@@ -218,7 +218,7 @@ def _last_group(packed: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.
     """What stands before the last group, and the group, whose length is the last number."""
     length = int(packed[-1]) if len(packed) else -1
     if not 0 <= length < len(packed):
-        raise Undecodable("an array of texts is cut off")
+        raise Undecodable("an array of text is incomplete")
     return packed[: len(packed) - 1 - length], packed[len(packed) - 1 - length : -1]
 
 
@@ -234,7 +234,7 @@ def table(blob: bytes, _read: Reader) -> pd.DataFrame:
                 raise Undecodable("a table is compressed in a way that PySyft does not write")
             nested = told.schema.column(number).max_repetition_level > 0
             if nested and column.num_values * 8 > max(_SMALL, _GROWTH * len(blob)):
-                raise Undecodable("a table's lists would grow too large")
+                raise Undecodable("the lists in a table would become too large")
             values += column.num_values
     if max(values, told.num_rows * max(1, told.num_columns)) * 8 > LARGEST:
         raise Undecodable("a table is too large")
@@ -272,6 +272,6 @@ def series(blob: bytes, read: Reader) -> pd.Series:
     """PySyft carries a series as a table's dictionary."""
     told = read.message(blob)
     if not isinstance(told, dict):
-        raise Undecodable("a series is no table of one column")
+        raise Undecodable("a series must be a table with one column")
     frame = pd.DataFrame.from_dict(told)
     return pd.Series(frame[frame.columns[0]])

@@ -33,5 +33,5 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 def count(word: str) -> int:
     """For argparse: a whole number from 1 on."""
     if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number above 0")
     return int(word)

@@ -40,7 +40,7 @@ class Block:
                 found.append(port)
             if len(found) == count:
                 return found
-        raise Exhausted(f"a process has {SIZE} ports, and {count} more are not free")
+        raise Exhausted(f"cannot find {count} free ports among the {SIZE} of this process")
 
     def _take(self) -> None:
         for first in range(LOWEST, _given_away() - SIZE + 1, SIZE):
@@ -50,7 +50,7 @@ class Block:
                 continue
             self._owner, self._first, self._next = os.getpid(), first, 0
             return
-        raise Exhausted(f"every block of {SIZE} ports from {LOWEST} up to {_given_away()} is taken")
+        raise Exhausted(f"every block of {SIZE} ports from {LOWEST} up to {_given_away()} is in use")
 
 
 def _given_away() -> int:

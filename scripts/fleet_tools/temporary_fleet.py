@@ -80,7 +80,7 @@ class TemporaryFleet:
         done = self.run(*words)
         said = (done.stdout + done.stderr).strip()
         if done.returncode not in codes:
-            raise Trouble(f"fleet {' '.join(words)} ended with {done.returncode}: {said[-600:]}")
+            raise Trouble(f"fleet {' '.join(words)} ended with exit code {done.returncode}: {said[-600:]}")
         if "Traceback" in said:
             raise Trouble(f"fleet {' '.join(words)} shows a traceback: {said[-600:]}")
         return said
@@ -175,7 +175,7 @@ class TemporaryFleet:
         if picture is None:
             return "no supervisor answers"
         lines = [f"{one.name} {one.state} ({one.reason})" for one in picture.datasites if not one.ready]
-        return ", ".join(lines) or f"it has {', '.join(one.name for one in picture.datasites)}"
+        return ", ".join(lines) or f"it has only {', '.join(one.name for one in picture.datasites)}"
 
     # --- its datasites ---
 

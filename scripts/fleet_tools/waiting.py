@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Trouble(Exception):
-    """What was waited for or asked for did not come about; the text says what."""
+    """Something that was expected or requested did not happen; the text says what."""
 
 
 def until(what: Callable[[], T | None], ceiling: float, wanted: str, look: float = 0.05) -> T:
@@ -18,6 +18,6 @@ def until(what: Callable[[], T | None], ceiling: float, wanted: str, look: float
     give_up = time.monotonic() + ceiling
     while not (answer := what()):
         if time.monotonic() > give_up:
-            raise Trouble(f"{wanted}: not within {ceiling:g} s")
+            raise Trouble(f"{wanted}: timed out after {ceiling:g} s")
         time.sleep(look)
     return answer

@@ -28,7 +28,7 @@ from tests.real.test_supervision import events
 MB = 10**6
 MEMORY_MB = 400
 CPU_PERCENT = 30.0
-CUT_OFF = "interrupted: its process was ended by SIGKILL"
+CUT_OFF = "interrupted: its process was killed by SIGKILL"
 
 
 class HeldFleet(Fleet):

@@ -18,7 +18,7 @@ KINDS = ("worker-kill", "supervisor-kill", "port-theft", "reload-broken", "dashb
 @pytest.mark.timeout(600)  # all six: a minute and a half on an idle machine, of which imports of PySyft are the most
 @pytest.mark.parametrize("kinds", [QUICK, pytest.param(KINDS, marks=pytest.mark.slow)], ids=["quick", "all"])
 def test_a_short_siege_is_clean(tmp_path: Path, kinds: tuple[str, ...]) -> None:
-    """Every acknowledged write is there, every line ready, every restart told, and nothing is left behind."""
+    """Every acknowledged write is there, every datasite ready, every restart told, and nothing is left behind."""
     summary = tmp_path / "summary.json"
     words = ["--faults", str(len(kinds)), "--seed", "11", "--lines", "2", "--kinds", ",".join(kinds)]
     command = [sys.executable, "-P", "-m", "fleet_tools.chaos", *words, "--json", str(summary)]

@@ -104,12 +104,12 @@ def test_a_dataset_is_there_at_start_with_its_mock(plant: DataFleet) -> None:
 
 def test_everybody_may_read_the_status_so_it_tells_little(plant: DataFleet) -> None:
     """Names and problems; no path, no size. An absent file is told, and the line serves."""
-    assert {"name": "later", "published_at": None, "problem": "the file is not there"} == plant.said("later")
+    assert {"name": "later", "published_at": None, "problem": "the file does not exist"} == plant.said("later")
     assert {"name", "published_at", "problem"} == set(plant.said("bearings"))
     line = plant.line("alpha")
     assert ("ready", 3) == (line["state"], len(line["datasets"]))
     told = plant.run("events").stdout
-    assert all(one in told for one in ("dataset bearings published", "dataset later: the file is not there"))
+    assert all(one in told for one in ("dataset bearings published", "dataset later: the file does not exist"))
 
 
 class Recorder:

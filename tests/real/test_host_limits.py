@@ -81,7 +81,7 @@ def test_the_disk_is_everybodys(fleet: HostFleet) -> None:
     filler = fleet.folder / ".fleet" / "filler"
     filler.write_bytes(b"\0" * (psutil.disk_usage(str(filler.parent)).free - (KEEP_MB - 5) * MB))
     for name, port in fleet.lines.items():
-        with pytest.raises(Exception, match=r"disk is nearly full: .* are free and 0\.06 GB are to be kept"):
+        with pytest.raises(Exception, match=r"disk is nearly full: .* are free, and 0\.06 GB must stay free"):
             upload(fleet.login(name, port), "during", 1)
     eventually(lambda: of_both(fleet, "disk"), 30.0)
     filler.unlink()
@@ -108,7 +108,7 @@ def test_bandwidth_is_shared_out_evenly(fleet: HostFleet) -> None:
     half = MBIT / 8 / 2  # MB a second
     assert [True, True] == [seconds >= size / half - 1.0 for seconds in took.values()]
     eventually(lambda: of_both(fleet, "bandwidth"), 30.0)
-    assert {"HTTP is held to 32 Mbit/s"} == {limited(fleet, name)["bandwidth"] for name in fleet.lines}
+    assert {"HTTP is limited to 32 Mbit/s"} == {limited(fleet, name)["bandwidth"] for name in fleet.lines}
     assert all(told(fleet, name, "limit_reached", "bandwidth") for name in fleet.lines)
 
 
@@ -118,7 +118,7 @@ def test_training_sessions_are_shared_out_evenly(fleet: HostFleet, tmp_path: Pat
     for name, port in fleet.lines.items():
         queue(fleet.login(name, port), wait_for_file, places)
     eventually(lambda: of_both(fleet, "training_sessions"))
-    words = "1 training runs, 1 waits: no more than 1 may run at the same time"
+    words = "1 training runs, 1 waits: at most 1 may run at the same time"
     eventually(lambda: {words} == {limited(fleet, name).get("training_sessions") for name in fleet.lines})
     assert [["wait_for_file"]] * 2 == [fleet.line(name)["active_experiments"] for name in fleet.lines]
     assert [1, 1] == [len(told(fleet, name, "limit_reached", "training_sessions")) for name in fleet.lines]

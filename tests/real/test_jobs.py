@@ -227,7 +227,7 @@ def test_a_killed_job_is_marked_with_its_cause(solo: Alone, run: Callable[..., A
     killed = run(wait_for_file, place=f"{tmp_path}/never")
     (process,) = eventually(lambda: jobs_of(solo))
     os.kill(process.pid, signal.SIGKILL)
-    assert "interrupted: its process was ended by SIGKILL" == killed.wait(timeout=30).message
+    assert "interrupted: its process was killed by SIGKILL" == killed.wait(timeout=30).message
     assert JobStatus.INTERRUPTED is killed.fetched_status
 
     assert "interrupted: its process ended with exit status 7" == run(leave).wait(timeout=30).message
@@ -274,7 +274,7 @@ def test_a_job_waits_for_anothers_result(solo: Alone, run: Callable[..., Any], t
     last = run(wait_for_file, place=after.result)
     eventually(lambda: doomed.fetched_status is JobStatus.PROCESSING)
     doomed.kill()
-    said = "interrupted: it waits for the result of a job that ended without one"
+    said = "interrupted: it needs the result of a job that ended without one"
     assert [said, said] == [job.wait(timeout=30).message for job in (after, last)]
 
 
@@ -422,7 +422,7 @@ def test_jobs_go_on_after_the_death_of_what_forks_them(solo: Alone, run: Callabl
     child = started_by_job(tmp_path / "pid")
     (process,) = eventually(lambda: jobs_of(solo))
     zygote_of(solo).kill()
-    assert "the process that jobs are forked from ended" in cut_off.wait(timeout=30).message
+    assert "the process that forks jobs ended" in cut_off.wait(timeout=30).message
     assert [False, False] == [psutil.pid_exists(pid) for pid in (process.pid, child)]
     assert isinstance(value(run(say_pid)), int)
 

@@ -148,7 +148,7 @@ def test_a_disk_that_fills_up_refuses_uploads_and_nothing_else(fleet: LimitedFle
     filler = fleet.folder / ".fleet" / "filler"
     free = psutil.disk_usage(str(filler.parent)).free
     filler.write_bytes(b"\0" * (free - (KEEP_MB - 5) * MB))
-    with pytest.raises(Exception, match=r"disk is nearly full: .* are free and 0\.06 GB are to be kept") as refused:
+    with pytest.raises(Exception, match=r"disk is nearly full: .* are free, and 0\.06 GB must stay free") as refused:
         upload(client, "during", 2)
     assert "ask the datasite's owner to make room" in str(refused.value)
     assert ["before"] == [dataset.name for dataset in fleet.login("alpha", fleet.alpha).datasets]
@@ -216,7 +216,7 @@ def test_trainings_wait_for_their_turn_and_that_is_told(fleet: LimitedFleet, tmp
     eventually(lambda: fleet.line("beta")["limits"]["max_concurrent_training_sessions"] == 1)
     places = [{"place": f"{tmp_path}/{number}"} for number in range(3)]
     queue(fleet.login("beta", fleet.beta), wait_for_file, places)
-    words = "1 training runs, 2 wait: no more than 1 may run at the same time"
+    words = "1 training runs, 2 wait: at most 1 may run at the same time"
     eventually(lambda: limited(fleet, "beta").get("training_sessions") == words)
     assert ["wait_for_file"] == fleet.line("beta")["active_experiments"]
     shown = fleet.run("status").stdout

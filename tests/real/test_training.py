@@ -156,7 +156,7 @@ def test_a_job_that_a_crash_cut_off_is_interrupted(fleet: Fleet, client: Any) ->
     os.kill(before, signal.SIGKILL)
     back = eventually(lambda: (told := answers(fleet.alpha)) and told["pid"] != before and told)
     assert [f"train_long ({cut_off.id})"] == back["interrupted_jobs"]
-    assert "1 interrupted by the last end of this datasite: train_long" in fleet.log("alpha")
+    assert "interrupted when this datasite last ended (1): train_long" in fleet.log("alpha")
     cut_off.fetch()
     assert (JobStatus.INTERRUPTED, True) == (cut_off.status, cut_off.resolved)
     assert [1.0, -2.0, 0.5] == weights(waiting.wait(timeout=60))

@@ -154,15 +154,19 @@ def secret_of_bob(site: Site) -> Any:
 @pytest.mark.parametrize(
     ("name", "changes", "doubt"),
     [
-        ("pasted", lambda site: {"input_kwargs": ["x=[print(1)] and x"]}, "what would run is not its text"),
-        ("renamed", lambda site: {"func_name": "another"}, "what would run is not its text"),
-        ("policed", lambda site: {"output_policy_type": POLICY}, "it brings policies of its own"),
+        (
+            "pasted",
+            lambda site: {"input_kwargs": ["x=[print(1)] and x"]},
+            "the code that would run differs from the listed text",
+        ),
+        ("renamed", lambda site: {"func_name": "another"}, "the code that would run differs from the listed text"),
+        ("policed", lambda site: {"output_policy_type": POLICY}, "it comes with its own policies"),
         (
             "prying",
             lambda site: {
                 "input_policy_init_kwargs": MixedInputPolicy(client=site.ann, x=secret_of_bob(site)).init_kwargs
             },
-            "it asks for data that is neither published nor the requester's own",
+            "it uses data that is neither published nor the requester's own",
         ),
         (
             "constant",
@@ -171,7 +175,7 @@ def secret_of_bob(site: Site) -> Any:
                     client=site.ann, x=CreatePolicyRuleConstant(val=3)
                 ).init_kwargs
             },
-            "it asks for data that is neither published nor the requester's own",
+            "it uses data that is neither published nor the requester's own",
         ),
     ],
     ids=["arguments", "name", "policy", "data", "constant"],

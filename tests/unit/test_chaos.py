@@ -78,9 +78,9 @@ def test_a_told_life_has_no_problem() -> None:
 @pytest.mark.parametrize(
     ("events", "problem"),
     [
-        (life()[:2], "a: restart 1 is not told"),
-        ([*life()[:2], {**life()[2], "cause": ""}], "a: restart 1 is told without a cause"),
-        ([life()[0], life()[2]], "a: restart 1 is told, the end before it is not"),
+        (life()[:2], "a: restart 1 is not reported"),
+        ([*life()[:2], {**life()[2], "cause": ""}], "a: restart 1 is reported without a cause"),
+        ([life()[0], life()[2]], "a: restart 1 is reported, but the end before it is not"),
     ],
 )
 def test_a_restart_without_its_events_is_found(events: list[dict[str, Any]], problem: str) -> None:
@@ -93,17 +93,17 @@ def test_a_restart_without_its_events_is_found(events: list[dict[str, Any]], pro
 def test_counts_begin_anew_after_an_orderly_down() -> None:
     """What was counted before it is still to be explained, by the events' own word."""
     stopped = event("supervisor_stopped", 0, name="fleet")
-    assert ["a: restart 1 is not told"] == verdict.unexplained_restarts([*life(), stopped], {"a": 1}, [])
+    assert ["a: restart 1 is not reported"] == verdict.unexplained_restarts([*life(), stopped], {"a": 1}, [])
     assert [] == verdict.unexplained_restarts([*life(), stopped], {"a": 0}, [])
     silent = [event("ready", 2, restarts=1), stopped]
-    assert ["a: restart 1 is not told"] == verdict.unexplained_restarts(silent, {"a": 0}, [])
+    assert ["a: restart 1 is not reported"] == verdict.unexplained_restarts(silent, {"a": 0}, [])
     assert 2 == verdict.told_restarts([*life(), stopped, *life()])
 
 
 def test_an_injected_end_that_nobody_told_is_found() -> None:
     """Also one that is told with another signal; not one that fell into a time without supervisor."""
     other = [{**one, "signal": "SIGTERM"} for one in life()]
-    assert ["a: the end of pid 100 by SIGKILL is not told"] == verdict.untold_ends(other, [HIT], [])
+    assert ["a: the end of pid 100 by SIGKILL is not reported"] == verdict.untold_ends(other, [HIT], [])
     assert 1 == len(verdict.untold_ends([], [HIT], []))
     assert [] == verdict.untold_ends([], [verdict.Injection("a", 100, "SIGKILL", SECONDS, False)], [])
 
@@ -211,8 +211,8 @@ def test_a_long_journal_is_cut_at_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--faults", "0"], "no whole number"),
-        (["--seed", "x"], "no whole number"),
+        (["--faults", "0"], "not a whole number"),
+        (["--seed", "x"], "not a whole number"),
         (["--kinds", "worker-kil"], "no fault named 'worker-kil'"),
         (["now"], "unrecognized arguments"),
     ],

@@ -310,7 +310,7 @@ def a_dataset(published_at: str | None = None, problem: str = "") -> list[dict[s
 def test_what_becomes_of_a_dataset_is_told_once() -> None:
     """Missing, published, updated, broken while the last version stays; nothing when it is said again."""
     documents = [
-        said(datasets=a_dataset(problem="the file is not there")),
+        said(datasets=a_dataset(problem="the file does not exist")),
         said(datasets=a_dataset("10:00")),
         said(datasets=a_dataset("10:00"), registered=True),
         said(datasets=a_dataset("10:05"), registered=True),
@@ -320,7 +320,7 @@ def test_what_becomes_of_a_dataset_is_told_once() -> None:
     ]
     told = events(record(status=said()), *(PulseReceived("a", 3, one) for one in documents))
     told = [one for one in told if one.event is not EventKind.REGISTERED]
-    expected = ["the file is not there", "published", "updated", "not a CSV file"]
+    expected = ["the file does not exist", "published", "updated", "not a CSV file"]
     assert [f"dataset bearings{':' if ' ' in one else ''} {one}" for one in expected] == [one.text for one in told]
     assert [True, False, False, True] == [one.warning for one in told]
 

@@ -82,17 +82,21 @@ def test_an_npz_file_is_one_asset_for_each_array() -> None:
 
 
 BROKEN = [
-    (".csv", b"", "not a CSV file"),
-    (".csv", b"a,b\n1,2,3\n1,2,3,4\n", "not a CSV file"),
-    (".csv", b"\xff\xfe\x00\x01\n", "not a CSV file"),
-    (".parquet", b"PAR1 SECRET", "not a PARQUET file"),
-    (".parquet", b"a,b\n1,2\n", "not a PARQUET file"),
-    (".npz", b"PK SECRET", "not a NPZ file"),
-    (".npz", npz(), "holds no array"),
-    (".npz", npz(x=np.array([{"SECRET": 1}], dtype=object)), "holds pickled Python objects, which are never opened"),
-    (".npz", npz(x=np.zeros(2, dtype=complex)), "array x: PySyft carries numbers"),
-    (".npz", npz(x=np.array(["1987"], dtype="M8[Y]")), "array x: PySyft carries numbers"),
-    (".npz", npz(**{f"a{i}": np.zeros(1) for i in range(101)}), "holds more than 100 arrays"),
+    (".csv", b"", "not a readable CSV file"),
+    (".csv", b"a,b\n1,2,3\n1,2,3,4\n", "not a readable CSV file"),
+    (".csv", b"\xff\xfe\x00\x01\n", "not a readable CSV file"),
+    (".parquet", b"PAR1 SECRET", "not a readable PARQUET file"),
+    (".parquet", b"a,b\n1,2\n", "not a readable PARQUET file"),
+    (".npz", b"PK SECRET", "not a readable NPZ file"),
+    (".npz", npz(), "the file contains no arrays"),
+    (
+        ".npz",
+        npz(x=np.array([{"SECRET": 1}], dtype=object)),
+        "the file contains pickled Python objects, which a datasite never loads",
+    ),
+    (".npz", npz(x=np.zeros(2, dtype=complex)), "array x: PySyft supports numbers"),
+    (".npz", npz(x=np.array(["1987"], dtype="M8[Y]")), "array x: PySyft supports numbers"),
+    (".npz", npz(**{f"a{i}": np.zeros(1) for i in range(101)}), "the file contains more than 100 arrays"),
 ]
 
 
@@ -181,7 +185,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(Unusable) as caught:
             look(tmp_path / name)
         told.append(str(caught.value))
-    assert ["not a regular file", "not a regular file", "the file is not there"] == told
+    assert ["not a regular file", "not a regular file", "the file does not exist"] == told
 
 
 def shown(content: files.Content) -> str:

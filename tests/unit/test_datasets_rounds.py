@@ -189,7 +189,7 @@ def test_a_missing_file_is_told_and_published_once_it_is_there(line: Line) -> No
     """The line serves meanwhile."""
     line.round()
     line.round()
-    assert ["the file is not there"] == [one[0]["problem"] for one in line.said]
+    assert ["the file does not exist"] == [one[0]["problem"] for one in line.said]
     line.write("torque\n1\n")
     line.round()
     assert (["bearings"], "") == (line.store.puts, line.problem())
@@ -200,7 +200,7 @@ def test_what_was_published_stays_when_the_file_breaks_or_goes(line: Line) -> No
     line.write("torque\n1\n")
     line.round()
     at = line.said[-1][0]["published_at"]
-    for text, why in (("a,b\n1,2,3\n4,5,6,7\n", "not a CSV file"), (None, "the file is")):
+    for text, why in (("a,b\n1,2,3\n4,5,6,7\n", "not a readable CSV file"), (None, "the file does")):
         line.file.unlink() if text is None else line.write(text)
         line.round()
         assert line.problem().startswith(why)
@@ -236,7 +236,7 @@ def test_what_is_not_the_files_fault_is_tried_again_after_a_while(line: Line) ->
     line.write("torque\n1\n")
     line.store.fails = RuntimeError("77123.25 is too large")
     line.round()
-    assert "could not be published (RuntimeError); it is tried again" == line.problem()
+    assert "could not be published (RuntimeError); trying again" == line.problem()
     line.store.fails = None
     line.round()
     assert [] == line.store.puts
@@ -275,7 +275,7 @@ def test_a_dataset_that_somebody_uploaded_is_left_alone(line: Line) -> None:
     line.store.strangers["bearings"] = Held(Ids("theirs", {}), ours=False)
     line.round()
     assert [] == line.store.puts
-    assert "somebody uploaded" in line.problem()
+    assert "a user has uploaded" in line.problem()
     line.store.strangers.clear()
     line.round(RETRY)
     assert (["bearings"], "") == (line.store.puts, line.problem())
@@ -317,15 +317,15 @@ def test_an_owners_own_mock_is_watched_too(line: Line) -> None:
         line.round()
         told.append(line.problem())
     expected = [
-        "its mock: it is the data itself, which would be shown to everybody",
-        "the mock has other columns than the data",
+        "its mock: the file is the data itself, which everybody would see",
+        "the mock does not have the same columns as the data",
         "",
     ]
     assert expected == told
     assert 2 == len(line.store.datasets["bearings"][3]["bearings"])
     mock.unlink()
     line.round()
-    assert "its mock: the file is not there" == line.problem()
+    assert "its mock: the file does not exist" == line.problem()
 
 
 def test_arrays_come_and_go_with_the_file(line: Line) -> None:
@@ -365,4 +365,4 @@ def test_one_bad_dataset_keeps_no_other_back(line: Line) -> None:
     line.want(line.order, DatasetOrder("good", str(good)))
     line.round()
     assert ["good"] == line.store.puts
-    assert ["the file is not there", ""] == [one["problem"] for one in line.said[-1]]
+    assert ["the file does not exist", ""] == [one["problem"] for one in line.said[-1]]

@@ -186,7 +186,7 @@ def test_a_socket_makes_way_and_nothing_else_does(tmp_path: Path) -> None:
     """A file in the place of the control socket is not removed."""
     folders.make_way(tmp_path / "nothing")
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(Unsafe, match="file is no socket"):
+    with pytest.raises(Unsafe, match="file is not a socket"):
         folders.make_way(tmp_path / "file")
     assert "kept" == (tmp_path / "file").read_text()
 

@@ -35,15 +35,15 @@ CASES = [
     ("user.create", "DATA_SCIENTIST", CLOSED, True, "you have no access to"),
     ("user.create", "ADMIN", CLOSED, True, ""),
     ("user.create", "ADMIN", CLOSED, False, "cannot be queued"),
-    ("network.ping", "ADMIN", CLOSED, True, "has no peers"),
-    ("network.anything", "ADMIN", OPEN, True, "has no peers"),
+    ("network.ping", "ADMIN", CLOSED, True, "does not work with other servers"),
+    ("network.anything", "ADMIN", OPEN, True, "does not work with other servers"),
     ("nothing.known", "ADMIN", CLOSED, True, "not in registered services"),
     ("migration._get_object", "DATA_OWNER", CLOSED, True, "you have no access to"),
     ("migration._get_object", "ADMIN", CLOSED, True, ""),
     ("metadata", "DATA_SCIENTIST", CLOSED, True, ""),
     ("queue", "GUEST", OPEN, True, "Without an account"),
-    ("dataset.get_all", "GUEST", CLOSED, True, "answers users only"),
-    ("code.call", "GUEST", CLOSED, False, "answers users only"),
+    ("dataset.get_all", "GUEST", CLOSED, True, "answers only users"),
+    ("code.call", "GUEST", CLOSED, False, "answers only users"),
     ("dataset.get_all", "GUEST", OPEN, True, ""),
     ("project.get_all", "GUEST", OPEN, True, "Without an account"),
     ("code.call", "GUEST", OPEN, False, "Without an account"),
@@ -63,8 +63,8 @@ def test_what_may_be_queued_is_what_may_run() -> None:
     roles = {"code.call": EVERYBODY, "api.call": EVERYBODY}
     assert {"code.call"} == QUEUED
     assert "" == job_refusal("ActionQueueItem", "execute", "DATA_SCIENTIST", roles)
-    assert "nothing that runs as a job here" in job_refusal("QueueItem", "create", "ADMIN", roles)
-    assert "its caller is guest now" in job_refusal("ActionQueueItem", "execute", "GUEST", roles)
+    assert "cannot run as a job on this datasite" in job_refusal("QueueItem", "create", "ADMIN", roles)
+    assert "its caller now has the role guest" in job_refusal("ActionQueueItem", "execute", "GUEST", roles)
     assert 6 == len(GUEST_METHODS)
 
 
@@ -129,7 +129,7 @@ def test_refusals_are_counted_and_told_once_a_minute(log: pytest.LogCaptureFixtu
     )
     assert MOST_LINES == len(log.records)
     refusals.login("x@b.example", "10.0.0.2", 2.0 + PERIOD)
-    assert [f"{1000 - MOST_LINES} more like the last one before"] == [
+    assert [f"{1000 - MOST_LINES} more like this, not listed one by one"] == [
         one.getMessage() for one in log.records[MOST_LINES:-1]
     ]
 

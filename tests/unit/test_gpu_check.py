@@ -64,10 +64,10 @@ TORCH_SAYS = [
     (ZERO, [device(ZERO)], []),
     (PART, [device(PART)], []),
     (PART, [device(PART) | {"uuid": "1aaa-b"}], []),  # CUDA may tell the UUID of its GPU
-    (ZERO, [], ["GPU 0: torch sees 0 GPUs instead of this one"]),
-    (ZERO, [device(ZERO), device(ONE)], ["GPU 0: torch sees 2 GPUs instead of this one"]),
-    (ZERO, [device(ONE)], ["GPU 0: torch says its UUID is 1aaa-b"]),
-    (ZERO, [device(ZERO, 0.5)], ["GPU 0: torch says 40960 MiB, NVML 81920 MiB"]),
+    (ZERO, [], ["GPU 0: torch sees 0 GPUs instead of only this one"]),
+    (ZERO, [device(ZERO), device(ONE)], ["GPU 0: torch sees 2 GPUs instead of only this one"]),
+    (ZERO, [device(ONE)], ["GPU 0: torch reports the UUID 1aaa-b"]),
+    (ZERO, [device(ZERO, 0.5)], ["GPU 0: torch reports 40960 MiB, NVML 81920 MiB"]),
 ]
 
 
@@ -80,7 +80,7 @@ def test_against_torch(card: Card, seen: list[dict[str, Any]], faults: list[str]
 def test_the_order_of_cuda() -> None:
     """Index 0 has to be the same GPU for both; where CUDA leaves one out, nothing can be said."""
     assert [] == compare.against_order([ZERO, ONE], [device(ZERO), device(ONE)])
-    assert ["in PCI order torch counts 1aaa-b, 0aaa-b; NVML 0aaa-b, 1aaa-b"] == compare.against_order(
+    assert ["in PCI order torch lists 1aaa-b, 0aaa-b; NVML lists 0aaa-b, 1aaa-b"] == compare.against_order(
         [ZERO, ONE], [device(ONE), device(ZERO)]
     )
     assert [] == compare.against_order([ZERO, SPLIT, PART], [device(PART)])
@@ -196,7 +196,7 @@ def unread() -> tuple[Card, ...]:
 NOTHING = [
     (lambda: (), "There is no NVIDIA GPU here"),
     (unread, "Driver/library version mismatch. After an upgrade"),
-    (lambda: (replace(ZERO, trouble="GPU is lost"), SPLIT), "GPU 0: GPU is lost; GPU 1: in MIG mode, without an instance"),
+    (lambda: (replace(ZERO, trouble="GPU is lost"), SPLIT), "GPU 0: GPU is lost; GPU 1: in MIG mode, without instances"),
 ]  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def test_a_host_with_nothing_to_check(look: Any, said: str) -> None:
 NO_CUDA = [
     (host.Torch("2.13.0+cpu", None, {"": []}, {"": "not compiled"}), r"built without CUDA.*'torch===2\.13\.0'"),
     (host.Torch("2.13.0+cu130", "13.0", {"": []}, {"": "driver too old."}), r"CUDA 13\.0\) cannot use the GPU: driver too old\. The"),
-    (host.Torch("2.13.0+cu130", "13.0", {}, {}), "cannot use the GPU: it sees none"),
+    (host.Torch("2.13.0+cu130", "13.0", {}, {}), "cannot use the GPU: it sees no GPU"),
 ]  # fmt: skip
 
 
@@ -320,7 +320,7 @@ TIGHT = {"within": "OutOfMemoryError", "beyond": "OutOfMemoryError"}
 
 @pytest.mark.parametrize(
     ("job", "line", "faults"),
-    [(HELD, HELD, []), (LOOSE, HELD, [f"a job: {LOOSE}"]), (HELD, TIGHT, [f"the line itself: {TIGHT}"])],
+    [(HELD, HELD, []), (LOOSE, HELD, [f"a job: {LOOSE}"]), (HELD, TIGHT, [f"the datasite itself: {TIGHT}"])],
 )
 def test_memory_beyond_the_claim(monkeypatch: pytest.MonkeyPatch, job: Any, line: Any, faults: list[str]) -> None:
     """Half of the claim has to be given, and more than it refused, to both."""
@@ -344,7 +344,8 @@ def test_a_parent_that_touched_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("frees", "faults"), [(True, []), (False, ["its old process is on the GPU after 0.05 s, or its memory is taken"])]
+    ("frees", "faults"),
+    [(True, []), (False, ["after 0.05 s its old process is still on the GPU, or its memory is still in use"])],
 )
 def test_a_killed_line_that_leaves_its_memory_behind(
     monkeypatch: pytest.MonkeyPatch, frees: bool, faults: list[str]
@@ -363,7 +364,7 @@ def test_memory_that_was_not_seen_to_be_taken(monkeypatch: pytest.MonkeyPatch) -
     """Then it says nothing that it is free afterwards."""
     here = scene(monkeypatch, ZERO, line=SAW, job=SAW)
     monkeypatch.setattr(os, "kill", lambda pid, number: None)
-    assert ["the memory that it took was not seen on the GPU"] == checks.line_killed(here)[1]
+    assert ["the memory that it used did not show on the GPU"] == checks.line_killed(here)[1]
 
 
 SAW = {
@@ -373,9 +374,9 @@ SAW = {
 }
 SAW_WRONG = [
     ({}, []),
-    ({"clean": False}, ["CUDA had been touched before its first use"]),
-    ({"uuids": ["0aaa-b", "1aaa-b"]}, ["GPU 0: torch sees 2 GPUs instead of this one"]),
-    ({"uuids": ["1aaa-b"]}, ["GPU 0: torch says its UUID is 1aaa-b"]),
+    ({"clean": False}, ["CUDA was initialised before its first use"]),
+    ({"uuids": ["0aaa-b", "1aaa-b"]}, ["GPU 0: torch sees 2 GPUs instead of only this one"]),
+    ({"uuids": ["1aaa-b"]}, ["GPU 0: torch reports the UUID 1aaa-b"]),
     ({"read": {}}, ["reads {}"]),
 ]
 

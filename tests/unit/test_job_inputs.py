@@ -65,7 +65,7 @@ def test_a_database_that_cannot_be_asked_now_ends_no_job(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("value", "job", "why"),
     [
-        (NotFoundException(), NotFoundException(), "what it works on cannot be had: Item not found."),
+        (NotFoundException(), NotFoundException(), "its input is not available: Item not found."),
         (PROMISE, NotFoundException(), NEVER),
         (PROMISE, SimpleNamespace(resolved=True), NEVER),
     ],

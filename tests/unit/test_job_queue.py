@@ -37,7 +37,7 @@ from datasite_worker.pysyft.jobs.store import PySyftJobs
 NAMES = ("a", "b", "c", "d", "bad", "lost", "late", "good")
 PLACES = {name: UID(UUID(int=number + 1)) for number, name in enumerate(NAMES)}
 BAD, LOST, LATE = (PLACES[name] for name in ("bad", "lost", "late"))
-KILLED = "its process was ended by SIGKILL"
+KILLED = "its process was killed by SIGKILL"
 
 pytestmark = pytest.mark.process  # it loads PySyft
 
@@ -329,7 +329,7 @@ def test_a_job_that_cannot_be_looked_at_is_told_of_once(rig: Rig, caplog: pytest
         rig.put("bad")
         rig.look()
         assert rig.look()
-    assert ["job job-bad cannot be looked at now"] == [record.getMessage() for record in caplog.records]
+    assert ["cannot read what job job-bad needs; trying again"] == [record.getMessage() for record in caplog.records]
 
 
 @contextlib.contextmanager
@@ -472,7 +472,7 @@ def test_a_burial_that_fails_leaves_no_job_running(rigs: Rigs, idle: Idle, monke
     idle.die()
     with pytest.raises(PermissionError):
         rig.queue.turn(0)
-    assert "interrupted: the process that jobs are forked from ended" == rig.job("a").result.message
+    assert "interrupted: the process that forks jobs ended" == rig.job("a").result.message
     rig.queue_up("b")
     assert ["b"] == rig.began
 

@@ -24,12 +24,12 @@ def test_a_training_always_has_a_thread_and_never_more_than_the_line(line: int, 
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (9, "its process was ended by SIGKILL"),
+        (9, "its process was killed by SIGKILL"),
         (0x0700, "its process ended with exit status 7"),
         (0, "its process ended with exit status 0"),
-        (0x8B, "its process was ended by SIGSEGV"),
-        (35, "its process was ended by signal 35"),
-        (None, "the process that jobs are forked from ended"),
+        (0x8B, "its process was killed by SIGSEGV"),
+        (35, "its process was killed by signal 35"),
+        (None, "the process that forks jobs ended"),
     ],
 )
 def test_how_a_job_ended_in_words(status: int | None, words: str) -> None:

@@ -103,7 +103,7 @@ def test_a_job_that_has_begun_does_not_begin_again(status: JobStatus) -> None:
     job = SimpleNamespace(id="job", status=status)
     stash = SimpleNamespace(get_by_uid=lambda _key, _uid: Answer(job))
     server = SimpleNamespace(job_stash=stash, verify_key="root")
-    with pytest.raises(RuntimeError, match="has begun before, and does not run twice"):
+    with pytest.raises(RuntimeError, match="has already started once, and a job does not run twice"):
         runner.perform(server, SimpleNamespace(job_id="job"))  # of an item only this is read
 
 

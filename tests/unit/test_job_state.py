@@ -91,7 +91,7 @@ def test_what_runs_and_is_recalled_ends_for_that_reason() -> None:
     """Whatever its process says: it was killed because somebody wanted it."""
     state = begun("ab").recalled("job-b", "killed on request")
     assert "ab" == running(state)
-    assert [("b", "killed on request")] == ended(state.over(2, "its process was ended by SIGKILL"))
+    assert [("b", "killed on request")] == ended(state.over(2, "its process was killed by SIGKILL"))
 
 
 def test_what_is_recalled_before_it_began_is_not_put_back() -> None:

@@ -33,7 +33,7 @@ def test_a_fleet_that_never_ran(tmp_path: Path) -> None:
     """There is no supervisor, no process and no answer; whoever needs one is told."""
     fleet = TemporaryFleet(tmp_path, ("alpha",))
     assert (None, None, [], None) == (fleet.picture(), fleet.whole(), fleet.left(), fleet.answering_pid("alpha"))
-    with pytest.raises(Trouble, match=r"every datasite ready: not within 0\.01 s: no supervisor answers"):
+    with pytest.raises(Trouble, match=r"every datasite ready: timed out after 0\.01 s: no supervisor answers"):
         fleet.wait_whole(0.01)
 
 
@@ -41,7 +41,7 @@ def test_waiting_ends_with_the_first_true_answer_or_with_what_was_wanted() -> No
     """The error says what did not come about, and within which time."""
     answers = iter(["", "", "here", "never"])
     assert "here" == until(lambda: next(answers), 5.0, "an answer", look=0.001)
-    with pytest.raises(Trouble, match=r"an answer: not within 0\.01 s"):
+    with pytest.raises(Trouble, match=r"an answer: timed out after 0\.01 s"):
         until(lambda: None, 0.01, "an answer", look=0.001)
 
 

@@ -141,7 +141,7 @@ def test_a_signature_is_made_of_parameters(told: dict[str, Any]) -> None:
 )
 def test_machinery_is_not_built(name: str) -> None:
     """Not from outside; the rows of PySyft's own database may hold it."""
-    with pytest.raises(Undecodable, match="must not hold"):
+    with pytest.raises(Undecodable, match="must not contain"):
         decoding.decode(filled(name, {}, max(REGISTRY[name])))
     assert decoding.STORED.accepts(name)
 
@@ -160,14 +160,14 @@ def test_a_model_takes_its_own_fields_only() -> None:
 
 def test_an_unknown_type_is_named() -> None:
     """In words that are fit for a log."""
-    with pytest.raises(Undecodable, match=r"'Nobody\\n.*is no type"):
+    with pytest.raises(Undecodable, match=r"'Nobody\\n.*is not a PySyft type"):
         decoding.decode(raw("Nobody\n" + "x" * 500, b""))
 
 
 def test_a_narrow_rule_holds_inside_too() -> None:
     """What is nested is held to the same rule, and the rule ends with its block."""
     uid = serialize([sy.UID()], to_bytes=True)
-    with decoding.under(decoding.only(frozenset({"list"}))), pytest.raises(Undecodable, match="must not hold 'UID'"):
+    with decoding.under(decoding.only(frozenset({"list"}))), pytest.raises(Undecodable, match="must not contain 'UID'"):
         decoding.decode(uid)
     assert 1 == len(decoding.decode(uid))
 
@@ -242,7 +242,7 @@ def test_an_array_of_texts_is_what_it_says(numbers: tuple[int, ...]) -> None:
 
 def test_an_array_of_texts_does_not_grow_without_end() -> None:
     """NumPy gives every text the room of the longest: one long among many short ones would take gigabytes."""
-    with pytest.raises(Undecodable, match="grow too large"):
+    with pytest.raises(Undecodable, match="become too large"):
         decoding.decode(packed(*[120] * 20_000, *[20_000] * 20_000, 20_000, 20_000, 1))
 
 
@@ -363,7 +363,7 @@ def test_what_was_signed_is_a_call() -> None:
 
     key = SyftSigningKey.generate()
     answer = SyftAPIData(data=1).sign(key)
-    with pytest.raises(Undecodable, match="is no call"):
+    with pytest.raises(Undecodable, match="is not a call"):
         envelope.read(serialize(answer, to_bytes=True)).opened(decoding.WIRE, SCIENTIST)
 
 

@@ -58,10 +58,10 @@ def test_every_admin_keeps_a_login_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        (["--port", "70000"], "'70000' is no port"),
-        (["--port", "eighty"], "'eighty' is no port"),
-        (["--factory_name", "../other"], "'../other' cannot name a datasite"),
-        (["--reset", "perhaps"], "'perhaps' is neither True nor False"),
+        (["--port", "70000"], "'70000' is not a port"),
+        (["--port", "eighty"], "'eighty' is not a port"),
+        (["--factory_name", "../other"], "'../other' is not a valid name"),
+        (["--reset", "perhaps"], "'perhaps' is not true or false"),
     ],
 )
 def test_wrong_usage_is_told_in_words(words: list[str], fault: str, capsys: pytest.CaptureFixture[str]) -> None:

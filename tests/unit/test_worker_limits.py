@@ -50,10 +50,10 @@ def test_what_is_said_is_enough_to_act_upon(space: Space, tmp_path: Path) -> Non
     space.free = round(1.25 * GB)
     disk = Disk(tmp_path, 5 * GB)
     assert (
-        "the datasite's disk is nearly full: 1.25 GB are free and 5 GB are to be kept; uploads are refused until then."
-        " Nothing was stored. Please ask the datasite's owner to make room" == disk.refuses()
+        "the datasite's disk is nearly full: 1.25 GB are free, and 5 GB must stay free; uploads are refused until then."
+        " Nothing was stored. Ask the datasite's owner to free disk space" == disk.refuses()
     )
-    assert "1.25 GB of disk free, 5 GB are to be kept: uploads are refused" == disk.words()
+    assert "1.25 GB of disk are free, 5 GB must stay free: uploads are refused" == disk.words()
 
 
 def test_an_upload_that_would_itself_fill_the_disk_is_refused(space: Space, tmp_path: Path) -> None:
@@ -253,8 +253,8 @@ def test_what_bites_is_told_and_taken_back(space: Space, tmp_path: Path, monkeyp
     clock[0] += 5
     limiter.look()
     assert {
-        "disk": "1 GB of disk free, 5 GB are to be kept: uploads are refused",
-        "bandwidth": "HTTP is held to 8 Mbit/s",
+        "disk": "1 GB of disk are free, 5 GB must stay free: uploads are refused",
+        "bandwidth": "HTTP is limited to 8 Mbit/s",
     } == limiter.told()
     space.free = 100 * GB
     clock[0] += 31
@@ -288,11 +288,11 @@ def test_trainings_that_wait_are_told_and_taken_back(tmp_path: Path, monkeypatch
     assert "" == looked()  # the queue is not there yet
     limiter.sessions.jobs = jobs
     assert ["", ""] == [looked(), looked(running=2, waiting=1)]
-    limit = "no more than 3 may run at the same time"
+    limit = "at most 3 may run at the same time"
     assert f"3 trainings run, 2 wait: {limit}" == looked(running=3, waiting=2)
-    assert [f"trainings have waited for their turn: {limit}"] * 2 == [looked(waiting=0), looked(20.0)]
+    assert [f"trainings had to wait: {limit}"] * 2 == [looked(waiting=0), looked(20.0)]
     assert "" == looked(10.0)
-    assert f"trainings have waited for their turn: {limit}" == looked(full_at=clock[0] + 1.0)
+    assert f"trainings had to wait: {limit}" == looked(full_at=clock[0] + 1.0)
     limiter.use(Limits(sessions=1))
     assert f"3 trainings run, 1 waits: {limit.replace('3', '1')}" == looked(waiting=1)
     limiter.use(Limits(sessions=4))

@@ -14,7 +14,7 @@ from syft.types.uid import UID
 
 from datasite_worker.jobs.store import Unobtainable
 
-NEVER = "it waits for the result of a job that ended without one"
+NEVER = "it needs the result of a job that ended without one"
 
 
 class Inputs:
@@ -37,7 +37,7 @@ class Inputs:
             lacking = [one for one in (*action.args, *action.kwargs.values()) if self._is_lacking(one)]
             lost = any(self._is_lost(one) for one in lacking)
         except NotFoundException as error:
-            raise Unobtainable(f"what it works on cannot be had: {error.public_message}") from error
+            raise Unobtainable(f"its input is not available: {error.public_message}") from error
         if lost:
             raise Unobtainable(NEVER)
         return not lacking

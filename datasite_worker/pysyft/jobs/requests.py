@@ -38,7 +38,7 @@ def _kill(service: JobService, context: Any, job: Job) -> SyftSuccess:
     if end is None:
         return _kill_as_pysyft(service, context, job)
     if not end([str(one) for one in (job.id, *_below(service, context, job.id))], KILLED):
-        raise SyftException(public_message=f"Job {job.id} has been told to end, and has not ended yet")
+        raise SyftException(public_message=f"Job {job.id} was told to end but has not ended yet")
     return SyftSuccess(message="Job killed successfully!")
 
 

@@ -109,7 +109,7 @@ def _append_to(log: str) -> None:
     ours.propagate = False
 
 
-_NO_MOCK = "not computed: a queued job runs on the data alone"
+_NO_MOCK = "not computed: a queued job runs on the data only, not on the mock"
 
 
 def _leave_mocks_alone() -> None:
@@ -170,7 +170,9 @@ def _begin(server: Any, item: QueueItem) -> None:
     touched at its end only."""
     job = server.job_stash.get_by_uid(server.verify_key, item.job_id).unwrap()
     if job.status is not JobStatus.CREATED:
-        raise RuntimeError(f"job {job.id} is {job.status.value}: it has begun before, and does not run twice")
+        raise RuntimeError(
+            f"job {job.id} is {job.status.value}: it has already started once, and a job does not run twice"
+        )
     _wait_for_log(server, job.log_id)
     job.status, job.server_uid = JobStatus.PROCESSING, server.id
     job.job_pid, job.updated_at = os.getpid(), DateTime.now()
@@ -222,7 +224,7 @@ def _notify(server: Any, item: QueueItem) -> None:
     try:
         server.services.notification.send(context=context, notification=message)
     except SyftException:
-        logger.warning("nobody could be notified that job %s failed", item.job_id, exc_info=True)
+        logger.warning("cannot notify the user that job %s failed", item.job_id, exc_info=True)
 
 
 def _end(server: Any, item: QueueItem, result: Any, status: Status, job_status: JobStatus) -> None:

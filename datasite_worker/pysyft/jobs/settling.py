@@ -67,7 +67,7 @@ def _name(server: Any, job: Job) -> str:
 
 def _told(names: list[str]) -> list[str]:
     if names:
-        logger.warning("%d interrupted by the last end of this datasite: %s", len(names), ", ".join(names))
+        logger.warning("interrupted when this datasite last ended (%d): %s", len(names), ", ".join(names))
     return names if len(names) <= _MOST else [*names[:_MOST], f"and {len(names) - _MOST} more"]
 
 

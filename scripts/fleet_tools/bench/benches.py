@@ -40,21 +40,22 @@ _BACK = 120.0
 
 def recovery(plan: Plan) -> Section:
     with plan.room("recovery") as folder:
-        plan.say(f"fleet up, {plan.lines} lines")
+        plan.say(f"fleet up, {plan.lines} datasites")
         with plant.fleet(folder, plan.lines, FIRST_RESTART) as fleet:
             timed = [_recover(fleet, number) for number in plan.each_round("SIGKILL of a datasite")]
     with plan.room("recovery-plain") as folder:
-        plan.say("the plain way, 1 line")
+        plan.say("the plain way, 1 datasite")
         with plant.plain(folder, 1) as rival:
             theirs = [_recover_plain(rival) for _ in plan.each_round("SIGKILL of a plain server", min(plan.rounds, 3))]
     answers = Figure("SIGKILL until /factory.status answers from a new pid", "s", tuple(one for one, _ in timed))
     serves = Figure("SIGKILL until PySyft's /api/v2/metadata answers", "s", tuple(two for _, two in timed), Target(0.6))
     plain = Figure("the plain way, SIGKILL until /api/v2/metadata answers", "s", tuple(theirs), rival=True)
     notes = (
-        f"{plan.lines} lines under `fleet up`, killed in turn, the others serving; `{_in_words(FIRST_RESTART)}`, so "
-        "that each kill is a first crash, which is answered at once and not after a back-off",
+        f"{plan.lines} datasites under `fleet up`, killed in turn while the others serve; "
+        f"`{_in_words(FIRST_RESTART)}`, so that each kill counts as a first crash: the restart is immediate, without "
+        "a back-off",
         "the plain way: `sy.orchestra.launch` in a spawned process, whose parent starts it again as soon as it ends; "
-        "killed is the process that listens",
+        "the process that listens is killed",
     )
     faster = ratio("times faster than the plain way", plain, serves, Target(10, at_least=True))
     return Section("recovery", "a killed datasite serves again", (answers, serves, plain, faster), notes)
@@ -64,7 +65,7 @@ def _recover(fleet: Fleet, number: int) -> tuple[float, float]:
     """Seconds from SIGKILL until the line's own status answers, and until PySyft does."""
     name = list(fleet.ports)[number % len(fleet.ports)]
     port = fleet.ports[name]
-    until(fleet.all_ready, _BACK, "every line ready")
+    until(fleet.all_ready, _BACK, "every datasite ready")
     time.sleep(_APART)
     pid = fleet.worker(name).pid or 0
     killed = time.monotonic()
@@ -97,29 +98,29 @@ def _in_words(keys: Mapping[str, Any]) -> str:
 
 def memory(plan: Plan) -> Section:
     with plan.room("memory") as folder:
-        plan.say(f"fleet up, {plan.lines} lines")
+        plan.say(f"fleet up, {plan.lines} datasites")
         with plant.fleet(folder, plan.lines) as fleet:
             _use_each(fleet.ports.values())
             ours = tuple(sum(world.pss(one.pid) for one in world.family(pid)) for pid in fleet.pids().values())
             shared = _shared(fleet)
     with plan.room("memory-plain") as folder:
-        plan.say("the plain way, 2 lines")
+        plan.say("the plain way, 2 datasites")
         with plant.plain(folder, 2) as rival:
             _use_each(rival.ports)
             _parent, *others = world.family(rival.parent.pid)
             theirs = sum(world.pss(one.pid) for one in others) / len(rival.ports)
     line = Figure(f"one datasite of {plan.lines}, with all its processes", "MiB", ours, Target(90))
     whole = Figure(
-        "whole fleet with supervisor and dashboard, by datasite",
+        "whole fleet with supervisor and dashboard, per datasite",
         "MiB",
         ((sum(ours) + sum(shared.values())) / len(ours),),
     )
-    plain = Figure("the plain way, one datasite of 2, its parent not counted", "MiB", (theirs,), rival=True)
-    once = tuple(Figure(f"once a fleet: {what}", "MiB", (size,)) for what, size in shared.items())
+    plain = Figure("the plain way, one datasite of 2, without its parent", "MiB", (theirs,), rival=True)
+    once = tuple(Figure(f"once per fleet: {what}", "MiB", (size,)) for what, size in shared.items())
     notes = (
         "proportional set size (PSS): private pages, and each shared page divided by those that share it",
-        f"measured {_SETTLED:g} s after every line had answered PySyft's /api/v2/metadata; a client's login and its "
-        "data come on top, here as in the plain way",
+        f"measured {_SETTLED:g} s after every datasite answered PySyft's /api/v2/metadata; a client's login and its "
+        "data add to it, as they do in the plain way",
     )
     return Section(
         "memory", "what a datasite takes", (line, whole, plain, ratio("times less", plain, whole), *once), notes
@@ -128,7 +129,7 @@ def memory(plan: Plan) -> Section:
 
 def _use_each(ports: Iterable[int]) -> None:
     """Every line answers a client's first question, then settles."""
-    until(lambda: all(datasite.get(port, datasite.METADATA) for port in ports), _BACK, "PySyft of every line")
+    until(lambda: all(datasite.get(port, datasite.METADATA) for port in ports), _BACK, "PySyft of every datasite")
     time.sleep(_SETTLED)
 
 
@@ -152,17 +153,17 @@ def status(plan: Plan) -> Section:
     with plan.room("status") as folder:
         plan.say("a throwaway supervisord")
         with _supervisord(folder / "supervisord", plan.lines) as rival:
-            plan.say(f"fleet up, {plan.lines} lines")
+            plan.say(f"fleet up, {plan.lines} datasites")
             with plant.fleet(folder, plan.lines) as fleet:
                 timed = _time_commands(plan, folder, _commands(fleet, rival))
-    ours = Figure(f"fleet status, {plan.lines} lines", "s", timed["ours"], Target(0.4))
+    ours = Figure(f"fleet status, {plan.lines} datasites", "s", timed["ours"], Target(0.4))
     floor = Figure("python -c 'import typer, rich, httpx'", "s", timed["imports"], rival=True)
     bare = Figure("python -c pass", "s", timed["bare"], rival=True)
     figures = [ours, floor, bare, ratio("of the time of its imports alone", ours, floor)]
     if "supervisorctl" in timed:
         theirs = Figure(f"supervisorctl status, {plan.lines} programs", "s", timed["supervisorctl"], rival=True)
         figures += [theirs, ratio("of the time of supervisorctl", ours, theirs)]
-    notes = ["wall time of the whole process, from exec to exit, the commands in turn; one round before is not counted"]
+    notes = ["wall time of the whole process, from exec to exit, the commands in turn; a first round is not counted"]
     if rival is None:
         notes.append("supervisorctl was not measured: supervisord could not be installed here")
     return Section("status", "fleet status answers", tuple(figures), tuple(notes))
@@ -242,19 +243,22 @@ def _supervisord_conf(folder: Path, programs: int) -> str:
 def idle(plan: Plan) -> Section:
     window = 10.0
     with plan.room("idle") as folder:
-        plan.say(f"fleet up, {plan.lines} lines")
+        plan.say(f"fleet up, {plan.lines} datasites")
         with plant.fleet(folder, plan.lines) as fleet:
             time.sleep(_SETTLED)
             pid, lines = fleet.look().supervisor_pid, list(fleet.pids().values())
-            looks = [_share([pid], lines, window) for _ in plan.each_round(f"{window:g} s of looking on")]
+            looks = [_share([pid], lines, window) for _ in plan.each_round(f"{window:g} s of observation")]
             held = world.pss(pid)
     many = plan.lines >= 16
     cpu = Figure(
-        f"supervisor, {plan.lines} lines: CPU", "%", tuple(own for own, _ in looks), Target(0.3 if many else 0.5)
+        f"supervisor, {plan.lines} datasites: CPU", "%", tuple(own for own, _ in looks), Target(0.3 if many else 0.5)
     )
-    size = Figure(f"supervisor, {plan.lines} lines: memory (PSS)", "MiB", (held,), Target(45.0) if many else None)
+    size = Figure(f"supervisor, {plan.lines} datasites: memory (PSS)", "MiB", (held,), Target(45.0) if many else None)
     others = Figure("one datasite: CPU", "%", tuple(theirs / plan.lines for _, theirs in looks))
-    notes = (f"percent of one core, from its CPU clock (nanoseconds), {window:g} s a round; nobody looks at the fleet",)
+    notes = (
+        f"percent of one core, from its CPU clock (nanoseconds), {window:g} s a round; "
+        "no client asks the fleet for its status",
+    )
     return Section("idle", "what an idle fleet costs", (cpu, size, others), notes)
 
 
@@ -275,16 +279,16 @@ def _share(supervisor: list[int], lines: list[int], window: float) -> tuple[floa
 
 def detect(plan: Plan) -> Section:
     with plan.room("detect") as folder:
-        plan.say(f"fleet up, {plan.lines} lines")
+        plan.say(f"fleet up, {plan.lines} datasites")
         with plant.fleet(folder, plan.lines, FIRST_RESTART) as fleet:
             timed = [_detect(fleet, number) for number in plan.each_round("SIGKILL of a datasite")]
-    kernel = Figure("SIGKILL until the kernel tells (pidfd)", "ms", tuple(told for told, _ in timed), rival=True)
+    kernel = Figure("SIGKILL until the kernel reports it (pidfd)", "ms", tuple(told for told, _ in timed), rival=True)
     knows = Figure("SIGKILL until a client of the supervisor knows", "ms", tuple(all_of for _, all_of in timed))
     after = tuple(max(0.0, all_of - told) for told, all_of in timed)
-    own = Figure("detection: of that, after the kernel told", "ms", after, Target(10))
+    own = Figure("detection: the part after the kernel's report", "ms", after, Target(10))
     notes = (
-        "a long poll of `GET /v1/status?after=REVISION` on the control socket, under way before the kill, until it "
-        "tells that the process is gone; the kernel first takes the dead process's memory apart",
+        "a long poll of `GET /v1/status?after=REVISION` on the control socket, started before the kill, until it "
+        "reports that the process is gone; the kernel first frees the dead process's memory",
     )
     return Section("detect", "the supervisor notices an exit", (knows, kernel, own), notes)
 
@@ -292,7 +296,7 @@ def detect(plan: Plan) -> Section:
 def _detect(fleet: Fleet, number: int) -> tuple[float, float]:
     """Milliseconds from SIGKILL until a pidfd tells, and until the long poll does."""
     name = list(fleet.ports)[number % len(fleet.ports)]
-    until(fleet.all_ready, _BACK, "every line ready")
+    until(fleet.all_ready, _BACK, "every datasite ready")
     time.sleep(_APART)
     pid = fleet.worker(name).pid or 0
     told: dict[str, float] = {}
@@ -309,7 +313,7 @@ def _detect(fleet: Fleet, number: int) -> tuple[float, float]:
     for watcher in watchers:
         watcher.join(_BACK)
     if not {"kernel", "supervisor"} <= told.keys():
-        raise Unmeasured(f"nobody told of the end of {name}")
+        raise Unmeasured(f"the end of {name} was not reported")
     return (told["kernel"] - killed) * 1000, (told["supervisor"] - killed) * 1000
 
 
@@ -340,7 +344,7 @@ def _watch_supervisor(fleet: Fleet, name: str, pid: int, told: dict[str, float])
 
 def adoption(plan: Plan) -> Section:
     with plan.room("adoption") as folder:
-        plan.say(f"fleet up, {plan.lines} lines")
+        plan.say(f"fleet up, {plan.lines} datasites")
         with plant.fleet(folder, plan.lines) as fleet:
             tried = [_adopt(fleet) for _ in plan.each_round("SIGKILL of the supervisor")]
     kept = Figure(
@@ -350,7 +354,7 @@ def adoption(plan: Plan) -> Section:
         Target(plan.rounds, at_least=True),
     )
     took = Figure("fleet up --detach until all are adopted and ready", "s", tuple(seconds for _, seconds in tried))
-    notes = (f"{plan.lines} lines and the dashboard serve on while there is no supervisor; time of the whole command",)
+    notes = (f"{plan.lines} datasites and the dashboard keep serving without a supervisor; time of the whole command",)
     return Section("adoption", "a new supervisor takes over what runs", (kept, took), notes)
 
 
@@ -368,12 +372,16 @@ def _adopt(fleet: Fleet) -> tuple[bool, float]:
 
 BENCHES: dict[str, Bench] = {
     "recovery": Bench("from SIGKILL of a datasite until it serves again, and the plain way", 3, 9, recovery),
-    "memory": Bench("memory of a datasite, shared costs apart, and the plain way", 8, 1, memory),
+    "memory": Bench("memory of a datasite, shared costs separate, and the plain way", 8, 1, memory),
     "status": Bench("wall time of `fleet status`, and supervisorctl's", 8, 10, status),
-    "idle": Bench("CPU and memory of a supervisor that has nothing to do", 8, 3, idle),
-    "detect": Bench("from SIGKILL until the supervisor tells of it", 8, 10, detect),
+    "idle": Bench("CPU and memory of an idle supervisor", 8, 3, idle),
+    "detect": Bench("from SIGKILL until the supervisor reports it", 8, 10, detect),
     "jobs": Bench("from queueing a job until its function runs, and the plain way", 1, 10, training.jobs),
-    "threads": Bench("all lines train at once, and with torch's own default of threads", 8, 3, training.threads),
-    "dashboard": Bench("p99 of a beat at the dashboard, 5,000 factories, and a plain one's", 5000, 3, board.dashboard),
-    "adoption": Bench("SIGKILL of the supervisor, adoption by the next one", 3, 20, adoption),
+    "threads": Bench(
+        "all datasites train at once, with threads by fleet and with torch's default", 8, 3, training.threads
+    ),
+    "dashboard": Bench(
+        "p99 of a beat at the dashboard, 5,000 factories, and a plain dashboard's", 5000, 3, board.dashboard
+    ),
+    "adoption": Bench("SIGKILL of the supervisor, then adoption by the next one", 3, 20, adoption),
 }

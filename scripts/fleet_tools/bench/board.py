@@ -62,28 +62,30 @@ def dashboard(plan: Plan) -> Section:
         "/openapi.json",
         listeners=0,
     )
-    return Section("dashboard", "thousands of factories beat", _figures(plan.lines, ours, theirs), _notes(plan, ours))
+    return Section(
+        "dashboard", "thousands of factories send heartbeats", _figures(plan.lines, ours, theirs), _notes(plan, ours)
+    )
 
 
 def _figures(count: int, ours: Measured, theirs: Measured) -> tuple[Figure, ...]:
     p99 = Figure(
-        f"a beat of {count} factories, from when it is due until answered: p99", "ms", ours.percentile(99), Target(50)
+        f"a heartbeat of {count} factories, from due until answered: p99", "ms", ours.percentile(99), Target(50)
     )
     plain = Figure("the plain way: p99", "ms", theirs.percentile(99), rival=True)
     return (
         p99,
-        Figure("the same: median", "ms", ours.percentile(50)),
-        Figure("the same: slowest", "ms", tuple(1000 * max(seen.beats) for seen in ours.rounds)),
-        Figure("beats refused or not answered", "", tuple(float(seen.failed) for seen in ours.rounds), Target(0)),
+        Figure("same, median", "ms", ours.percentile(50)),
+        Figure("same, slowest", "ms", tuple(1000 * max(seen.beats) for seen in ours.rounds)),
+        Figure("heartbeats refused or not answered", "", tuple(float(seen.failed) for seen in ours.rounds), Target(0)),
         plain,
         Figure(
-            "the plain way: beats refused or not answered",
+            "the plain way: heartbeats refused or not answered",
             "",
             tuple(float(seen.failed) for seen in theirs.rounds),
             rival=True,
         ),
         ratio("times lower p99 than the plain way", plain, p99),
-        Figure("a beat answered until an open page has it: p99", "ms", (ours.of_all("shown", 99),), Target(2000)),
+        Figure("heartbeat answered until an open page shows it: p99", "ms", (ours.of_all("shown", 99),), Target(2000)),
         Figure("GET /factories, all of them: median", "ms", (ours.of_all("lists", 50),)),
         Figure("the plain way: GET /factories: median", "ms", (theirs.of_all("lists", 50),), rival=True),
         Figure("all register at once", "s", (ours.registering,)),
@@ -96,11 +98,12 @@ def _figures(count: int, ours: Measured, theirs: Measured) -> tuple[Figure, ...]
 
 def _notes(plan: Plan, ours: Measured) -> tuple[str, ...]:
     return (
-        f"each of {plan.lines} factories beats once every {INTERVAL:g} s, evenly spread, each beat on a connection of "
-        f"its own; {READERS} readers take the whole list every 3 s, {LISTENERS} pages listen to /events",
-        "the server is held to one core, the load to another; the load waits for no answer before it sends the next "
-        f"beat, and was itself late by {ours.of_all('lags', 99):.1f} ms (p99), which is part of the times above",
-        "the plain way: FastAPI's ordinary endpoints, SQLAlchemy sessions, one commit for each beat (WAL, not synced), "
+        f"each of {plan.lines} factories sends a heartbeat every {INTERVAL:g} s, evenly spread, each on a connection "
+        f"of its own; {READERS} readers get the whole list every 3 s, {LISTENERS} pages listen to /events",
+        "the server is limited to one core, the load to another; the load does not wait for an answer before it sends "
+        f"the next heartbeat, and was itself late by {ours.of_all('lags', 99):.1f} ms (p99), "
+        "which the times above include",
+        "the plain way: FastAPI's ordinary endpoints, SQLAlchemy sessions, one commit per heartbeat (WAL, not synced), "
         "the same readers, and no page that listens",
     )
 
@@ -121,7 +124,7 @@ async def _rounds(plan: Plan, name: str, crowd: Crowd, pid: int, listeners: int)
         raise Unmeasured(f"{name}: {crowd.seen.failed} registrations were refused or not answered")
     async with crowd.watched(READERS, listeners):
         await asyncio.sleep(3.0)
-        for _ in plan.each_round(f"{name}: {INTERVAL:g} s of beats"):
+        for _ in plan.each_round(f"{name}: {INTERVAL:g} s of heartbeats"):
             spent = world.cpu_seconds(pid)
             measured.rounds.append(await crowd.beat(INTERVAL))
             measured.cpu.append(100 * (world.cpu_seconds(pid) - spent) / INTERVAL)

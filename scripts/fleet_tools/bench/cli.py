@@ -31,9 +31,9 @@ class Exit(IntEnum):
 
 _CODES = """\
 exit codes: 0 every target met; 1 a target missed; 2 wrong usage;
-3 something could not be measured, or was left behind; 130 interrupted (Ctrl-C), with everything ended.
+3 something could not be measured, or was left behind; 130 interrupted (Ctrl-C), everything ended.
 
-scripts/bench all --write docs/performance.md   fills in the document (on a machine that does nothing else)
+scripts/bench all --write docs/performance.md   fills in the document (use an idle machine)
 scripts/bench adoption --rounds 100
 scripts/bench idle --lines 16"""
 
@@ -41,16 +41,16 @@ scripts/bench idle --lines 16"""
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         "scripts/bench",
-        description="Measure the fleet against a rival in the same run. Prints Markdown.",
+        description="Measure fleet and a rival in the same run. Prints Markdown.",
         epilog=_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("benches", nargs="*", metavar="BENCH", help=f"all, or any of: {', '.join(BENCHES)}")
-    made.add_argument("--list", action="store_true", help="say what each bench measures, and end")
-    made.add_argument("--rounds", type=count, metavar="N", help="rounds of each bench instead of its own number")
-    made.add_argument("--lines", type=count, metavar="N", help="datasites in each fleet instead of the bench's number")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write every single value there as well")
-    made.add_argument("--write", type=Path, metavar="FILE", help="fill in this document, between its markers")
+    made.add_argument("--list", action="store_true", help="list what each bench measures, and exit")
+    made.add_argument("--rounds", type=count, metavar="N", help="number of rounds, instead of each bench's default")
+    made.add_argument("--lines", type=count, metavar="N", help="number of datasites, instead of each bench's default")
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write every single value to this file")
+    made.add_argument("--write", type=Path, metavar="FILE", help="fill in this document between its markers")
     return made
 
 
@@ -58,7 +58,7 @@ def chosen(words: Sequence[str]) -> list[str]:
     """The benches that ``words`` name, each once. Raises ValueError for a word that names none."""
     for word in words:
         if word not in {*BENCHES, "all"}:
-            raise ValueError(f"no bench named {word!r}; there are: all, {', '.join(BENCHES)}")
+            raise ValueError(f"no bench named {word!r}; known: all, {', '.join(BENCHES)}")
     return list(BENCHES) if "all" in words else list(dict.fromkeys(words))
 
 
@@ -69,7 +69,7 @@ def run(words: list[str]) -> Exit:
     if asked.list:
         print(
             "\n".join(
-                f"{name:10} {bench.about} ({bench.lines} lines, {bench.rounds} rounds)"
+                f"{name:10} {bench.about} ({bench.lines} datasites, {bench.rounds} rounds)"
                 for name, bench in BENCHES.items()
             )
         )
@@ -80,7 +80,7 @@ def run(words: list[str]) -> Exit:
     except (ValueError, OSError, NoPlace) as error:
         asking.error(str(error))
     if not names:
-        asking.error("name a bench, or all; --list says what there is")
+        asking.error("name a bench, or all; --list shows them")
     end_in_order()
     return _measure_all(names, asked, world.setting(shlex.join(["scripts/bench", *words])))
 
@@ -108,7 +108,7 @@ def _measure_all(names: list[str], asked: argparse.Namespace, setting: Setting) 
             _keep(sections, asked, setting)
     except KeyboardInterrupt:
         clear()
-        print("interrupted; everything that was started has been ended", file=sys.stderr)
+        print("interrupted; all started processes have ended", file=sys.stderr)
         return Exit.INTERRUPTED
     return _verdict(sections, unmeasured, remains)
 
@@ -140,7 +140,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _verdict(sections: list[Section], unmeasured: list[str], remains: list[str]) -> Exit:
-    for line in (*unmeasured, *(f"left behind, ended now: {what}" for what in remains)):
+    for line in (*unmeasured, *(f"left behind, now ended: {what}" for what in remains)):
         print(line, file=sys.stderr)
     missed = [f"{one.name}: {figure.what}" for one in sections for figure in one.figures if figure.holds is False]
     for line in missed:

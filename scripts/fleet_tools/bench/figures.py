@@ -166,5 +166,5 @@ def filled(text: str, name: str, body: str) -> str:
     """``text`` with ``body`` between the markers of the bench ``name``. Raises NoPlace."""
     pattern = re.compile(rf"(<!-- bench {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL)
     if not pattern.search(text):
-        raise NoPlace(f"no <!-- bench {name} --> … <!-- end {name} --> in it")
+        raise NoPlace(f"it has no <!-- bench {name} --> … <!-- end {name} -->")
     return pattern.sub(lambda found: f"{found[1]}{body}\n{found[2]}", text, count=1)

@@ -1,4 +1,4 @@
-"""The benches of queued training: what a job costs to start, and what threads do when all lines train at once.
+"""The benches of queued training: what a job costs to start, and what threads do when all datasites train at once.
 
 Times are told by the function itself, on the one clock of this machine: PySyft's client looks only once a second.
 """
@@ -57,13 +57,13 @@ def train():
 
 def jobs(plan: Plan) -> Section:
     with plan.room("jobs") as folder:
-        plan.say(f"fleet up, {plan.lines} lines")
+        plan.say(f"fleet up, {plan.lines} datasites")
         with plant.fleet(folder, plan.lines) as fleet:
             stamp = _offered(_owner(fleet, next(iter(fleet.ports))), folder, "stamp", _STAMP)
             _value(stamp())
             ours = tuple(_delay(stamp) for _ in plan.each_round("a queued job"))
     with plan.room("jobs-plain") as folder:
-        plan.say("the plain way, 1 line")
+        plan.say("the plain way, 1 datasite")
         with plant.plain(folder, 1) as rival:
             stamp = _offered(_well_known(rival.ports[0]), folder, "stamp", _STAMP)
             theirs = tuple(_delay(stamp) for _ in plan.each_round("a queued job, the plain way", min(plan.rounds, 5)))
@@ -71,9 +71,10 @@ def jobs(plan: Plan) -> Section:
     plain = Figure("the plain way, queued until the function runs", "ms", theirs, rival=True)
     notes = (
         "from when `client.code.f(blocking=False)` has returned its job until the first line of the function",
-        "the client leaves the datasite alone for a second before and after, as its own questions take the same cores",
-        "in it: the job's process, PySyft's server in it, and PySyft's own checks; a line's first job is left out, as "
-        "what all jobs share is made then",
+        "the client leaves the datasite alone for a second before and after, because its own requests use the same "
+        "cores",
+        "includes the job's process, its PySyft server and PySyft's own checks; a datasite's first job is not counted, "
+        "because it prepares what all jobs share",
     )
     return Section("jobs", "a queued job starts", (begins, plain, ratio("times faster", plain, begins)), notes)
 
@@ -84,16 +85,18 @@ def threads(plan: Plan) -> Section:
     unset: list[float] = []
     for name, defaults, kept in (("share", {}, shares), ("unset", {"resources": {"threads": cores}}, unset)):
         with plan.room(f"threads-{name}") as folder:
-            plan.say(f"fleet up, {plan.lines} lines, {name}")
+            plan.say(f"fleet up, {plan.lines} datasites, {name}")
             with plant.fleet(folder, plan.lines, defaults) as fleet:
                 offered = [_offered(_owner(fleet, line), folder, "train", _TRAIN) for line in fleet.ports]
                 time.sleep(_SETTLED)
-                kept.extend(_all_at_once(offered) for _ in plan.each_round(f"all lines train, {name}"))
-    ours = Figure(f"{plan.lines} lines train at once, threads by fleet", "s", tuple(shares))
+                kept.extend(_all_at_once(offered) for _ in plan.each_round(f"all datasites train, {name}"))
+    ours = Figure(f"{plan.lines} datasites train at once, threads by fleet", "s", tuple(shares))
     theirs = Figure(f"the same with {cores} threads each, torch's own default", "s", tuple(unset), rival=True)
-    notes = ("from the first function's first line to the last one's last; the same work on every line",)
+    notes = (
+        "from the first line of the first function to the last line of the last; every datasite does the same work",
+    )
     faster = ratio("times faster than torch's default", theirs, ours)
-    return Section("threads", "all lines train at once", (ours, theirs, faster), notes)
+    return Section("threads", "all datasites train at once", (ours, theirs, faster), notes)
 
 
 def _owner(fleet: Fleet, line: str) -> Any:

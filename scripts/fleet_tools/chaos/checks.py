@@ -45,7 +45,7 @@ def after_down(field: Field) -> list[Check]:
     ports = [str(port) for port in sorted(field.plant.used) if listens(port)]
     return [
         Check("after fleet down: no process", tuple(map(describe, field.plant.left()))),
-        Check("after fleet down: no port held", tuple(ports)),
+        Check("after fleet down: no port in use", tuple(ports)),
         Check("after fleet down: no socket", tuple(world.sockets(field.plant.state_folder.root))),
     ]
 
@@ -60,9 +60,9 @@ def _writes(field: Field) -> Check:
     try:
         found = field.clients.verify()
     except Trouble as broken:
-        return Check("every acknowledged write is there", (str(broken),))
+        return Check("every acknowledged write is kept", (str(broken),))
     missing = [f"{name}: {what}" for name, line in found.items() for what in line["missing"]]
-    return Check("every acknowledged write is there", tuple(missing), _counted(found))
+    return Check("every acknowledged write is kept", tuple(missing), _counted(found))
 
 
 def _counted(found: dict[str, Any]) -> str:
@@ -90,12 +90,18 @@ def _events(field: Field) -> list[Check]:
     ends = sum(event["event"] == "exited" for event in events)
     return [
         Check(
-            "every restart is told with its cause",
+            "every restart is reported with its cause",
             tuple(verdict.unexplained_restarts(events, counts, excuses)),
             f"{verdict.told_restarts(events)} restarts",
         ),
-        Check("every injected SIGKILL is told", tuple(verdict.untold_ends(events, hits, excuses)), f"{told} told"),
-        Check("no end without a cause of ours", tuple(verdict.uncaused_ends(events, hits, excuses)), f"{ends} ends"),
+        Check(
+            "every injected SIGKILL is reported", tuple(verdict.untold_ends(events, hits, excuses)), f"{told} reported"
+        ),
+        Check(
+            "no process ended without a known cause",
+            tuple(verdict.uncaused_ends(events, hits, excuses)),
+            f"{ends} ends",
+        ),
     ]
 
 
@@ -109,7 +115,7 @@ def _tree(field: Field) -> set[int]:
 
 
 def _orphans(field: Field) -> Check:
-    """Whatever lives in the fleet's folders or bears a line's leash belongs to a process that fleet knows."""
+    """Whatever lives in the fleet's folders or has a datasite's leash open belongs to a process that fleet knows."""
 
     def strangers() -> list[int]:
         return sorted({pid for pid in field.plant.left() if alive(pid)} - _tree(field))
@@ -128,4 +134,4 @@ def _zombies(field: Field) -> Check:
 def _files(siege: Siege) -> str:
     lives = [counts for counts in siege.files.values() if counts]
     most = max((max(counts) for counts in lives), default=0)
-    return f"{len(lives)} supervisors, at most {most} files open beside the pipes of their workers"
+    return f"{len(lives)} supervisors, at most {most} open files, not counting the pipes of their workers"

@@ -46,7 +46,7 @@ class Exit(IntEnum):
 
 
 _CODES = """\
-exit codes: 0 every check holds; 1 one does not; 2 wrong usage; 130 interrupted (Ctrl-C), with everything ended.
+exit codes: 0 every check holds; 1 a check failed; 2 wrong usage; 130 interrupted (Ctrl-C), everything ended.
 
 scripts/chaos --faults 200                      the documented run
 scripts/chaos --faults 200 --seed 4711          the same faults in the same order again
@@ -57,20 +57,20 @@ scripts/chaos --list"""
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         "scripts/chaos",
-        description="Break a real fleet on purpose, under continuous client writes, and check what is left.",
+        description="Break a real fleet on purpose, while clients write to it, and check that nothing is lost.",
         epilog=_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--faults", type=count, default=40, metavar="N", help="how many faults (40)")
-    made.add_argument("--seed", type=count, metavar="S", help="draw the faults from this seed (absent: a new one)")
-    made.add_argument("--lines", type=count, default=3, metavar="N", help="how many datasites (3)")
-    made.add_argument("--kinds", type=_kinds, metavar="A,B", help="only these kinds of faults")
+    made.add_argument("--faults", type=count, default=40, metavar="N", help="number of faults (default 40)")
+    made.add_argument("--seed", type=count, metavar="S", help="draw the faults from this seed (default: a new one)")
+    made.add_argument("--lines", type=count, default=3, metavar="N", help="number of datasites (default 3)")
+    made.add_argument("--kinds", type=_kinds, metavar="A,B", help="only these kinds of faults; see --list")
     made.add_argument("--overlap", action="store_true", help="up to three faults at the same time")
-    made.add_argument("--list", action="store_true", help="say which kinds of faults there are, and end")
-    made.add_argument("--keep", action="store_true", help="keep the folder of a clean run too")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write a summary there")
-    made.add_argument("--record", type=Path, metavar="DIR", help="keep the journal of a clean run there")
-    made.add_argument("--record-line", metavar="NAME", help="of the journal only this line's facts")
+    made.add_argument("--list", action="store_true", help="list the kinds of faults, and exit")
+    made.add_argument("--keep", action="store_true", help="also keep the folder of a clean run")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write a summary to this file")
+    made.add_argument("--record", type=Path, metavar="DIR", help="copy the journal of a clean run to this folder")
+    made.add_argument("--record-line", metavar="NAME", help="copy only the facts of this datasite")
     return made
 
 
@@ -78,7 +78,7 @@ def _kinds(word: str) -> list[str]:
     kinds = list(dict.fromkeys(word.split(",")))
     for kind in kinds:
         if kind not in FAULTS:
-            raise argparse.ArgumentTypeError(f"no fault named {kind!r}; there are: {', '.join(FAULTS)}")
+            raise argparse.ArgumentTypeError(f"no fault named {kind!r}; known: {', '.join(FAULTS)}")
     return kinds
 
 
@@ -149,11 +149,11 @@ def _besiege(asked: argparse.Namespace, report: Report, console: Console) -> Non
             report.checks.append(Check("the fleet recovers from every fault", (str(error),)))
             report.checks += checks.of_promises(siege)
             return
-        console.print("the last fault is over; reading everything back")
+        console.print("all faults are over; reading everything back")
         report.checks += checks.while_up(field, siege)
         report.checks += checks.after_down(field)
         if asked.record is not None and report.clean:
-            console.print(f"kept {_recorded(asked, field, report.seed)}")
+            console.print(f"journal kept: {_recorded(asked, field, report.seed)}")
     if report.clean and not asked.keep:
         shutil.rmtree(folder, ignore_errors=True)
         report.folder = ""
@@ -227,7 +227,7 @@ def _ended(asked: argparse.Namespace, report: Report, console: Console) -> Exit:
     if asked.json is not None:
         asked.json.write_text(json.dumps(report.document(), indent=1) + "\n")
     if report.folder:
-        console.print(f"kept: {report.folder}")
+        console.print(f"folder kept: {report.folder}")
     if report.interrupted:
         console.print("interrupted")
         return Exit.INTERRUPTED
@@ -235,7 +235,7 @@ def _ended(asked: argparse.Namespace, report: Report, console: Console) -> Exit:
     word = "clean" if report.clean else "NOT clean"
     console.print(f"{word}: {len(report.outcomes)} faults in {took / 60:.1f} min, seed {report.seed}")
     if not report.clean:
-        console.print(f"again: {report.command}")
+        console.print(f"to repeat it: {report.command}")
     return Exit.CLEAN if report.clean else Exit.FAILED
 
 

@@ -102,5 +102,5 @@ class Clients:
         try:
             found: dict[str, Any] = json.loads(done.stdout)
         except ValueError as error:
-            raise Broken(f"the writes could not be read back: {done.stderr.strip()[-500:]}") from error
+            raise Broken(f"cannot read the writes back: {done.stderr.strip()[-500:]}") from error
         return found

@@ -55,31 +55,31 @@ def fault(weight: int = 2, *, alone: bool = False) -> Callable[[Body], Body]:
 
 @fault(weight=6)
 def worker_kill(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGKILL to a worker: it comes back, and what user code forked there is gone"""
+    """SIGKILL to a worker: it comes back, and the processes that user code forked are gone"""
     before = field.victim(strike)
     family = field.plant.family(before.name)
     field.touch(before.name, restarts=1)
     field.hit(before, signal.SIGKILL)
     yield
     field.back(before)
-    field.gone(family, f"what {before.name} had forked")
+    field.gone(family, f"a process forked by {before.name}")
 
 
 @fault(weight=3)
 def worker_stop(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGSTOP to a worker: the liveness probe finds it, and it is replaced"""
+    """SIGSTOP to a worker: the liveness probe detects it, and it is replaced"""
     before = field.victim(strike)
     field.touch(before.name, restarts=1)
     field.hit(before, signal.SIGSTOP)
     yield
     after = field.back(before)
     counted = after.restarts_by_cause.get("hung", 0) - before.restarts_by_cause.get("hung", 0)
-    field.promise(counted == 1, f"{before.name} was restarted, but not as hung: {after.restarts_by_cause}")
+    field.promise(counted == 1, f"{before.name} was restarted, but not counted as hung: {after.restarts_by_cause}")
 
 
 @fault(weight=2)
 def worker_term(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGTERM to a worker from outside: it ends in order, and is started again"""
+    """SIGTERM to a worker from outside: it stops in order, and is started again"""
     before = field.victim(strike)
     field.touch(before.name, restarts=1)
     field.hit(before, signal.SIGTERM)
@@ -89,7 +89,7 @@ def worker_term(field: Field, strike: Strike) -> Iterator[None]:
 
 @fault(weight=2)
 def worker_kill_twice(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGKILL to a worker, and to the next one while it starts"""
+    """SIGKILL to a worker, and to its successor while it starts"""
     before = field.victim(strike)
     field.touch(before.name, restarts=2)
     field.hit(before, signal.SIGKILL)
@@ -114,7 +114,7 @@ def all_workers_kill(field: Field, strike: Strike) -> Iterator[None]:  # noqa: A
 
 @fault(weight=2)
 def job_kill(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGKILL to a queued job, or to a process that user code forked: the line serves on"""
+    """SIGKILL to a queued job, or to a process that user code forked: the datasite keeps serving"""
     before = field.victim(strike)
 
     def running() -> list[int]:
@@ -132,11 +132,11 @@ def job_kill(field: Field, strike: Strike) -> Iterator[None]:
 
 @fault(weight=1)
 def zygote_kill(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGKILL to the process that jobs are forked from: the line serves on, and its next job runs"""
+    """SIGKILL to a zygote, the process that forks jobs: the datasite keeps serving, and its next job runs"""
     before = field.victim(strike)
     pids = field.plant.zygotes(before.name)
     if not pids:
-        raise Nothing(f"{before.name} has nothing to fork jobs from just now")
+        raise Nothing(f"{before.name} has no zygote at the moment")
     field.signal(pids[0], signal.SIGKILL)
     yield
 
@@ -146,11 +146,11 @@ def zygote_kill(field: Field, strike: Strike) -> Iterator[None]:
 
 @fault(weight=2)
 def forkserver_kill(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGKILL to the forkserver: lines stay up, and the next start has another forkserver"""
+    """SIGKILL to the forkserver: datasites stay up, and the next start uses a new forkserver"""
     supervisor = field.supervisor()
     old = field.plant.forkserver(supervisor)
     if old is None:
-        raise Nothing("there is no forkserver just now")
+        raise Nothing("there is no forkserver at the moment")
     before = field.victim(strike)
     field.signal(old, signal.SIGKILL)
     time.sleep(strike.draw)
@@ -160,12 +160,12 @@ def forkserver_kill(field: Field, strike: Strike) -> Iterator[None]:
     yield
     if killed:
         field.back(before)
-    until(lambda: field.plant.forkserver(supervisor) not in (None, old), field.patience, "another forkserver")
+    until(lambda: field.plant.forkserver(supervisor) not in (None, old), field.patience, "a new forkserver")
 
 
 @fault(weight=4)
 def supervisor_kill(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGKILL to the supervisor, then `fleet up`: every line adopted, none restarted"""
+    """SIGKILL to the supervisor, then `fleet up`: every datasite is adopted, none restarted"""
     _kill_supervisor(field)
     time.sleep(strike.draw * 3)
     yield
@@ -174,7 +174,7 @@ def supervisor_kill(field: Field, strike: Strike) -> Iterator[None]:
 
 @fault(weight=2, alone=True)
 def supervisor_and_worker_kill(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGKILL to the supervisor and, while there is none, to a worker"""
+    """SIGKILL to the supervisor, and then to a worker while no supervisor runs"""
     before = field.victim(strike)
     field.touch(before.name)
     _kill_supervisor(field)
@@ -187,7 +187,7 @@ def supervisor_and_worker_kill(field: Field, strike: Strike) -> Iterator[None]:
 
 @fault(weight=2, alone=True)
 def supervisor_kill_midway(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGKILL to a worker, then to the supervisor while it starts the next one"""
+    """SIGKILL to a worker, then to the supervisor while it starts the worker's successor"""
     before = field.victim(strike)
     told = (delay := strike.draw * 0.8) > 0.3
     with field.excused(before.name):
@@ -198,13 +198,15 @@ def supervisor_kill_midway(field: Field, strike: Strike) -> Iterator[None]:
         yield
         _up(field)
         after = field.back(before)
-        field.promise(after.restarts - before.restarts in (0, 1), f"{before.name}: one end is several restarts")
+        field.promise(
+            after.restarts - before.restarts in (0, 1), f"{before.name}: one end was counted as several restarts"
+        )
         field.restarts[before.name] = after.restarts - before.restarts
 
 
 @fault(weight=1, alone=True)
 def supervisor_suspended(field: Field, strike: Strike) -> Iterator[None]:
-    """SIGSTOP to the supervisor for some seconds: it kills nobody for the time it missed"""
+    """SIGSTOP to the supervisor for some seconds: it kills no worker for the time it missed"""
     supervisor = field.supervisor()
     field.signal(supervisor, signal.SIGSTOP)
     try:
@@ -217,11 +219,11 @@ def supervisor_suspended(field: Field, strike: Strike) -> Iterator[None]:
 
 @fault(weight=1, alone=True)
 def fleet_down_up(field: Field, strike: Strike) -> Iterator[None]:  # noqa: ARG001 - the one signature of all
-    """`fleet down` and `fleet up` under load: nothing is left in between, nothing is lost"""
+    """`fleet down` and `fleet up` under load: nothing is left in between, and nothing is lost"""
     before = field.plant.look()
     field.plant.must("down")
     left = field.plant.inhabitants()
-    field.promise(not left, f"left by fleet down: {', '.join(map(describe, left))}")
+    field.promise(not left, f"still running after fleet down: {', '.join(map(describe, left))}")
     for line in before.datasites:
         field.touch(line.name, restarts=-line.restarts)  # counts begin anew
     yield
@@ -247,7 +249,7 @@ def _up(field: Field) -> None:
 
 @fault(weight=2)
 def port_theft(field: Field, strike: Strike) -> Iterator[None]:
-    """A line's port taken while it is stopped: quarantined with the reason, and back once it is free"""
+    """Another process takes a stopped datasite's port: quarantined with the reason, and back once it is free"""
     before = field.victim(strike)
     field.touch(before.name)
     with field.excused(before.name):
@@ -286,11 +288,13 @@ def _moody(mood: Mood) -> Body:
             time.sleep(2 + strike.draw * 5)
             picture = field.plant.picture()
             lines = picture.datasites if picture else ()
-            field.promise(lines and all(one.ready for one in lines), f"a dashboard that is {mood} makes a line unready")
+            field.promise(
+                lines and all(one.ready for one in lines), f"a dashboard that is {mood} makes a datasite unready"
+            )
             yield
         finally:
             field.board.become(Mood.WELL)
-        until(lambda: _registered(field), field.patience, "every line registered again")
+        until(lambda: _registered(field), field.patience, "every datasite registered again")
 
     body.__name__ = f"dashboard_{mood.value}"
     return body
@@ -302,9 +306,9 @@ def _registered(field: Field) -> bool:
 
 
 for _mood, _about in (
-    (Mood.DOWN, "The dashboard refuses connections: lines stay ready, and register when it is back"),
-    (Mood.SLOW, "The dashboard takes half a minute to answer: lines stay ready"),
-    (Mood.GARBAGE, "The dashboard answers nonsense: lines stay ready"),
+    (Mood.DOWN, "The dashboard refuses connections: datasites stay ready, and register when it is back"),
+    (Mood.SLOW, "The dashboard takes half a minute to answer: datasites stay ready"),
+    (Mood.GARBAGE, "The dashboard answers nonsense: datasites stay ready"),
 ):
     _body = _moody(_mood)
     FAULTS[f"dashboard-{_mood.value}"] = Fault(_about, _body)
@@ -312,7 +316,7 @@ for _mood, _about in (
 
 @fault(weight=2, alone=True)
 def logs_full(field: Field, strike: Strike) -> Iterator[None]:
-    """No byte left for logs: lines serve on, and one that is killed comes back all the same"""
+    """The log disk is full: datasites keep serving, and a killed one still comes back"""
     before = field.victim(strike)
     field.log_disk.fill()
     try:
@@ -328,7 +332,7 @@ def logs_full(field: Field, strike: Strike) -> Iterator[None]:
 
 @fault(weight=2, alone=True)
 def state_full(field: Field, strike: Strike) -> Iterator[None]:
-    """No byte left for state: the fleet stays up, and is whole once there is room, whoever was killed meanwhile"""
+    """The state disk is full: the fleet stays up, and every datasite is ready once there is space again"""
     before = field.victim(strike)
     with field.excused(before.name):
         field.state_disk.fill()
@@ -351,24 +355,24 @@ def state_full(field: Field, strike: Strike) -> Iterator[None]:
 
 @fault(weight=2)
 def operator_restart(field: Field, strike: Strike) -> Iterator[None]:
-    """`fleet restart` of a line: another process, and no restart counted"""
+    """`fleet restart` of a datasite: a new process, and no restart counted"""
     before = field.victim(strike)
     field.touch(before.name)
     _command(field, "restart", before.name)
     yield
-    field.promise(field.plant.worker(before.name).pid != before.pid, "fleet restart left the process as it was")
+    field.promise(field.plant.worker(before.name).pid != before.pid, "fleet restart did not replace the process")
 
 
 @fault(weight=2)
 def operator_stop_start(field: Field, strike: Strike) -> Iterator[None]:
-    """`fleet stop` and `fleet start` of a line: down stays down, and nothing of it is left meanwhile"""
+    """`fleet stop` and `fleet start` of a datasite: it stays down, and none of its processes is left meanwhile"""
     before = field.victim(strike)
     field.touch(before.name)
     family = field.plant.family(before.name)
     _command(field, "stop", before.name)
-    field.gone(family, f"of {before.name} after fleet stop,")
+    field.gone(family, f"a process of {before.name} after fleet stop")
     time.sleep(strike.draw * 2)
-    field.promise(field.plant.worker(before.name).state == "down", f"{before.name} was stopped, and is not down")
+    field.promise(field.plant.worker(before.name).state == "down", f"{before.name} was stopped, but is not down")
     yield
     _command(field, "start", before.name)
 
@@ -379,12 +383,12 @@ def _command(field: Field, *words: str) -> None:
         field.plant.must(*words)
         return
     with contextlib.suppress(Trouble):
-        until(lambda: field.plant.run(*words).returncode == 0, 60.0, "a command that is taken")
+        until(lambda: field.plant.run(*words).returncode == 0, 60.0, "a command that the supervisor accepts")
 
 
 @fault(weight=3, alone=True)
 def reload_change(field: Field, strike: Strike) -> Iterator[None]:
-    """fleet.yaml replaced by another good one, `fleet reload`: only what differs is touched"""
+    """A changed fleet.yaml, `fleet reload`: only what differs is touched"""
     line = field.plant.lines[strike.line % len(field.plant.lines)]
     kind = int(strike.draw * 3)
     if kind == 0:  # a live key
@@ -408,13 +412,13 @@ def _added_and_removed(field: Field, strike: Strike) -> Iterator[None]:
     field.plant.become([*kept, guest])
     try:
         field.plant.must("reload")
-        field.promise(field.plant.worker(guest.name).ready, f"{guest.name} was added, and is not ready")
+        field.promise(field.plant.worker(guest.name).ready, f"{guest.name} was added, but is not ready")
         yield
     finally:
         field.plant.become(kept)
     field.plant.must("reload")
     left = field.plant.family(guest.name)
-    field.promise(not left, f"of {guest.name}, which was removed, there is left: {left}")
+    field.promise(not left, f"{guest.name} was removed, but processes are left: {left}")
 
 
 _BREAKS = (
@@ -427,12 +431,12 @@ _BREAKS = (
 
 @fault(weight=2, alone=True)
 def reload_broken(field: Field, strike: Strike) -> Iterator[None]:
-    """fleet.yaml replaced by a broken one, `fleet reload`: refused with the place, nothing changed"""
+    """A broken fleet.yaml, `fleet reload`: refused with the place of the error, nothing changed"""
     head = f"version: 1\nstate_dir: {field.plant.state_folder.root}\nlog_dir: {field.plant.logs}\n"
     field.plant.file.write_text(head + _BREAKS[int(strike.draw * len(_BREAKS))])
     try:
         said = field.plant.must("reload", codes=(2,))
-        field.promise("fleet.yaml" in said, f"fleet reload does not say where it is broken: {said}")
+        field.promise("fleet.yaml" in said, f"fleet reload does not say where the file is broken: {said}")
         yield
     finally:
         field.plant.write()
@@ -440,7 +444,7 @@ def reload_broken(field: Field, strike: Strike) -> Iterator[None]:
 
 @fault(weight=1, alone=True)
 def reload_moved(field: Field, strike: Strike) -> Iterator[None]:
-    """fleet.yaml with another log_dir, `fleet reload`: refused whole"""
+    """A fleet.yaml with another log_dir, `fleet reload`: refused as a whole"""
     line = field.plant.lines[strike.line % len(field.plant.lines)]
     moved = Line(line.name, line.port, "7s", {"CHAOS": "moved"})
     others = [moved if one is line else one for one in field.plant.lines]

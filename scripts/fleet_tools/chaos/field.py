@@ -81,7 +81,7 @@ class Field:
         try:
             os.kill(pid, number)
         except ProcessLookupError as error:
-            raise Nothing(f"process {pid} is gone already") from error
+            raise Nothing(f"process {pid} has already ended") from error
 
     def touch(self, name: str, restarts: int = 0) -> None:
         """This strike gives ``name`` another process, counted as so many restarts."""
@@ -117,14 +117,14 @@ class Field:
             lines = [one for one in picture.datasites if one.name == before.name] if picture else []
             return next((one for one in lines if one.pid not in (None, before.pid) and (one.ready or not ready)), None)
 
-        return until(again, self.patience, f"{before.name} back with another process")
+        return until(again, self.patience, f"{before.name} back with a new process")
 
     def gone(self, pids: list[int], what: str) -> None:
         """Wait until none of these is left."""
         with contextlib.suppress(Trouble):
             until(lambda: not any(map(alive, pids)), 5.0, what)
         left = [describe(pid) for pid in pids if alive(pid)]
-        self.promise(not left, f"{what} still there: {', '.join(left)}")
+        self.promise(not left, f"{what} still runs: {', '.join(left)}")
 
 
 _SOON = 5.0

@@ -37,13 +37,12 @@ class Outcome:
         state = (
             f"BROKEN: {self.broken}" if self.broken else f"skipped: {self.skipped}" if self.skipped else "whole again"
         )
-        return (
-            f"{self.strike.number:3} {self.strike.kind:28} line {self.strike.line + 1}  {self.seconds:5.1f} s  {state}"
-        )
+        where = f"datasite {self.strike.line + 1}"
+        return f"{self.strike.number:3} {self.strike.kind:28} {where}  {self.seconds:5.1f} s  {state}"
 
 
 class Lost(Exception):
-    """The fleet did not become whole again: nothing more can be tried on it."""
+    """The fleet did not recover, so the run cannot go on."""
 
 
 @dataclass
@@ -83,7 +82,7 @@ class Siege:
             kinds = ", ".join(strike.kind for strike in group)
             raise Lost(f"after {kinds} (number {group[-1].number}): {broken}") from broken
         if not self.field.clients.running:
-            raise Lost("the clients ended by themselves; clients/writers.out says why")
+            raise Lost("the clients ended unexpectedly; see clients/writers.out for the reason")
 
     # --- one by one ---
 
@@ -105,7 +104,7 @@ class Siege:
     def _judge(self, before: FleetSnapshot, after: FleetSnapshot) -> None:
         """Nobody was touched but those whom the strike touched, and restarts are counted as they should be."""
         if before.supervisor_pid != after.supervisor_pid and not self.field.new_supervisor:
-            raise Broken(f"another supervisor: {before.supervisor_pid} became {after.supervisor_pid}")
+            raise Broken(f"the supervisor was replaced: pid {before.supervisor_pid} became {after.supervisor_pid}")
         now = {one.name: one for one in after.datasites}
         problems = [problem for old in before.datasites if (problem := self._changed(old, now[old.name]))]
         if problems:
@@ -113,9 +112,9 @@ class Siege:
 
     def _changed(self, old: WorkerSnapshot, new: WorkerSnapshot) -> str:
         if old.pid != new.pid and old.name not in self.field.renewed:
-            return f"{old.name} was not to be touched: pid {old.pid} became {new.pid} ({new.last_exit})"
+            return f"{old.name} was replaced, but no fault hit it: pid {old.pid} became {new.pid} ({new.last_exit})"
         if old.pid == new.pid and old.name in self.field.renewed:
-            return f"{old.name} was to have another process, and has not"
+            return f"{old.name} still has its old process, but the fault should have replaced it"
         wanted = old.restarts + self.field.restarts.get(old.name, 0)
         return "" if new.restarts == wanted else f"{old.name} counts {new.restarts} restarts, not {wanted}"
 

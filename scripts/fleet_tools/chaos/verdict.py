@@ -98,12 +98,12 @@ def _moment(event: Event) -> float:
 def _restart_problem(events: list[Event], number: int) -> str:
     started = [one for one in events if one["event"] == "starting" and one["restarts"] == number and one["warning"]]
     if not started:
-        return f"restart {number} is not told"
+        return f"restart {number} is not reported"
     if not started[0]["cause"]:
-        return f"restart {number} is told without a cause"
+        return f"restart {number} is reported without a cause"
     before = started[0]["generation"] - 1
     ends = [one for one in events if one["event"] == "exited" and one["generation"] == before]
-    return "" if any(one["cause"] for one in ends) else f"restart {number} is told, the end before it is not"
+    return "" if any(one["cause"] for one in ends) else f"restart {number} is reported, but the end before it is not"
 
 
 def _lives(events: Sequence[Event]) -> list[Sequence[Event]]:
@@ -116,7 +116,7 @@ def untold_ends(events: Iterable[Event], injections: Iterable[Injection], excuse
     """Injected SIGKILLs without their event."""
     ends = {event["pid"]: event for event in events if event["event"] == "exited"}
     return [
-        f"{one.name}: the end of pid {one.pid} by {one.signal} is not told"
+        f"{one.name}: the end of pid {one.pid} by {one.signal} is not reported"
         for one in injections
         if one.told and one.signal == "SIGKILL" and not _is_told(ends.get(one.pid)) and not _excused(one, excuses)
     ]
@@ -149,7 +149,7 @@ def _within(event: Event, excuse: Excuse) -> bool:
 def leaks(samples: Mapping[int, Sequence[int]]) -> list[str]:
     """Supervisors, by pid, whose number of open files grew from their first looks to their last."""
     return [
-        f"supervisor {pid}: {first:g} open files at first, {last:g} in the end"
+        f"supervisor {pid}: {first:g} open files at first, {last:g} at the end"
         for pid, first, last in _grown(samples)
         if last - first > FD_TOLERANCE
     ]

@@ -202,7 +202,7 @@ def write(folder: Path, seed: int, sites: list[Site]) -> None:
     with contextlib.suppress(ChildProcessError):
         while True:
             os.wait()
-    raise SystemExit(f"the writers {children} ended by themselves")
+    raise SystemExit(f"the writers {children} ended unexpectedly")
 
 
 def _born(site: Site, folder: Path, seed: int) -> int:
@@ -264,14 +264,14 @@ def _open_jobs(client: Any, kept: list[dict[str, Any]]) -> list[str]:
     while left and time.monotonic() < give_up:
         left = [uid for uid in left if not client.api.services.job.get(sy.UID.from_string(uid)).resolved]
         time.sleep(_PAUSE)
-    return [f"job {uid} is left unresolved" for uid in left]
+    return [f"job {uid} has no result and has not failed" for uid in left]
 
 
 def _holds(read: Callable[[dict[str, Any]], Any], line: dict[str, Any]) -> bool:
     try:
         return bool(float(read(line).sum()) == line["sum"])
     except Exception as error:  # noqa: BLE001 - whatever PySyft raises, it is not there
-        print(f"not read: {line['name']}: {_short(error)}", file=sys.stderr)
+        print(f"cannot read back {line['name']}: {_short(error)}", file=sys.stderr)
         return False
 
 

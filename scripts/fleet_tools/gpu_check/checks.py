@@ -67,9 +67,9 @@ class Scene:
 def inventory(scene: Scene) -> Seen:
     told = host.smi_gpus()
     if told is None:
-        raise Skipped("there is no nvidia-smi on the path to compare with")
+        raise Skipped("nvidia-smi is not on the PATH, so there is nothing to compare with")
     whole = [card for card in scene.cards if not card.parent]
-    return f"{len(whole)} GPUs alike by index, UUID, name and memory", compare.against_smi(scene.cards, told)
+    return f"{len(whole)} GPUs have the same index, UUID, name and memory", compare.against_smi(scene.cards, told)
 
 
 def mig(scene: Scene) -> Seen:
@@ -80,7 +80,7 @@ def mig(scene: Scene) -> Seen:
     faults = ["a GPU in MIG mode counts as usable" for card in scene.cards if card.split and card.usable]
     if told is not None and (theirs := compare.instances_of_smi(told)) != {part.uuid for part in parts}:
         faults.append(f"nvidia-smi lists the instances {', '.join(sorted(theirs)) or 'none'}")
-    return f"{len(parts)} instances, of which alpha asks for {parts[0].uuid if parts else 'none'}", faults
+    return f"{len(parts)} instances; alpha asks for {parts[0].uuid if parts else 'none'}", faults
 
 
 def torch_sees(scene: Scene) -> Seen:
@@ -89,7 +89,7 @@ def torch_sees(scene: Scene) -> Seen:
     for card in scene.usable:
         faults += compare.against_torch(card, scene.torch.devices.get(card.uuid, []))
     faults += compare.against_order(scene.cards, scene.torch.devices.get("", []))
-    return f"torch {scene.torch.version} sees each of {len(scene.usable)} by its UUID, counted as NVML counts", faults
+    return f"torch {scene.torch.version} sees each of {len(scene.usable)} by its UUID, in NVML's order", faults
 
 
 def impossible(scene: Scene) -> Seen:
@@ -98,9 +98,12 @@ def impossible(scene: Scene) -> Seen:
         done = crowd.run("up", "--detach", "--timeout", "60")
         said = done.stdout + done.stderr
         faults = [] if done.returncode == 2 else [f"fleet up ended with {done.returncode} instead of 2"]
-        faults += [] if "no room for 1 GPU of its own" in said else [f"no line was named: {said.strip()[-200:]}"]
+        faults += [] if "no room for 1 GPU of its own" in said else [f"no datasite was named: {said.strip()[-200:]}"]
         faults += ["something was started"] if crowd.started() else []
-    return f"{count} lines that want one of {count - 1} GPUs alone: refused with exit code 2, nothing started", faults
+    return (
+        f"{count} datasites that each want one of {count - 1} GPUs alone: refused with exit code 2, nothing started",
+        faults,
+    )
 
 
 # --- a fleet ---
@@ -115,7 +118,7 @@ def placement(scene: Scene) -> Seen:
     faults += [f"{name} has {uuid}" for name in scene.wishes for uuid in holders[name]["gpus"] if uuid not in usable]
     faults += [f"fleet gpus gives no reason for {name}" for name in scene.wishes if not holders[name]["why"]]
     if len(usable) > 1 and holders["alpha"]["gpus"] == holders["beta"]["gpus"]:
-        faults.append("both lines have one GPU, though each wants one alone")
+        faults.append("both datasites have the same GPU, although each wants one alone")
     return "; ".join(f"{name} {holders[name]['gpus']} ({holders[name]['why']})" for name in scene.wishes), faults
 
 
@@ -124,11 +127,11 @@ def sees(scene: Scene) -> Seen:
     for name in scene.wishes:
         (uuid,) = scene.plant.gpus(name)
         card, site = host.card_of(uuid), scene.plant.site(name)
-        for who, told in (("line", site.ask(questions.look_around)), ("job", site.ask_job(questions.look_around))):
+        for who, told in (("datasite", site.ask(questions.look_around)), ("job", site.ask_job(questions.look_around))):
             faults += [f"{name}'s {who}: {fault}" for fault in _seen_wrong(card, told)]
         device = scene.plant.line(name)["device"]
         faults += [] if device == "cuda:0" else [f"the device of {name} is {device}"]
-        saw.append(f"{name} and its job see {uuid} alone, device {device}")
+        saw.append(f"{name} and its job see only {uuid}, device {device}")
     return "; ".join(saw), faults
 
 
@@ -138,7 +141,7 @@ def _seen_wrong(card: Card, told: dict[str, object]) -> list[str]:
     uuids = told["uuids"]
     devices = [{"uuid": uuid, "memory": card.memory_bytes} for uuid in uuids] if isinstance(uuids, list) else []
     faults += compare.against_torch(card, devices)
-    return faults if told["clean"] else [*faults, "CUDA had been touched before its first use"]
+    return faults if told["clean"] else [*faults, "CUDA was initialised before its first use"]
 
 
 def training(scene: Scene) -> Seen:
@@ -146,12 +149,14 @@ def training(scene: Scene) -> Seen:
 
     reference = json.loads(questions.train("cpu"))  # type: ignore[no-untyped-call]
     site, faults, saw = scene.plant.site("alpha"), [], []
-    for who, ask in (("a job", site.ask_job), ("the line itself", site.ask)):
+    for who, ask in (("a job", site.ask_job), ("the datasite itself", site.ask)):
         told = ask(questions.train, device="cuda:0")
         apart = compare.farthest(told["parameters"], reference["parameters"])
-        faults += [] if apart <= _CLOSE else [f"{who}: parameters {apart:.2g} away from the CPU's"]
-        faults += [] if told["taken"] > 0 else [f"{who} took no memory of the GPU"]
-        saw.append(f"{who}: loss {told['loss']:.4f}, parameters {apart:.1g} from the CPU's, {told['taken']} bytes")
+        faults += [] if apart <= _CLOSE else [f"{who}: parameters differ by {apart:.2g} from the CPU's"]
+        faults += [] if told["taken"] > 0 else [f"{who} used no GPU memory"]
+        saw.append(
+            f"{who}: loss {told['loss']:.4f}, parameters within {apart:.1g} of the CPU's, {told['taken']} bytes used"
+        )
     scene.note()
     return "; ".join(saw), faults
 
@@ -162,20 +167,20 @@ def parent(scene: Scene) -> Seen:
     faults = [f"it has {', '.join(opened)} open"] if (opened := host.open_devices(above)) else []
     holds = host.computing(host.cards()).get(above)
     faults += [f"it computes on {holds}"] if holds else []
-    return f"process {above} has no file of the driver open and is on no GPU; a job trained all the same", faults
+    return f"process {above} has no file of the driver open and uses no GPU, although a job trained on one", faults
 
 
 def memory(scene: Scene) -> Seen:
     site, within, beyond = scene.plant.site("alpha"), scene.claim // 2, scene.claim + 256 * MIB
     free = host.card_of(scene.plant.gpus("alpha")[0]).free_bytes
     if free < beyond + 512 * MIB:
-        raise Unmeasured(f"only {free // MIB} MiB are free, too few to tell a limit from a full GPU")
+        raise Unmeasured(f"only {free // MIB} MiB are free, too little to tell a limit from a full GPU")
     wanted = {"within": "given", "beyond": "OutOfMemoryError"}
     answers = {"a job": site.ask_job(questions.take_memory, within=within, beyond=beyond)}
-    answers["the line itself"] = site.ask(questions.take_memory, within=within, beyond=beyond)
+    answers["the datasite itself"] = site.ask(questions.take_memory, within=within, beyond=beyond)
     faults = [f"{who}: {told}" for who, told in answers.items() if told != wanted]
     return (
-        f"of {scene.claim // MIB} MiB claimed, {within // MIB} are given and {beyond // MIB} are not, line and job",
+        f"of {scene.claim // MIB} MiB claimed, {within // MIB} can be used and {beyond // MIB} cannot (datasite and job)",
         faults,
     )
 
@@ -187,13 +192,15 @@ def job_killed(scene: Scene) -> Seen:
     job = scene.plant.site("alpha").queue(questions.hold_memory, count=scene.claim // 2, place=str(place))
     until(place.exists, _LATE, "the job that takes memory")
     pid, held = int(place.read_text()), host.card_of(uuid)
-    faults = [] if before - held.free_bytes >= scene.claim // 2 else ["its memory was not seen on the GPU"]
+    faults = [] if before - held.free_bytes >= scene.claim // 2 else ["its memory did not show on the GPU"]
     os.kill(pid, signal.SIGKILL)
     took = _freed(uuid, pid, before)
     faults += [] if took is not None else [f"its memory was not free after {_SOON:g} s"]
     said = str(job.wait(timeout=_LATE).message)
     faults += [] if "SIGKILL" in said else [f"the job says: {said}"]
-    faults += [] if scene.plant.answering_pid("alpha") == serving else ["the line does not serve as the same process"]
+    faults += (
+        [] if scene.plant.answering_pid("alpha") == serving else ["the datasite no longer serves from the same process"]
+    )
     faults += [] if scene.plant.site("alpha").ask_job(questions.look_around)["clean"] else ["the next job fails"]
     return f"{(before - held.free_bytes) // MIB} MiB were free again after {took or 0:.1f} s; job: {said}", faults
 
@@ -205,14 +212,18 @@ def line_killed(scene: Scene) -> Seen:
     seen = before - host.card_of(uuid).free_bytes + _SLACK >= scene.claim // 2
     os.kill(old, signal.SIGKILL)
     start = time.monotonic()
-    until(lambda: scene.plant.answering_pid("alpha") not in (None, old), _LATE, "the line's return", 0.01)
+    until(lambda: scene.plant.answering_pid("alpha") not in (None, old), _LATE, "the datasite's return", 0.01)
     back = time.monotonic() - start
     gone = _freed(uuid, old, before)
-    faults = [] if seen else ["the memory that it took was not seen on the GPU"]
+    faults = [] if seen else ["the memory that it used did not show on the GPU"]
     faults += [] if scene.plant.gpus("alpha") == [uuid] else [f"it has {scene.plant.gpus('alpha')} now"]
-    for who, told in (("line", site.ask(questions.look_around)), ("job", site.ask_job(questions.look_around))):
+    for who, told in (("datasite", site.ask(questions.look_around)), ("job", site.ask_job(questions.look_around))):
         faults += [f"its {who} {fault}" for fault in _seen_wrong(host.card_of(uuid), told)]
-    faults += [] if gone is not None else [f"its old process is on the GPU after {_SOON:g} s, or its memory is taken"]
+    faults += (
+        []
+        if gone is not None
+        else [f"after {_SOON:g} s its old process is still on the GPU, or its memory is still in use"]
+    )
     freed = f"{scene.claim // 2 // MIB} MiB of the old process are free"
     return f"it answers again after {back:.2f} s, on {uuid}; {freed}", faults
 
@@ -227,7 +238,7 @@ def adoption(scene: Scene) -> Seen:
     pids, held = scene.plant.pids(), scene.plant.holders()
     after = {name: (pids[name], held[name]["gpus"]) for name in scene.wishes}
     faults = [
-        f"{name} was {before[name]}, and is {after[name]}" for name in scene.wishes if before[name] != after[name]
+        f"{name} was {before[name]} and now is {after[name]}" for name in scene.wishes if before[name] != after[name]
     ]
     return (
         f"the next supervisor (pid {scene.plant.look().supervisor_pid}) has the same processes on the same GPUs",
@@ -250,8 +261,8 @@ def stop(scene: Scene) -> Seen:
     try:
         until(nothing, _SOON, "the end of our processes")
     except Trouble:
-        faults += [f"left on GPUs: {left}; alive: {[pid for pid in scene.ours if alive(pid)]}"]
-    return f"none of the {len(scene.ours)} processes that were ours is left, nor on a GPU", faults
+        faults += [f"still on GPUs: {left}; still running: {[pid for pid in scene.ours if alive(pid)]}"]
+    return f"none of the fleet's {len(scene.ours)} processes still runs or is on a GPU", faults
 
 
 def _freed(uuid: str, pid: int, free: int) -> float | None:
@@ -280,16 +291,16 @@ class Check:
 
 CHECKS = {
     "inventory": Check("NVML and nvidia-smi name the same GPUs", inventory, needs_fleet=False),
-    "mig": Check("MIG instances are GPUs of their own", mig, needs_fleet=False),
+    "mig": Check("each MIG instance counts as a GPU of its own", mig, needs_fleet=False),
     "torch": Check("torch sees each GPU by its UUID, in PCI order", torch_sees, needs_fleet=False),
-    "impossible": Check("what cannot be had is named before anything starts", impossible, needs_fleet=False),
-    "placement": Check("each line has what it asked for, and `fleet gpus` says why", placement, needs_fleet=False),
-    "sees": Check("a line and its jobs see their own GPU only", sees),
-    "training": Check("a model trained on the GPU has the CPU's parameters", training),
-    "parent": Check("the process that lines are forked from never touched CUDA", parent),
-    "memory": Check("a process takes no more memory of its GPU than the line claimed", memory),
-    "job-killed": Check("a killed job's GPU memory is free again, and its line serves", job_killed),
-    "line-killed": Check("a killed line comes back on its GPU", line_killed),
-    "adoption": Check("the next supervisor leaves every line where it is", adoption),
-    "stop": Check("after `down` nothing of ours is on a GPU", stop),
+    "impossible": Check("an impossible request is refused before anything starts", impossible, needs_fleet=False),
+    "placement": Check("each datasite has what it asked for, and `fleet gpus` says why", placement, needs_fleet=False),
+    "sees": Check("a datasite and its jobs see only their own GPU", sees),
+    "training": Check("a model trained on the GPU has the same parameters as on the CPU", training),
+    "parent": Check("the forkserver never initialised CUDA", parent),
+    "memory": Check("a process cannot use more GPU memory than its datasite claimed", memory),
+    "job-killed": Check("a killed job's GPU memory is free again, and its datasite serves", job_killed),
+    "line-killed": Check("a killed datasite comes back on its GPU", line_killed),
+    "adoption": Check("the next supervisor leaves every datasite where it is", adoption),
+    "stop": Check("after `down` no process of the fleet is on a GPU", stop),
 }

@@ -50,7 +50,7 @@ class OutOfTime(BaseException):
 
 
 def listing() -> str:
-    """What each check looks at."""
+    """What each check promises."""
     return "\n".join(f"{name:12} {check.promise}" for name, check in CHECKS.items())
 
 
@@ -63,22 +63,22 @@ def run(limit: int, *, as_json: bool) -> Exit:
         _print([], None, str(why), Exit.NO_GPU, as_json=as_json)
         return Exit.NO_GPU
     except KeyboardInterrupt:
-        print("interrupted; everything that was started has been ended", file=sys.stderr)
+        print("interrupted; all started processes have ended", file=sys.stderr)
         return Exit.INTERRUPTED
 
 
 def _checked(limit: int, *, as_json: bool) -> Exit:
     cards = usable_cards(host.cards)
-    _progress("torch", "what it sees")
+    _progress("torch", "which GPUs it sees")
     try:
         seen = host.torch_sees([card.uuid for card in cards if card.usable])
     except (Unmeasured, subprocess.TimeoutExpired) as error:
-        raise NoGpu(f"torch does not run here: {error}") from error
+        raise NoGpu(f"torch does not work here: {error}") from error
     usable_torch(seen)
     remains: list[str] = []
     with room("gpu-check", remains) as folder:
         findings = _all(cards, seen, folder, limit)
-    findings += [Finding("left behind", "nothing is left", State.BROKEN, what) for what in remains]
+    findings += [Finding("left behind", "nothing is left behind", State.BROKEN, what) for what in remains]
     code, setting = exit_code(findings), _setting(cards, seen)
     _print(findings, setting, in_words(findings), code, as_json=as_json)
     return code
@@ -97,11 +97,11 @@ def usable_cards(look: Callable[[], tuple[Card, ...]]) -> tuple[Card, ...]:
         ) from error
     if not cards:
         raise NoGpu(
-            "There is no NVIDIA GPU here: NVML finds no driver, or a driver without a GPU. Install NVIDIA's driver, so "
-            "that nvidia-smi lists the GPU; a container has to be given the GPU and the driver's utility libraries."
+            "There is no NVIDIA GPU here: NVML finds no driver, or a driver without a GPU. Install NVIDIA's driver, "
+            "so that nvidia-smi lists the GPU. A container needs the GPU and the driver's utility libraries."
         )
     if not any(card.usable for card in cards):
-        told = "; ".join(f"{card.label}: {card.trouble or 'in MIG mode, without an instance'}" for card in cards)
+        told = "; ".join(f"{card.label}: {card.trouble or 'in MIG mode, without instances'}" for card in cards)
         raise NoGpu(f"No GPU here can be used: {told}.")
     return cards
 
@@ -113,10 +113,10 @@ def usable_torch(seen: host.Torch) -> None:
         raise NoGpu(
             f"The installed torch ({seen.version}) is built without CUDA, so it cannot use the GPU. Install the build "
             f"with CUDA, on Linux the wheel without +cpu: `.venv/bin/pip install 'torch==={plain}'`; nvidia-smi shows "
-            "up to which CUDA the driver goes."
+            "the newest CUDA version that the driver supports."
         )
     if not any(seen.devices.values()):
-        why = next(filter(None, seen.errors.values()), "it sees none")
+        why = next(filter(None, seen.errors.values()), "it sees no GPU")
         raise NoGpu(
             f"torch {seen.version} (CUDA {seen.cuda}) cannot use the GPU: {why.rstrip('.')}. The driver may be older "
             "than that CUDA (see nvidia-smi), or this user may not open /dev/nvidia*."

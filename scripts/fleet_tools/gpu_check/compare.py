@@ -65,12 +65,12 @@ def _unlike(card: Card, gpu: SmiGpu) -> Iterable[str]:
 def against_torch(card: Card, seen: Sequence[Mapping[str, Any]]) -> list[str]:
     """What torch saw where CUDA_VISIBLE_DEVICES was that GPU's UUID: it, and nothing else."""
     if len(seen) != 1:
-        return [f"{card.label}: torch sees {len(seen)} GPUs instead of this one"]
+        return [f"{card.label}: torch sees {len(seen)} GPUs instead of only this one"]
     (device,) = seen
-    faults = [] if _is_uuid(device, card) else [f"{card.label}: torch says its UUID is {device['uuid']}"]
+    faults = [] if _is_uuid(device, card) else [f"{card.label}: torch reports the UUID {device['uuid']}"]
     share = device["memory"] / max(1, card.memory_bytes)
     if not _LEAST_OF_TORCH <= share <= 1.01:
-        faults.append(f"{card.label}: torch says {device['memory'] // MIB} MiB, NVML {card.memory_bytes // MIB} MiB")
+        faults.append(f"{card.label}: torch reports {device['memory'] // MIB} MiB, NVML {card.memory_bytes // MIB} MiB")
     return faults
 
 
@@ -87,7 +87,7 @@ def against_order(cards: Iterable[Card], seen: Sequence[Mapping[str, Any]]) -> l
         return []  # CUDA leaves these out
     ours = [card.uuid.lower().removeprefix("gpu-") for card in whole]
     theirs = [str(device["uuid"]).lower() for device in seen]
-    return [] if ours == theirs else [f"in PCI order torch counts {', '.join(theirs)}; NVML {', '.join(ours)}"]
+    return [] if ours == theirs else [f"in PCI order torch lists {', '.join(theirs)}; NVML lists {', '.join(ours)}"]
 
 
 # --- what is asked for ---

@@ -82,7 +82,7 @@ def card_of(uuid: str) -> Card:
     """As it is now. Raises Unmeasured when it is gone."""
     found = [card for card in cards() if card.uuid == uuid]
     if not found:
-        raise Unmeasured(f"{uuid} is not there any more")
+        raise Unmeasured(f"{uuid} is gone")
     return found[0]
 
 
@@ -91,5 +91,5 @@ def open_devices(pid: int) -> list[str]:
     try:
         opened = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH115, PTH208 - links, not files
     except OSError as error:
-        raise Unmeasured(f"the files of process {pid} cannot be seen: {error.strerror}") from error
+        raise Unmeasured(f"cannot list the open files of process {pid}: {error.strerror}") from error
     return sorted(path for path in opened if path.startswith("/dev/nvidia"))

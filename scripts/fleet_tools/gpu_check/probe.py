@@ -32,7 +32,7 @@ def _looked(visible: str | None) -> dict[str, Any]:
     with os.fdopen(ours) as answer:
         told = answer.read()
     os.waitpid(child, 0)
-    return dict(json.loads(told)) if told else {"devices": [], "error": "the process that looked was killed"}
+    return dict(json.loads(told)) if told else {"devices": [], "error": "the process that asked torch was killed"}
 
 
 def _look(visible: str | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fleet_tools.waiting import Trouble
 
 
 class Unmeasured(Trouble):
-    """The machine could not be asked; the text says why."""
+    """Something could not be measured; the text says why."""
 
 
 class Exit(IntEnum):
