@@ -28,7 +28,9 @@ def main() -> None:
             admin_password=os.environ.pop("FLEET_ADMIN_PASSWORD", None) or None,
             pid=os.getpid(),
         )
-        secrecy.wipe_environment(but=set(os.environ))  # the password is out of it, and has to be out of /proc too
+        secrecy.wipe_environment(
+            but=set(os.environ)
+        )  # os.environ no longer has the password; this takes it out of /proc too
         settle_in(datasite.state_dir)
     except OSError as error:
         print(f"{asked.factory_name}: cannot start: {error}", file=sys.stderr)
@@ -45,7 +47,7 @@ def main() -> None:
 
 
 def settle_in(state_dir: Path) -> None:
-    """User code writes files into the working directory; they belong to the datasite, readable by its owner alone."""
+    """User code writes files into the working directory. They belong to the datasite; only its owner can read them."""
     os.umask(0o077)
     secrecy.leave_no_core()
     secrecy.close_to_strangers()
@@ -70,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _access() -> Access:
-    """From the environment, as the flags are the specification's. Nothing is open that is not said to be."""
+    """From the environment, because the specification fixes the options. Everything is closed by default."""
     opened = [os.environ.get(name, "") == "true" for name in ("FLEET_ALLOW_GUESTS", "FLEET_ALLOW_REGISTRATION")]
     return Access(*opened)
 

@@ -1,4 +1,4 @@
-"""Which of the centre's functions run now, and when one last completed. Notes what it is told; runs nothing."""
+"""Records which of the centre's functions run now, and when one last completed. Runs nothing itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Activity:
 
     @contextmanager
     def running(self, name: str) -> Iterator[Completed]:
-        """Note ``name`` as running inside; call what is yielded when it completed without an error."""
+        """``name`` counts as running inside. Call the yielded function when it completed without an error."""
         shown = shortened(name)
         with self._lock:
             self._running.append(shown)
@@ -52,5 +52,5 @@ class Activity:
 
 
 def shortened(name: str) -> str:
-    """Names are the centre's choice: none may blow up a heartbeat."""
+    """The centre chooses the names, so their length is limited here to keep heartbeats small."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

@@ -1,6 +1,6 @@
 """Bounds of a datasite's HTTP: how many connections, how long headers and bodies may take, how large a body may be.
 
-Knows nothing of PySyft, and does not look at what a request means; ``pysyft.routes`` says which connection is a user's.
+Knows nothing of PySyft or of what a request means. ``pysyft.routes`` says which connection belongs to a user.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 Address = tuple[str, int]
 
 MOST = 512
-"""Connections at the same time."""
+"""How many connections may be open at the same time."""
 OWN = 32
-"""More of them for this host itself, so that a flood from elsewhere does not keep the supervisor's probes out."""
+"""Extra connections for this host, so that a flood from elsewhere does not block the supervisor's probes."""
 ANONYMOUS, TRUSTED = 64, 256
-"""Connections of one address that no user is known to be behind yet: of any address, and of one that a user has come
-from, whose next calls and uploads are known to be his only when they are whole."""
+"""Connections per address that are not known to be a user's. ``TRUSTED`` holds for an address that a user came from: a
+later call or upload from there is known to be a user's only once it has arrived completely."""
 HEAD = 64 * 1024
-"""Bytes of a request beside its body: its line, its headers, and what frames the body."""
+"""Bytes of a request without its body: request line, headers, and the framing of the body."""
 _MOST_ADDRESSES = 1000
 HEADERS = 10.0
-"""Seconds for a request's line and headers, from the connection on or from its first byte."""
+"""Seconds within which a request's line and headers must arrive, counted from the connection or the first byte."""
 SILENCE = 15.0
-"""Seconds without a byte of a body that was announced."""
+"""Seconds that a body may pause."""
 GRACE, SLOWEST = 30.0, 8 * 1024
-"""A body may take so many seconds, and one more for each so many bytes."""
+"""A body may take ``GRACE`` seconds, plus one second for each ``SLOWEST`` bytes."""
 TAKING = 60.0
-"""Seconds in which a client has to take a piece of the answer."""
+"""Seconds within which a client must accept a piece of the answer."""
 SMALL = 64 * 1024
-"""Bytes of a body, where a route has no other limit."""
+"""Largest body in bytes, where a route sets no other limit."""
 MOST_UNDER_WAY = 4 * 10**9
-"""Bytes of all calls' bodies that are under way."""
+"""Largest total size, in bytes, of all calls' bodies in progress."""
 _PIECE = 64 * 1024
 _LOOPBACK = ("127.", "::1")
 _FULL = (
@@ -50,7 +50,7 @@ _FULL = (
 
 
 class Connections:
-    """The connections there are, by the address they come from. May be used from any thread."""
+    """The open connections, by client address. Safe to use from any thread."""
 
     def __init__(self, most: int = MOST, anonymous: int = ANONYMOUS) -> None:
         self._most, self._anonymous = most, anonymous
@@ -61,7 +61,7 @@ class Connections:
         self._strangers: Counter[str] = Counter()
 
     def admit(self, client: Address, transport: Any) -> bool:
-        """Whether there is room for one more from there; it counts from now on."""
+        """Whether another connection from there is allowed. If so, it is counted."""
         host = client[0]
         more = OWN if host.startswith(_LOOPBACK) else 0
         with self._lock:
@@ -73,7 +73,7 @@ class Connections:
             return True
 
     def vouch(self, client: Address | None) -> None:
-        """A user is behind that connection."""
+        """Record that a user has that connection."""
         with self._lock:
             if client is None or client not in self._open:
                 return
@@ -99,7 +99,7 @@ class Connections:
                 self._fewer(client[0])
 
     def cut(self, client: Address | None) -> None:
-        """End it now, whatever has not been sent."""
+        """Close the connection now, even if an answer is incomplete."""
         if client is not None and (transport := self._open.get(client)) is not None:
             transport.abort()
 
@@ -110,7 +110,7 @@ class Connections:
 
 
 class Bounded(HttpToolsProtocol):
-    """uvicorn's HTTP, whose connections are counted, and have to say what they want in time; see ``protocol``."""
+    """uvicorn's HTTP protocol with counted connections and a time limit for headers; see ``protocol``."""
 
     admitted: Connections
     patience: float = HEADERS
@@ -169,22 +169,22 @@ def protocol(connections: Connections, headers: float = HEADERS) -> type[Bounded
 
 
 class TooLarge(Exception):
-    """A body is larger than its route takes."""
+    """A body is larger than its route allows."""
 
 
 class NoRoom(Exception):
-    """So many large bodies are under way that one more would take too much memory."""
+    """Another large body would need too much memory now."""
 
 
 class Room:
-    """What all large bodies together may take. Used from one event loop."""
+    """Limits the memory of all large bodies together. Used from one event loop."""
 
     def __init__(self, most: int = MOST_UNDER_WAY) -> None:
         self._most, self._taken = most, 0
 
     @contextmanager
     def for_body(self, size: int) -> Iterator[None]:
-        """Inside, a body of ``size`` bytes is under way. The only one may have any size. Raises NoRoom."""
+        """Reserve ``size`` bytes for a body. A single body may have any size. Raises NoRoom."""
         if self._taken and self._taken + size > self._most:
             raise NoRoom
         self._taken += size
@@ -195,7 +195,7 @@ class Room:
 
 
 class TooSlow(Exception):
-    """A body did not come in time."""
+    """A body did not arrive in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ class Bounds:
 
 
 def announced(scope: Any) -> int:
-    """The body's size as its sender says; 0 where he does not."""
+    """The body's size as announced by the client; 0 if not announced."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value[:20])
@@ -256,7 +256,7 @@ def _refusal(why: Exception, limit: int) -> PlainTextResponse:
 
 
 class _Body:
-    """What of a body has come, and how long that was waited for. Time that the application takes does not count."""
+    """Counts the bytes of a body and the time spent waiting for them. The application's own time does not count."""
 
     def __init__(self, receive: Callable[[], Awaitable[Any]], limit: int) -> None:
         self._receive, self._limit = receive, limit
@@ -286,7 +286,7 @@ class _Body:
 
 
 def pieces(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A long body in several messages, so that it does not pass in one rush."""
+    """Splits a long body into several messages, so that a bandwidth limit can act."""
     body = message.get("body", b"")
     if message["type"] != "http.response.body" or len(body) <= _PIECE:
         return [message]

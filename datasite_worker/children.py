@@ -1,13 +1,13 @@
-"""The processes below this one: whether it may fork, and what becomes of children that nobody waits for.
+"""The processes below this one: whether it may fork, and how children that no code waits for are cleaned up.
 
-What user code forked twice comes to the worker, and would stay a zombie.
+A process that user code forked twice becomes a child of the worker, and would stay a zombie.
 
-An exit status is never stolen from subprocess or multiprocessing: a child that either of them knows is left to it, and
-any other only goes when it has been dead for two rounds, so that code which forks by itself has time to wait for it.
+This module never takes an exit status from subprocess or multiprocessing: it leaves the children that they know alone.
+It reaps any other child only after two rounds, so that code which forks by itself has time to wait for it.
 
-And living children that are nobody's any more: what the jobs of a dead zygote started comes to the worker too. It is
-known by a mark that is inherited whatever environment and files a program is started with: a raised score for the
-kernel's choice of what to end when memory runs out (proc(5), oom_score_adj); a training should go then, no datasite.
+It also ends living children that lost their owner: what the jobs of a dead zygote started becomes a child of the worker
+too. Such a process is recognised by a mark that every program inherits, whatever its environment and files: a raised
+oom_score_adj (proc(5)). When memory runs out, the kernel should end a training before a datasite.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ import psutil
 ROUND = 30.0
 """Seconds between two rounds."""
 _SCORE = Path("/proc/self/oom_score_adj")
-_RAISE = 100  # as if a job had taken a tenth of the memory more than it has
+_RAISE = 100  # counts as if a job used a tenth more of the memory
 _HIGHEST = 1000
 
 
 def may_fork() -> bool:
-    """Whether this process has no thread of Python's beside the one that asks."""
+    """Whether the calling thread is this process's only Python thread."""
     return threading.active_count() == 1
 
 
 class Orphans:
-    """Reaps, in rounds, what is dead and nobody's."""
+    """Reaps, in rounds, dead children that no code waits for."""
 
     def __init__(self) -> None:
         self._dead: set[int] = set()
 
     def reap(self) -> set[int]:
-        """One round; the pids reaped."""
+        """Do one round. Returns the pids reaped."""
         dead = {child.pid for child in psutil.Process().children() if _is_zombie(child)}
         old = dead & self._dead
         gone = old - _known() if old else set()
@@ -87,12 +87,12 @@ def mark() -> None:
 
 
 def end_orphans(score: int | None) -> None:
-    """SIGKILL the children of that score, whatever comes to us from them, and wait for it."""
+    """SIGKILL the children with that score, and all children that reach us from them, and wait for them."""
     end_all(lambda: {one.pid for one in psutil.Process().children() if _has(one.pid, score)})
 
 
 def end_all(children: Callable[[], set[int]]) -> None:
-    """SIGKILL and reap until there are none, but for those that are not ours to end: a program that runs as root."""
+    """SIGKILL and reap until none is left, except those that this user may not end, such as a program of root's."""
     spared: set[int] = set()
     while found := children() - spared:
         spared |= {pid for pid in found if not _end(pid)}

@@ -1,6 +1,6 @@
-"""A datasite's identity and its admin's login: drawn on first start, kept for ever, readable by their owner alone.
+"""A datasite's identity and its admin's login: drawn at the first start, kept for ever, readable only by the owner.
 
-A datasite that drew a new identity would lose all its data, so a broken file is refused, never replaced.
+A datasite with a new identity would lose all its data, so a broken file is an error and is never replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """PySyft's uid and signing key (hexadecimal), and a root login that nobody is told."""
+    """PySyft's uid and signing key (hexadecimal), and a root login that is never shown."""
 
     uid: str
     signing_key: str = field(repr=False)
@@ -47,7 +47,7 @@ def identity(folder: Path) -> Identity:
 
 
 def admin_login(folder: Path, email: str, name: str, password: str | None) -> AdminLogin:
-    """The login of the admin with that e-mail, as it was first made; a ``password`` given now is used only then.
+    """The login of the admin with that e-mail, as first created. ``password`` is used only at that first time.
 
     Raises ConfigurationFailure when its file is broken.
     """
@@ -59,7 +59,7 @@ def admin_login(folder: Path, email: str, name: str, password: str | None) -> Ad
 
 
 def show(folder: Path, login: AdminLogin) -> None:
-    """Let ``admin.json`` be this login; one that was there before is kept beside it, as its user still exists."""
+    """Write this login to ``admin.json``. The previous one is kept beside it, because its user still exists."""
     shown = _shown(folder)
     if shown == login:
         return

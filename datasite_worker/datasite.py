@@ -28,7 +28,7 @@ DEFAULT_CAPABILITIES = {
 
 
 class Options(TypedDict, total=False):
-    """What a datasite can be told beside the seven of the specification; each has a default."""
+    """Options of a datasite besides the seven of the specification. Each has a default."""
 
     advertise: str
     heartbeat_url: str
@@ -53,7 +53,7 @@ class Options(TypedDict, total=False):
 
 
 class FactoryDatasite(Lifecycle):
-    """A datasite for one production line. ``launch_datasite`` serves; ``run`` does all and waits for ``stop``."""
+    """A datasite for one production line. ``launch_datasite`` serves; ``run`` does all of it, until ``stop``."""
 
     def __init__(
         self,

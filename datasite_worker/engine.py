@@ -1,4 +1,4 @@
-"""What a datasite needs of the software that it hosts: the one seam to PySyft, and to whatever may follow it.
+"""What a datasite needs from the software that it hosts: the one interface to PySyft, and to a later engine.
 
 Protocols and values only. ``pysyft.engine`` implements them; nothing else in this package imports PySyft.
 """
@@ -46,13 +46,13 @@ class Reception:
 
 
 class Serving(Protocol):
-    """HTTP that is answered by a thread of this process."""
+    """An HTTP server in a thread of this process."""
 
     @property
     def alive(self) -> bool: ...
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop serving."""
 
 
 class HostedDatasite(Protocol):
@@ -61,25 +61,25 @@ class HostedDatasite(Protocol):
     jobs: JobStore
     datasets: DatasetStore
     interrupted: list[str]
-    """Names of the jobs that the death of the last process cut off."""
+    """Names of the jobs that were interrupted when the last process ended."""
 
     def create_admin(self, login: AdminLogin) -> bool:
-        """Add the user with role ADMIN; False when the e-mail is known already (its password is left as it is)."""
+        """Add the user with role ADMIN; False when the e-mail exists already (its password stays as it is)."""
 
     def approve(self, hashes: tuple[str, ...]) -> None:
-        """Code with these hashes is approved from now on, what waits already included."""
+        """Approve code with these hashes from now on, including code that already waits."""
 
     def serve(self, listener: socket.socket, reception: Reception) -> Serving:
-        """Answer HTTP on ``listener`` from now on."""
+        """Start to answer HTTP on ``listener``."""
 
     def offer_status(self, said: Callable[[], dict[str, Any]]) -> None:
-        """Users can ask for ``factory.status`` by the engine's own means."""
+        """Offer ``factory.status`` to users through the engine's own API."""
 
     def handle(self, url: str, port: int, shutdown: Callable[[], None]) -> Any:
-        """What the engine's own launcher would return for a datasite that answers there."""
+        """The handle that the engine's own launcher would return for a datasite at that address."""
 
     def close(self) -> None:
-        """End its threads, so that the interpreter can end."""
+        """End the engine's threads, so that the interpreter can end."""
 
 
 class Engine(Protocol):
@@ -88,10 +88,10 @@ class Engine(Protocol):
     label: str
     """Name and version, for people."""
     zygote_program: str
-    """The module that is a zygote, in an interpreter of its own."""
+    """The module to run as a zygote in a separate interpreter."""
 
     def work(self) -> Work:
-        """What its jobs are."""
+        """How its jobs are run."""
 
     def open(self, hosting: Hosting, activity: Activity) -> HostedDatasite:
-        """The datasite; every execution of user code in this process is told to ``activity`` from now on."""
+        """Open the datasite. From now on ``activity`` records every execution of user code in this process."""

@@ -1,5 +1,5 @@
-"""A worker process's first step. Standard library only until the process has become itself: the environment, above all
-the GPUs and the number of threads, is set before anything of torch is used."""
+"""The first code of a worker process. Only the standard library is used until the process is set up: the environment,
+above all GPUs and threads, must be set before torch is used."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _made(order: LaunchOrder) -> Any:
 
 
 def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
-    """The last word of a worker that did not even come to be a datasite: a folder that it may not write, mostly."""
+    """Report the failure of a worker that could not become a datasite, usually because it cannot write a folder."""
     from fleet_common import pulse
 
     why = f"cannot start: {error}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
@@ -87,7 +87,7 @@ def _set_environment(order: LaunchOrder) -> None:
 
 
 def run_guarded(datasite: Any) -> int:
-    """Run ``datasite`` and turn every fault into an exit code, a line in the log and a last word."""
+    """Run ``datasite``, and turn every error into an exit code, a log line and a reported failure."""
     from fleet_common.failures import ConfigurationFailure
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -106,8 +106,7 @@ def run_guarded(datasite: Any) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process now, and all below it: PySyft's threads, and user code in a job, would keep the interpreter from
-    ending."""
+    """End this process and all its descendants now: PySyft's threads and user code would keep the interpreter alive."""
     from fleet_common.process import end_descendants
 
     end_descendants()

@@ -1,6 +1,6 @@
-"""The lifecycle of one datasite: open the engine over its state, serve, register, beat, and end in good order.
+"""The lifecycle of one datasite: open the engine on its state, serve, register, send heartbeats, and stop cleanly.
 
-It puts the rooms of this package together and decides little itself. It knows its engine as ``engine.Engine`` only.
+It connects the parts of this package and decides little itself. It uses its engine only through ``engine.Engine``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _STATUS_KEYS = ("factory_name", "factory_hostname", "factory_port", "device", "s
 
 
 class _Word(Enum):
-    """What ``run`` can be told. Through a SimpleQueue: a signal handler may put into one, but not set an Event."""
+    """Messages to ``run``. They go through a SimpleQueue: a signal handler may use it, but may not set an Event."""
 
     STOP = "stop"
     SETTINGS = "settings"
@@ -162,8 +162,8 @@ class Lifecycle:
         )
 
     def _make_zygote(self) -> None:
-        """Before there is a thread, or a socket, or a database. Where there are threads already, as in a notebook, the
-        first job waits for a fresh one."""
+        """Fork it before there is any thread, socket or database. Where threads exist already, as in a notebook, the
+        first job waits for a new interpreter."""
         if self._zygote is None and children.may_fork():
             self._zygote = Zygote.forked(self._engine.work)
 
@@ -190,7 +190,7 @@ class Lifecycle:
         )
 
     def _remove_state(self) -> None:
-        """Once, when a reset was asked for, and only after this process has port and folder to itself."""
+        """Delete the state once if the order says so, after this process has claimed port and folder."""
         if not self._reset:
             return
         self._reset = False
@@ -199,14 +199,14 @@ class Lifecycle:
             shutil.rmtree(doomed) if doomed.is_dir() and not doomed.is_symlink() else doomed.unlink()
 
     def _doomed(self) -> list[Path]:
-        """All state; but not the folder that this process may stand in, nor the leash that it holds."""
+        """All state, except this process's working directory and its leash."""
         folder = WorkerFolder(self.state_dir)
         work = folder.work
         inside = sorted(work.iterdir()) if work.is_dir() else []
         return [path for path in sorted(self.state_dir.iterdir()) if path not in (work, folder.leash)] + inside
 
     def create_admin_user(self, admin_email: str, admin_name: str, admin_password: str | None) -> AdminLogin:
-        """Make sure of a user with role ADMIN. One that exists keeps the password it has; None draws a strong one.
+        """Ensure that a user with role ADMIN exists. An existing one keeps its password; None draws a strong one.
 
         The datasite's own admin is the one that ``admin.json`` shows.
         """
@@ -218,11 +218,11 @@ class Lifecycle:
         return login
 
     def register_with_dashboard(self) -> bool:
-        """Register once; True when the dashboard took it. Bounded by the link's time-outs; never raises."""
+        """Register once. True when the dashboard accepted it. Limited by the link's time-outs; never raises."""
         return self._central().register()
 
     def send_heartbeat(self) -> bool:
-        """Beat once; True when the dashboard took it. Bounded by the link's time-outs; never raises."""
+        """Send one heartbeat. True when the dashboard accepted it. Limited by the link's time-outs; never raises."""
         return self._central().beat()
 
     def status_endpoint(self) -> dict[str, Any]:
@@ -239,7 +239,8 @@ class Lifecycle:
         return self._link.latency_ms if self._link is not None else 0.0
 
     def run(self) -> None:
-        """Launch, register, beat, and serve until ``stop``. Raises RuntimeError when the HTTP thread dies."""
+        """Launch, register, send heartbeats, and serve until ``stop``. Raises RuntimeError when the HTTP thread
+        dies."""
         self.launch_datasite()
         hosted = self._launched()
         self._take_settings()
@@ -262,8 +263,8 @@ class Lifecycle:
         self._words.put(_Word.SETTINGS)
 
     def shutdown(self) -> None:
-        """Say good-bye, serve no more, and end PySyft's threads, so that the interpreter can end. For whoever called
-        ``launch_datasite`` from Python; a worker process ends without it."""
+        """Sign off, stop serving, and end PySyft's threads, so that the interpreter can end. For callers of
+        ``launch_datasite`` in Python; a worker process ends without it."""
         self._wind_down()
         if self._hosted is not None:
             self._hosted.close()
@@ -300,7 +301,7 @@ class Lifecycle:
             logs.trim_output()
 
     def _take_settings(self) -> None:
-        """Take on the live settings that were left for this very generation; a broken file changes nothing."""
+        """Apply the live settings that the supervisor left for this generation. A broken file changes nothing."""
         path = WorkerFolder(self.state_dir).settings
         try:
             settings = parse_settings(path.read_bytes())
@@ -366,7 +367,7 @@ class Lifecycle:
             self._report.update(**told)
 
     def report_failure(self, why: str) -> None:
-        """The last word of a datasite that could not start or go on."""
+        """Report why the datasite could not start or continue."""
         self._report.update(status="failed", phase=Phase.FAILED, failure=why)
 
     def _answers(self) -> bool:

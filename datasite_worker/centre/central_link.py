@@ -3,10 +3,10 @@
 A dashboard that is down, slow or broken costs the datasite nothing: every request has a time limit, and what failed is
 tried again with an exponential back-off and jitter. Nothing that happens here ends the thread, or reaches the datasite.
 
-Registration and heartbeat fail apart: many centrals listen for beats on a port of their own. A failed beat says nothing
-of the registration, but two things ask for a new one: a central that does not know us (404 to a beat), and one that
-answers again after it did not. A central that answers 404 to registration only takes heartbeats; it is asked again
-now and then, for it may only have been half up.
+Registration and heartbeat fail separately: many dashboards receive heartbeats on another port. A failed heartbeat does
+not undo the registration. Two things lead to a new one: the dashboard does not know this datasite (404 to a heartbeat),
+or it answers again after an outage. A dashboard that answers 404 to a registration only takes heartbeats. It is asked
+again now and then, because it may have been starting up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fleet_common.moments import now_iso
 logger = logging.getLogger(__name__)
 
 TIMEOUT = (3.0, 5.0)
-"""Seconds to connect, and to be answered."""
+"""Seconds to connect, and to wait for an answer."""
 FAREWELL = (0.5, 0.5)
 FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
@@ -40,7 +40,7 @@ _NOT_OFFERED = (404, 405, 501)
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the centre is told of a datasite. Times are seconds."""
+    """What the centre learns about a datasite. Times are in seconds."""
 
     factory_name: str
     hostname: str
@@ -83,7 +83,7 @@ def heartbeat_body(profile: Profile, status: str, latency_ms: float, activity: d
 
 
 def _place(profile: Profile) -> dict[str, str]:
-    """Only what is known: a central need not have heard of these keys."""
+    """Only the keys with a value: a dashboard need not know the others."""
     return {key: value for key, value in (("region", profile.region), ("location", profile.location)) if value}
 
 
@@ -113,7 +113,7 @@ class CentralLink:
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="central", daemon=True)
         self._registered: bool | None = None
-        self._registration_due: float | None = 0.0  # None: as good as it gets
+        self._registration_due: float | None = 0.0  # None: nothing more to do
         self._registration_failures = 0
         self._not_again_before = 0.0
         self._beat_due = 0.0
@@ -130,7 +130,7 @@ class CentralLink:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and say good-bye, as far as that takes a second."""
+        """End the thread and sign off at the dashboard, within about a second."""
         self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -140,7 +140,7 @@ class CentralLink:
             self._post(_session(self._heartbeat_url), self._heartbeat_url, body, FAREWELL)
 
     def apply(self, interval: float, capabilities: dict[str, Any], region: str = "", location: str = "") -> None:
-        """Take on new settings now; a new capability, region or location is registered anew."""
+        """Apply new settings now. A new capability, region or location is registered again."""
         profile = replace(self._profile, interval=interval, capabilities=capabilities, region=region, location=location)
         if registration_body(profile) != registration_body(self._profile):
             self._registration_due = 0.0
@@ -172,11 +172,11 @@ class CentralLink:
     # --- registration ---
 
     def register(self) -> bool:
-        """Register once; True when the dashboard took it. Never raises."""
+        """Register once. True when the dashboard accepted it. Never raises."""
         url = f"{self._profile.dashboard_url.rstrip('/')}/register_factory"
         if self._registration_failures == 0:
             logger.info("registering with %s", shown(url))
-        self._registration_due = None  # before the request: what asks for one meanwhile is heard
+        self._registration_due = None  # before the request, so that a wish for another one in the meantime is not lost
         code, why = self._post(self._session, url, registration_body(self._profile), TIMEOUT)
         if code is not None and code < 300:
             self._note_registration(True, "registered")
@@ -204,7 +204,8 @@ class CentralLink:
         self._changed({"registered": None, "registration": f"not registered: {why}"})
 
     def _register_again(self, why: str) -> None:
-        """Soon; a heartbeat-only central is left alone, and so is one that took a registration but no beat since."""
+        """Register again soon, unless the dashboard only takes heartbeats or has taken none since the last
+        registration."""
         if self._registered and self._registration_due is None and time.monotonic() >= self._not_again_before:
             logger.info("registering again: %s", why)
             self._registration_due = 0.0
@@ -216,7 +217,7 @@ class CentralLink:
         return f"{(self._profile.heartbeat_url or self._profile.dashboard_url).rstrip('/')}/heartbeat"
 
     def beat(self) -> bool:
-        """Beat once, and set when the next one is due; True when the dashboard took it. Never raises."""
+        """Send one heartbeat and schedule the next. True when the dashboard accepted it. Never raises."""
         status = "operational" if self._answers() else "degraded"
         body = heartbeat_body(self._profile, status, self._latency_ms, self._activity())
         code, why = self._post(self._beats, self._heartbeat_url, body, TIMEOUT)
@@ -263,7 +264,7 @@ class CentralLink:
 
 
 def _session(url: str) -> requests.Session:
-    """A proxy of the environment is for the world outside, not for a dashboard on this host."""
+    """A proxy in the environment is for the outside world, not for a dashboard on this host."""
     session = requests.Session()
     session.trust_env = _split(url).hostname not in ("localhost", "127.0.0.1", "::1")
     return session
@@ -280,7 +281,7 @@ def shown(url: str) -> str:
 
 
 def _split(url: str) -> SplitResult:
-    """The parts of an URL; one that is none fails when it is used, not before."""
+    """The parts of a URL. An invalid one fails when it is used, not here."""
     try:
         return urlsplit(url)
     except ValueError:

@@ -1,1 +1,1 @@
-"""The owner's files: read, given a mock, published, and published anew when they change. Knows no PySyft."""
+"""Reads the owner's files, makes their mocks, and publishes them again when they change. Does not use PySyft."""

@@ -1,8 +1,8 @@
-"""Keeps a datasite's datasets as its local files are: published, updated when a file changes, taken back when it is
-no longer listed. Knows files, digests and a ledger; the engine's own store is a ``DatasetStore``.
+"""Keeps a datasite's datasets in step with its local files: publishes them, updates them when a file changes, and
+removes those that are no longer listed. Knows files, digests and a ledger; the engine's store is a ``DatasetStore``.
 
-What was published stays until something better can be: a file that is missing, broken or half written changes nothing.
-Each round runs in a short thread of its own, as a file may be large and its disk may hang.
+A published dataset stays until a good new version exists: a missing, broken or half-written file changes nothing. Each
+round runs in its own short thread, because a file may be large and its disk may hang.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SETTLED = 5.0
-"""Seconds that a file has to be left alone before it is read: its writer may not be done."""
+"""A file is read only after it has not changed for so many seconds: its writer may still be at work."""
 RETRY = 60.0
-"""Seconds after which something is tried again that was not the file's fault."""
+"""Seconds until another try after an error that the file did not cause."""
 OUTDATED = 600.0
-"""Seconds after which the last version of the data is removed: code that began with it may still read it."""
+"""Seconds until the previous version of the data is removed: code that began with it may still read it."""
 
 Looks = tuple[Look, ...]
 """The data file's, then the mock file's if there is one."""
@@ -54,7 +54,7 @@ class Published:
 
 @dataclass(slots=True)
 class Ledger:
-    """What was published, in the state folder; written before PySyft's stores are touched, so that no id is lost."""
+    """Records in the state folder what was published. Written before PySyft's stores change, so that no id is lost."""
 
     path: Path
     datasets: dict[str, Published] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def _published(values: dict[str, Any]) -> Published:
 
 
 class Datasets:
-    """``told`` gets what the status document says of them, whenever that changed."""
+    """``told`` is called with the datasets' part of the status document whenever it changed."""
 
     def __init__(
         self, state_dir: Path, wanted: tuple[DatasetOrder, ...], told: Callable[[list[dict[str, Any]]], None]
@@ -100,7 +100,7 @@ class Datasets:
         self._thread: threading.Thread | None = None
 
     def known(self) -> list[dict[str, Any]]:
-        """What a status document may say before the first round: what was published by the process before this one."""
+        """The datasets' part of the status document before the first round: what the previous process published."""
         return self._told_of(self._wanted, Ledger.kept(self._path)) if self._wanted else []
 
     def want(self, wanted: tuple[DatasetOrder, ...]) -> None:
@@ -119,7 +119,7 @@ class Datasets:
         trouble, before = "", self._said
         try:
             self.round(store, time.time())
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round tries again; its words may hold data
+        except Exception as error:  # noqa: BLE001 - the next round tries again; the error's text may contain data
             trouble = _named(error)
         if trouble and trouble != self._trouble:
             logger.warning("datasets: %s; trying again", trouble)
@@ -145,11 +145,11 @@ class Datasets:
             self._problem(order, str(blocked), now + RETRY)
         except Unusable as unusable:
             self._problem(order, str(unusable), math.inf)
-        except Exception as error:  # noqa: BLE001 - of PySyft's stores; its words may hold data
+        except Exception as error:  # noqa: BLE001 - from PySyft's stores; the error's text may contain data
             self._problem(order, f"could not be published ({_named(error)}); trying again", now + RETRY)
 
     def _keep(self, store: DatasetStore, ledger: Ledger, order: DatasetOrder, now: float) -> None:
-        """Publish the dataset if it is not yet, or no longer, as its file is."""
+        """Publish the dataset if it differs from its file."""
         before = self._seen.pop(order.name, None)
         looks = self._seen[order.name] = _looks(order)
         known = ledger.datasets.get(order.name)
@@ -160,7 +160,7 @@ class Datasets:
         if (told == (looks, order) and now < again) or not _settled(looks, before, now):
             return
         data, mock = _contents(order)
-        if _looks(order) == looks:  # else it was written to while it was read: the next round reads it again
+        if _looks(order) == looks:  # otherwise it changed while it was read: the next round reads it again
             self._take_on(store, ledger, order, looks, data, mock, now)
 
     def _take_on(
@@ -192,7 +192,7 @@ class Datasets:
         gone = [asset for name, asset in known.ids.assets.items() if name not in content]
         ids = Ids(known.ids.dataset, {name: known.ids.assets.get(name) or uuid.uuid4().hex for name in content})
         ledger.outdated |= dict.fromkeys(store.blobs(list(ids.assets.values())), now)
-        # Until the assets that go are gone, the ledger keeps their ids; and no digest, so that this is done again.
+        # The ledger keeps the ids of removed assets until they are gone, and no digest, so that a crash repeats this.
         ledger.datasets[order.name] = replace(known, ids=replace(ids, assets=known.ids.assets | ids.assets), digest="")
         ledger.write()
         store.put(order.name, order.description, ids, content, shown)
@@ -244,8 +244,8 @@ class Datasets:
 
 
 def _adopted(store: DatasetStore, name: str) -> Published | None:
-    """A dataset that was made here and is not in the ledger, which was lost: it keeps its ids. Raises Blocked when
-    somebody else made it."""
+    """A dataset that was made here but is missing from a lost ledger: it keeps its ids. Raises Blocked when a user
+    uploaded it."""
     held = store.holds(name)
     if held is not None and not held.ours:
         raise Blocked("a user has uploaded a dataset of this name; rename one of the two")
@@ -253,7 +253,7 @@ def _adopted(store: DatasetStore, name: str) -> Published | None:
 
 
 def _named(error: Exception) -> str:
-    """What kind of error it is: its own words may hold values of the data. An OSError's are the system's."""
+    """Only the kind of error, because its text may contain values of the data. An OSError's text cannot."""
     return f"{type(error).__name__}: {error.strerror}" if isinstance(error, OSError) else type(error).__name__
 
 
@@ -279,13 +279,13 @@ def _of_mock(does: Callable[[], T]) -> T:
 
 
 def _rule(order: DatasetOrder) -> str:
-    """Tells whether the same file would be published otherwise."""
+    """A digest of the settings: it changes when the same file would be published differently."""
     told = (1, order.mock, order.mock_rows, order.description, _kind(order.path))
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
 def _settled(looks: Looks, before: Looks | None, now: float) -> bool:
-    """Whether nobody has written to the files for a while, by the clock or by what the last round saw."""
+    """Whether the files have not changed for a while, by the clock or since the last round."""
     return looks == before or all(now - changed / 1e9 >= SETTLED for changed, *_ in looks)
 
 

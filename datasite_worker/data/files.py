@@ -1,7 +1,7 @@
 """CSV, Parquet and NPZ files as what PySyft can carry: data frames and arrays. Reads one file; runs nothing in it.
 
-``Unusable`` is shown to everybody (``/factory.status`` is public), so its words hold no value, path or count of the
-data.
+``Unusable`` is shown to everybody (``/factory.status`` is public), so its text contains no value, path or count of
+the data.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Content: TypeAlias = dict[str, Asset]
 """What one file holds, by the name of the asset: a table under the name of its dataset, arrays under their own."""
 
 MOST_BYTES = 256 * 1024**2
-"""Of a file, and of what it becomes in memory. PySyft serialises data whole, several times over."""
+"""Limit for a file, and for its content in memory. PySyft serialises all data at once, and several times."""
 _MOST_ARRAYS = 100
 _SAMPLE = 1024**2
 _FORMAT: Any = np.lib.format  # its functions have no types
 
 
 class Unusable(Exception):
-    """Why there is nothing to publish, in words for everybody."""
+    """There is nothing to publish. The message says why, and everybody may read it."""
 
 
 class Blocked(Unusable):
-    """It is not the file's fault: worth another try."""
+    """The file did not cause the error: another try may succeed."""
 
 
 Look = tuple[int, int, int, int]
@@ -45,7 +45,7 @@ Look = tuple[int, int, int, int]
 
 
 def look(path: Path) -> Look:
-    """How the file is now. Raises Unusable when there is none that can be read."""
+    """The file's current state. Raises Unusable when it cannot be read."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def parsed(raw: bytes, kind: str, name: str) -> Content:
         content = _arrays(raw) if kind == ".npz" else {name: _KINDS[kind](raw)}
     except Unusable:
         raise
-    # A file can be broken in more ways than four libraries have exceptions for; their words may hold values.
+    # Broken files raise exceptions of many kinds, in four libraries; their texts may contain values.
     except Exception as error:
         raise Unusable(f"not a readable {kind[1:].upper()} file ({type(error).__name__})") from error
     if not content:
@@ -99,7 +99,7 @@ def _csv(raw: bytes) -> pd.DataFrame:
 
 
 def _expected_in_memory(raw: bytes) -> float:
-    """From the first MiB: short texts take thirty times as much in memory as in the file."""
+    """Estimated from the first MiB: short texts need thirty times as much memory as in the file."""
     if len(raw) <= _SAMPLE:
         return 0.0
     sample = raw[: raw.rfind(b"\n", 0, _SAMPLE) + 1]
@@ -147,7 +147,7 @@ def _arrays(raw: bytes) -> dict[str, Any]:
 
 
 def _promised(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
-    """The bytes that the array's header asks for. Raises Unusable for an array of Python objects."""
+    """The size in bytes that the array's header gives. Raises Unusable for an array of Python objects."""
     with packed.open(member) as file:
         first = _FORMAT.read_magic(file) == (1, 0)
         header = _FORMAT.read_array_header_1_0 if first else _FORMAT.read_array_header_2_0
@@ -158,14 +158,14 @@ def _promised(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
 
 
 def _carried(name: str, array: Any) -> Any:
-    """In the byte order and layout that PySyft carries; others would arrive as other numbers."""
+    """In the byte order and layout that PySyft expects; any other would arrive as wrong numbers."""
     if array.dtype.kind not in "biufU" or (array.dtype.itemsize > 8 and array.dtype.kind != "U"):
         raise Unusable(f"array {name}: PySyft supports numbers, booleans and text, not {array.dtype}")
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)
 
 
 def give_back() -> None:
-    """Let the system have the memory that publishing took: nothing else may happen here for months."""
+    """Return the memory that publishing used to the system: this process may do nothing else for months."""
     gc.collect()
     pyarrow.default_memory_pool().release_unused()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's

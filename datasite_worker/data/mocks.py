@@ -1,7 +1,7 @@
-"""What the centre sees instead of the data. Knows of the data its columns and types, and nothing of its values.
+"""Makes what the centre sees instead of the data. Uses the data's columns and types, never its values.
 
-A synthetic mock is drawn from a seed made of names alone. It tells: the names of columns and arrays, their types, of an
-array all lengths but the first; and the number of rows only when the owner asks for ``rows: same``.
+A synthetic mock is drawn from a seed made only of names. It shows the names and types of columns and arrays, and every
+length of an array except the first. It shows the number of rows only when the owner sets ``rows: same``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _generator(seed: str) -> np.random.Generator:
 
 
 def _column(dtype: Any, count: int, chance: np.random.Generator) -> Any:
-    """A column of ``dtype``; where pandas cannot make one, texts."""
+    """A column of ``dtype``; text where pandas cannot make one."""
     if isinstance(dtype, pd.CategoricalDtype):
         return pd.Categorical(chance.choice(_WORDS, count), categories=_WORDS, ordered=bool(dtype.ordered))
     plain = getattr(dtype, "numpy_dtype", dtype) if pd.api.types.is_numeric_dtype(dtype) else dtype

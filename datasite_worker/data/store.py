@@ -1,4 +1,4 @@
-"""Where datasets are kept, as ``data.datasets`` needs it: one protocol, and the values it speaks of."""
+"""The store of datasets that ``data.datasets`` needs: one protocol, and its values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datasite_worker.data.files import Content
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """Under which ids a dataset and its assets are kept, hexadecimal. They are for life."""
+    """The ids of a dataset and its assets, in hexadecimal. They never change."""
 
     dataset: str
     assets: dict[str, str]
@@ -18,7 +18,7 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A dataset that the store has. ``ours``: made here, not by somebody who logged in."""
+    """A dataset that the store has. ``ours``: published from a file, not uploaded by a user."""
 
     ids: Ids
     ours: bool
@@ -28,19 +28,19 @@ class DatasetStore(Protocol):
     """The engine's own, or what stands for it in a test."""
 
     def holds(self, name: str) -> Held | None:
-        """The dataset that bears the name; None when there is none."""
+        """The dataset with that name; None if there is none."""
 
     def put(self, name: str, description: str, ids: Ids, data: Content, mocks: Content) -> None:
-        """Make the dataset so, whatever was there under these ids."""
+        """Create or replace the dataset with these ids."""
 
     def remove(self, ids: Ids) -> None:
-        """Dataset and data are gone afterwards, or were before."""
+        """Remove dataset and data. It is no error if they do not exist."""
 
     def drop(self, assets: list[str]) -> None:
         """Remove data that a dataset no longer has."""
 
     def blobs(self, assets: list[str]) -> list[str]:
-        """The files in which these assets are kept, by id; small ones have none."""
+        """The ids of the files that store these assets; small assets have none."""
 
     def forget(self, blobs: list[str]) -> None:
-        """Remove such files."""
+        """Remove these files."""

@@ -1,1 +1,2 @@
-"""PySyft's queued jobs: each in a process of its own, forked by a zygote, bounded, and told of when it is cut off."""
+"""PySyft's queued jobs: each runs in its own process, forked by a zygote. Limits how many run, and reports interrupted
+ones."""

@@ -1,4 +1,4 @@
-"""What a job's process has to know. Crosses from worker to zygote as JSON; a value only."""
+"""What a job's process needs to know. Sent from worker to zygote as JSON; a value only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One job of one datasite. ``item`` is its id in the queue, ``title`` what runs, for people."""
+    """One job of one datasite. ``item`` is its id in the queue, ``title`` names what runs, for people."""
 
     datasite: str
     state_dir: str

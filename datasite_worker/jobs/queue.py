@@ -1,8 +1,8 @@
-"""The queue of a datasite's jobs: first come, first served, so many at the same time, each in its own process.
+"""The queue of a datasite's jobs: first come, first served. A limited number runs at a time, each in its own process.
 
-It takes the place of PySyft's own (ZeroMQ, a database query each second, jobs forked from a serving process). Clients
-notice nothing: jobs are kept in the engine's ``JobStore`` as before. One thread waits for arrivals, births and ends;
-what it knows is a ``QueueState``.
+It replaces PySyft's queue (ZeroMQ, a database query every second, jobs forked from a serving process). Clients see no
+difference: jobs are kept in the engine's ``JobStore`` as before. One thread waits for arrivals, starts and ends; its
+state is a ``QueueState``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ logger = logging.getLogger(__name__)
 KILL_PATIENCE = 10.0
 """Seconds that a client's ``job.kill()`` waits until the job is gone and marked."""
 LOOK_AGAIN = 1.0
-"""Seconds until jobs that wait for another object's value are looked at again, and ends are stored that the database
-has not taken."""
+"""Seconds until the queue checks waiting inputs again, and tries again to store ends that the database refused."""
 
 
 @dataclass(slots=True)
 class _Recall:
-    """A client wants that job to end. ``over`` is set when it has ended and is marked."""
+    """A client's request to end a job. ``over`` is set when the job has ended and is marked."""
 
     job_id: str
     why: str
@@ -46,15 +45,15 @@ class _Recall:
 
 @dataclass(slots=True)
 class _Mention:
-    """A running job among the activities: what ends that, and what notes that it completed."""
+    """A running job's entry among the activities: how to close it, and how to record that the job completed."""
 
     until: ExitStack = field(default_factory=ExitStack)
     completed: Completed = lambda: None
 
 
 class JobQueue:
-    """``cut_off`` is told of each job that ended without a result: its name and why. ``order``: what each errand has
-    in common. ``sessions``: so many jobs at the same time. ``fresh``: makes another zygote."""
+    """``cut_off`` is called for each job that ended without a result, with its name and the reason. ``order``: what
+    each errand has in common. ``sessions``: how many jobs may run at a time. ``fresh``: makes a new zygote."""
 
     def __init__(
         self,
@@ -80,11 +79,11 @@ class JobQueue:
         self._arrived: deque[str] = deque()
         self._recalled: deque[_Recall] = deque()
         self._awaited: dict[str, list[threading.Event]] = {}  # by job: set when its end is stored
-        self.full_at = float("-inf")  # when a job last had to wait because no more may run; by the monotonic clock
-        self._told_of: set[str] = set()  # jobs that wait for a reason that the log tells
-        self._unstored: set[str] = set()  # jobs whose end could not be stored, as the log tells
-        self._look = True  # what is in the store is not all known
-        self._again = False  # something has to be looked at again, though nothing will say so
+        self.full_at = float("-inf")  # when a job last had to wait for a free place; monotonic clock
+        self._told_of: set[str] = set()  # waiting jobs whose reason is in the log already
+        self._unstored: set[str] = set()  # jobs whose unstored end is in the log already
+        self._look = True  # the store has to be read again
+        self._again = False  # another turn is needed, although no event will ask for it
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
@@ -95,16 +94,16 @@ class JobQueue:
         self._thread.start()
 
     def attach(self) -> None:
-        """Listen to store and zygote; ``turn`` does the rest."""
+        """Listen to store and zygote. ``turn`` does the work."""
         self._store.attach(self._arrive, self.kill)
         self._selector.register(self._wake, selectors.EVENT_READ, lambda: os.eventfd_read(self._wake))
         if self._zygote is not None:
             self._listen(self._zygote)
-        self._poke()  # the last process may have left some waiting
+        self._poke()  # the last process may have left waiting jobs
 
     @property
     def state(self) -> QueueState:
-        """This may be asked from any thread, and so may ``running`` and ``waiting``."""
+        """Safe to call from any thread, as are ``running`` and ``waiting``."""
         return self._state
 
     @property
@@ -117,7 +116,7 @@ class JobQueue:
         return len(self._state.waiting)
 
     def allow(self, sessions: int) -> None:
-        """So many jobs at the same time from now on; those that run go on."""
+        """Set how many jobs may run at a time. Running jobs continue."""
         self._sessions = sessions
         self._poke()
 
@@ -132,8 +131,8 @@ class JobQueue:
             self._zygote = None
 
     def kill(self, job_ids: Iterable[str], by: str) -> bool:
-        """End those of the jobs that run, by SIGKILL, and take back those that wait; wait until all are marked. False
-        when that takes too long. ``by`` is the reason, and not empty."""
+        """End the running ones of these jobs by SIGKILL, cancel the waiting ones, and wait until all are marked. False
+        if that takes too long. ``by`` is the reason, and is not empty."""
         wanted = [_Recall(one, by) for one in job_ids]
         self._recalled.extend(wanted)
         self._poke()
@@ -152,8 +151,8 @@ class JobQueue:
                 again = True
 
     def turn(self, timeout: float | None) -> bool:
-        """Wait so long (None: for ever) for something to happen, and do what is to be done then. Whether there is
-        something to look at again soon, though nothing will say so."""
+        """Wait up to ``timeout`` seconds (None: for ever) for an event, and act on it. True when another turn is needed
+        soon, although no event will ask for it."""
         for key, _ in self._selector.select(timeout):
             key.data()
         self._again = False
@@ -161,12 +160,12 @@ class JobQueue:
         try:
             self._take_in()
         finally:
-            self._recall_all()  # what runs can be ended whatever the database says
+            self._recall_all()  # running jobs can be ended without the database
         self._begin_all()
         return self._again
 
     def _take_in(self) -> None:
-        look, self._look = self._look, True  # should one of them not be there yet
+        look, self._look = self._look, True  # one of them may not be known yet
         if look:
             self._arrived.clear()
             found: list[QueuedJob | None] = list(self._store.waiting())
@@ -187,7 +186,7 @@ class JobQueue:
                 return
 
     def _can_run(self, job: QueuedJob) -> bool:
-        """What is wrong with one job holds up no other: it is ended where it can never run, else looked at again."""
+        """A problem of one job does not delay the others: the job is ended if it can never run, else checked again."""
         try:
             if self._store.has_inputs(job):
                 return True
@@ -206,7 +205,7 @@ class JobQueue:
 
     def _recall(self, wanted: _Recall) -> None:
         if not self._state.knows(wanted.job_id):
-            if self._look:  # it may wait in the store still
+            if self._look:  # it may still wait in the store
                 self._recalled.append(wanted)
             else:
                 wanted.over.set()  # it has ended by itself
@@ -215,7 +214,7 @@ class JobQueue:
         self._state = self._state.recalled(wanted.job_id, wanted.why)
         tag = self._state.tag_of(wanted.job_id)
         if tag is not None and self._zygote is not None:
-            with contextlib.suppress(OSError):  # it is gone, and so are its jobs
+            with contextlib.suppress(OSError):  # the zygote is gone, and so are its jobs
                 self._zygote.kill(tag)
         self._settle_all()
 
@@ -259,7 +258,7 @@ class JobQueue:
                 self._lost(zygote)
 
     def _put_back(self, tag: int, why: str) -> None:
-        """At its old place, and tried again soon; unless somebody wants it ended."""
+        """Back to its old place, to be tried again soon, unless a client wants it ended."""
         job = self._state.with_tag(tag).job
         self._state = self._state.put_back(tag, self._clock() + LOOK_AGAIN)
         if job in self._state.waiting:
@@ -269,13 +268,13 @@ class JobQueue:
             self._settle_all()
 
     def _say_once(self, job: QueuedJob, words: str, *more: object, **how: Any) -> None:
-        """Of a job that waits and is looked at each second."""
+        """Log it once for a waiting job, which is checked every second."""
         if job.id not in self._told_of:
             logger.warning(words, job.job_id, *more, **how)
         self._told_of.add(job.id)
 
     def _lost(self, zygote: Zygote) -> None:
-        """Its jobs died with it (``die_with``). Whatever its burial says, it is gone, and they have ended."""
+        """Its jobs died with it (``die_with``). Even if the clean-up fails, zygote and jobs are gone."""
         self._zygote = None
         for channel in (zygote.control, zygote.nudges):
             with contextlib.suppress(KeyError):  # nudges may have ended before
@@ -286,7 +285,7 @@ class JobQueue:
         finally:
             for one in self._state.running:
                 with contextlib.suppress(ChildProcessError):
-                    os.waitpid(one.pid, 0) if one.pid else None  # it came to us, dying
+                    os.waitpid(one.pid, 0) if one.pid else None  # orphaned, it became our child
                 self._over(one.tag, how_it_ended(None))
 
     def _over(self, tag: int, why: str) -> None:
@@ -294,8 +293,8 @@ class JobQueue:
         self._settle_all()
 
     def _settle_all(self) -> None:
-        """What the database does not take is kept, and tried again: none of these may ever be taken from the queue
-        once more."""
+        """Ends that the database does not accept are kept and stored later: such a job must never be taken from the
+        queue again."""
         for end in self._state.ended:
             self._told_of.discard(end.job.id)
             if end.tag in self._mentions:
@@ -325,20 +324,20 @@ class JobQueue:
             logger.info("job %s%s", job.job_id, f": {ending.status}" if ending.status else " was deleted")
         if ending.completed and mention is not None:
             mention.completed()
-        self._store.close(job)  # it may have died between the job's end and the item's
+        self._store.close(job)  # the process may have died between storing the job's end and the item's
 
     def _forget(self, tag: int) -> None:
         if mention := self._mentions.pop(tag, None):
             mention.until.close()
 
     def _nudged(self, zygote: Zygote) -> None:
-        """Jobs queue jobs of their own; which ones, only the store tells."""
-        if zygote is not self._zygote:  # buried in this very turn: the number may be another file's by now
+        """A job has queued another job. Only the store knows which."""
+        if zygote is not self._zygote:  # closed in this turn: another file may have the descriptor's number now
             return
         if os.read(zygote.nudges, 4096):
             self._look = True
         else:
-            self._selector.unregister(zygote.nudges)  # the zygote is gone; the other channel says so too
+            self._selector.unregister(zygote.nudges)  # the zygote is gone; the other channel reports it too
 
     # --- from other threads ---
 

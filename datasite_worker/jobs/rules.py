@@ -1,4 +1,4 @@
-"""What the queue of jobs decides, and the words it tells it in. Pure."""
+"""Decisions of the job queue, and their wording. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import signal
 
 
-def threads_of(line: int, running: int, *, fixed: bool) -> int:
-    """Threads of one more job where ``running`` already run: its part of the line's, at least 1; all of them where the
-    operator fixed the number."""
-    return line if fixed else max(1, line // (running + 1))
+def threads_of(available: int, running: int, *, fixed: bool) -> int:
+    """Threads of another job while ``running`` jobs run: its share of the datasite's threads, at least 1; all of them
+    if the operator fixed the number."""
+    return available if fixed else max(1, available // (running + 1))
 
 
 def how_it_ended(status: int | None) -> str:

@@ -1,6 +1,6 @@
-"""What the queue of jobs knows, as one frozen value: what waits, what runs, and what has ended but is not stored yet.
+"""The state of the job queue as one frozen value: what waits, what runs, and what has ended but is not stored yet.
 
-Pure: every change gives a new state. It knows no store, process, clock or thread; ``jobs.queue`` carries out.
+Pure: every change gives a new state. It uses no store, process, clock or thread; ``jobs.queue`` carries it out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NEVER_BEGAN = 0
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """A job and its place in the queue, by their ids. ``item`` is the store's own; nobody else looks into it."""
+    """A job and its place in the queue, by their ids. Only the store interprets ``item``."""
 
     id: str
     job_id: str
@@ -25,8 +25,8 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class RunningJob:
-    """``title``: what runs, for people. ``pid`` is 0 until the process is there. ``why`` says why it is to end, once
-    somebody wants that; it ends without a result then."""
+    """``title``: what runs, for people. ``pid`` is 0 until the process exists. ``why`` is the reason
+    to end it, once a client wants that; it then ends without a result."""
 
     job: QueuedJob
     tag: int
@@ -37,7 +37,7 @@ class RunningJob:
 
 @dataclass(frozen=True, slots=True)
 class EndedJob:
-    """``why`` it ended without a result, should its result not be in the store."""
+    """``why``: the reason, in case the store has no result."""
 
     job: QueuedJob
     why: str
@@ -47,8 +47,8 @@ class EndedJob:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """``waiting`` in the order in which they begin. ``turns``: the tag that each job had when it first began, which is
-    its place in the order should it have to wait again."""
+    """``waiting`` is in starting order. ``turns``: the tag that each job had when it first began; it gives the job's
+    place if it has to wait again."""
 
     waiting: tuple[QueuedJob, ...] = ()
     running: tuple[RunningJob, ...] = ()
@@ -84,13 +84,13 @@ class QueueState:
     # --- what happens ---
 
     def arrived(self, jobs: Iterable[QueuedJob]) -> QueueState:
-        """Those that are new wait, behind the others. What runs or has ended is in the store still, and stays out."""
+        """Add new jobs behind the others. Jobs that run or have ended are still in the store, and are left out."""
         busy = {one.job.id for one in self.running} | {end.job.id for end in self.ended}
         waiting = {job.id: job for job in self.waiting} | {job.id: job for job in jobs if job.id not in busy}
         return replace(self, waiting=tuple(waiting.values()))
 
     def begun(self, job: QueuedJob, title: str) -> QueueState:
-        """It runs, with the next tag."""
+        """The job runs, with the next tag."""
         tag = self.last_tag + 1
         return replace(
             self._without(job),
@@ -100,12 +100,12 @@ class QueueState:
         )
 
     def born(self, tag: int, pid: int) -> QueueState:
-        """Its process is there."""
+        """The job's process exists."""
         running = tuple(replace(one, pid=pid) if one.tag == tag else one for one in self.running)
         return replace(self, running=running)
 
     def put_back(self, tag: int, not_before: float) -> QueueState:
-        """Nothing of it has begun: it waits at its old place, unless somebody wants it ended."""
+        """It did not begin: it waits at its old place, unless a client wants it ended."""
         one = self.with_tag(tag)
         if one.why:
             return self.over(tag, one.why)
@@ -114,7 +114,7 @@ class QueueState:
         return replace(self, waiting=tuple(waiting), running=self._others(tag), not_before=not_before)
 
     def recalled(self, job_id: str, why: str) -> QueueState:
-        """Somebody wants it ended: what waits has ended, what runs is to end for that reason."""
+        """A client wants it ended: a waiting job has ended, a running one is to end for that reason."""
         for job in self.waiting:
             if job.job_id == job_id:
                 return self.given_up(job, why)
@@ -123,16 +123,16 @@ class QueueState:
         )
 
     def over(self, tag: int, why: str) -> QueueState:
-        """Its process has ended; for the reason that somebody had, where there is one."""
+        """Its process has ended. A client's reason takes precedence."""
         one = self.with_tag(tag)
         return replace(self, running=self._others(tag))._with_end(EndedJob(one.job, one.why or why, tag, one.title))
 
     def given_up(self, job: QueuedJob, why: str) -> QueueState:
-        """It never begins."""
+        """It will never begin."""
         return self._without(job)._with_end(EndedJob(job, why))
 
     def settled(self, end: EndedJob) -> QueueState:
-        """The store knows its end."""
+        """Its end is stored."""
         return replace(self, ended=tuple(one for one in self.ended if one is not end))
 
     def _with_end(self, end: EndedJob) -> QueueState:

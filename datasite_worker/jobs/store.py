@@ -1,4 +1,4 @@
-"""What the queue of jobs needs from whatever keeps the jobs: one protocol, and what its answers are made of."""
+"""The store that the job queue needs: one protocol, and its values."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Unobtainable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the store has a job that has ended. ``status`` is empty where it was deleted. ``interrupted``: it had no
-    result, and was marked so just now."""
+    """How the store recorded a job's end. ``status`` is empty if the job was deleted. ``interrupted``: it had no result
+    and is now marked as interrupted."""
 
     status: str = ""
     completed: bool = False
@@ -24,11 +24,11 @@ class Ending:
 
 
 class JobStore(Protocol):
-    """The jobs of one datasite. An error that is not named here, such as of a locked database, may pass."""
+    """The jobs of one datasite. Any other error, such as a locked database, may be temporary."""
 
     def attach(self, arrived: Callable[[str], None], kill: Callable[[list[str], str], bool]) -> None:
-        """From now on call ``arrived`` with the place of each job that is queued, and ``kill`` with the jobs that a
-        client wants ended and the reason; from any thread."""
+        """Call ``arrived`` with the place of each newly queued job, and ``kill`` with the jobs that a client wants to
+        end and the reason. Both may be called from any thread."""
 
     def waiting(self) -> list[QueuedJob]:
         """All jobs that have not begun, first come first."""
@@ -37,7 +37,7 @@ class JobStore(Protocol):
         """The job at that place; None when it has begun."""
 
     def has_inputs(self, job: QueuedJob) -> bool:
-        """Whether all that it works on is there. Raises Unobtainable when it will never be."""
+        """Whether all its inputs exist. Raises Unobtainable when they never will."""
 
     def title(self, job: QueuedJob) -> str:
         """What runs, for people. Raises nothing."""
@@ -46,4 +46,4 @@ class JobStore(Protocol):
         """Mark it interrupted, unless it has a result or was deleted."""
 
     def close(self, job: QueuedJob) -> None:
-        """Nobody takes it from the queue any more. What it has stored there is kept."""
+        """Take it off the queue for good. Its results stay stored."""

@@ -1,14 +1,14 @@
-"""A process that does nothing but fork jobs: clean, with one thread, and with PySyft and torch loaded.
+"""The worker's side of its zygote: a process that only forks jobs, with one thread, and with PySyft and torch loaded.
 
-A job forked from the serving process can deadlock, as threads there hold SQLite's locks; a fresh interpreter for each
-costs seconds and half a gigabyte. So the worker forks a zygote before it has any thread, and the zygote forks the jobs.
-It knows nothing of jobs: what they do is the engine's ``Work``, and an errand is a dictionary for it. Here is the
-worker's end; the zygote's own life is ``jobs.zygote_life``.
+A job forked from the serving process can deadlock, because threads there hold SQLite's locks. A new interpreter for
+each job costs seconds and half a gigabyte. So the worker forks a zygote before it has any thread, and the zygote forks
+the jobs. It knows nothing about jobs: the engine's ``Work`` runs them, and an errand is just a dictionary here. The
+zygote's own process is ``jobs.zygote_life``.
 
 Between the two: a socket of whole messages (JSON). Down: ``{"run": tag, "errand": …}``, ``{"kill": tag}``. Up:
 ``{"born": tag, "pid": …}``, ``{"gone": tag, "status": …}``, the status as of waitpid(2), or ``{"gone": tag, "status":
-null, "why": …}`` for a job that could not be forked, and ``{"unborn": tag, "why": …}`` for one that was not even tried
-to, and may be asked for again. The zygote ends with its worker, however that ends, and the jobs with the zygote.
+null, "why": …}`` for a job that could not be forked, and ``{"unborn": tag, "why": …}`` for one that was not tried and
+may be sent again. The zygote always ends with its worker, and the jobs with the zygote.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from datasite_worker.children import end_orphans, marked
 from datasite_worker.jobs.zygote_life import END, LARGEST, Work, live
 
 _BURIAL = 5.0
-"""Seconds that a zygote has to end its jobs in order, before it is killed itself."""
+"""Seconds that a zygote has to end its jobs, before it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Born:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """It has ended and was reaped. ``status`` is waitpid's; None: nobody knows how, but ``why`` may say."""
+    """It has ended and was reaped. ``status`` is waitpid's; None: unknown, but ``why`` may give the reason."""
 
     tag: int
     status: int | None
@@ -51,14 +51,14 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Unborn:
-    """Nothing of it has begun: what all jobs share could not be made now. Another time it may."""
+    """It did not begin: what all jobs share could not be prepared now. A later try may succeed."""
 
     tag: int
     why: str
 
 
 class Zygote:
-    """The worker's end. ``nudges``: what jobs write a byte to when they have queued something themselves."""
+    """The worker's side. ``nudges``: a channel to which jobs write a byte when they have queued a job."""
 
     def __init__(self, control: socket.socket, nudges: int, pid: int) -> None:
         self.control = control
@@ -68,7 +68,7 @@ class Zygote:
 
     @classmethod
     def forked(cls, work: Callable[[], Work]) -> Zygote:
-        """Forked from this process, which has to have one thread still; see ``children.may_fork``."""
+        """Fork it from this process, which must have only one thread; see ``children.may_fork``."""
         ours, theirs, nudges, nudge = channels()
         worker = os.getpid()
         with _closing_at_failure(ours, theirs, nudges, nudge):
@@ -81,7 +81,7 @@ class Zygote:
 
     @classmethod
     def fresh(cls, program: str) -> Zygote:
-        """A new interpreter, which takes seconds to import its engine: for a process that must not fork any more.
+        """Start a new interpreter, which takes seconds to import the engine: for a process that may no longer fork.
 
         ``program``: the module to run. Its arguments are the two channels and this process's pid.
         """
@@ -115,7 +115,7 @@ class Zygote:
         self.control.send(json.dumps(message).encode())
 
     def hear(self) -> Born | Gone | Unborn | None:
-        """The next word, waiting for it; None: the zygote is gone."""
+        """Wait for the next message. None: the zygote is gone."""
         try:
             told = json.loads(self.control.recv(LARGEST) or b"null")
         except OSError:
@@ -129,7 +129,7 @@ class Zygote:
         return Gone(told["gone"], told["status"], told.get("why", ""))
 
     def bury(self) -> None:
-        """End it, if it lives, and leave nothing of it, nor of its jobs."""
+        """End the zygote if it lives, with all its jobs, and clean up."""
         try:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, END)
@@ -161,7 +161,7 @@ def channels() -> tuple[socket.socket, socket.socket, int, int]:
 
 @contextlib.contextmanager
 def _closing_at_failure(ours: socket.socket, theirs: socket.socket, nudges: int, nudge: int) -> Iterator[None]:
-    """A zygote that could not be made is tried again each second: nothing of it may stay open."""
+    """Starting a zygote is tried again every second, so a failed try must leave nothing open."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""The zygote's own process: forks jobs, ends them, and ends with its worker. What a job does is its ``Work``.
+"""The zygote's own process: forks jobs, ends them, and ends with its worker. ``Work`` says what a job does.
 
 The messages between it and the worker are described in ``jobs.zygote``. It starts no thread and opens no socket.
 """
@@ -26,31 +26,31 @@ from fleet_common.process import become_subreaper
 LARGEST = 64 * 1024
 """Bytes of a message between worker and zygote."""
 END = signal.SIGUSR2
-"""Tells a zygote to end; unlike SIGTERM it is not sent to a worker's whole group by anybody."""
+"""Tells a zygote to end. Unlike SIGTERM, nobody sends it to a worker's whole process group."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_MOST_WORDS = 1000  # of an error; a database's holds the whole statement
+_MOST_WORDS = 1000  # of an error's text; a database error contains the whole statement
 
 
 class Work(Protocol):
-    """What jobs are. ``errand`` is an ``Errand`` as a dictionary."""
+    """Runs jobs. ``errand`` is an ``Errand`` as a dictionary."""
 
     def prepare(self, errand: dict[str, Any]) -> Any:
-        """What all jobs of a datasite share, made once in the zygote. Where it fails it is called again."""
+        """Make what all jobs of a datasite share, once, in the zygote. It is called again if it fails."""
 
     def run(self, errand: dict[str, Any], prepared: Any, nudge: Callable[[], None]) -> None:
-        """Run that job to its end, in its own process. ``nudge`` is called when it has queued another one."""
+        """Run that job to its end, in its own process. Call ``nudge`` when it has queued another job."""
 
 
 def die_with(parent: int, number: int = signal.SIGKILL) -> None:
-    """That signal comes when ``parent`` ends (prctl(2)); had it ended before, this process ends at once."""
+    """Have that signal sent when ``parent`` ends (prctl(2)). If it has ended already, this process ends at once."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def live(control: socket.socket, nudge: int, worker: int, work: Callable[[], Work]) -> NoReturn:
-    """The zygote's life. It shrugs off what is sent to the worker's whole group: it ends with the worker, and takes its
-    jobs and what they started along. ``work`` is called once, for the first job."""
+    """Run the zygote. It ignores signals to the worker's whole group. It ends when the worker ends, and then ends its
+    jobs and their children. ``work`` is called once, for the first job."""
     life = Life(control, nudge, work)
     try:
         signal.signal(END, _told_to_end)
@@ -63,7 +63,7 @@ def live(control: socket.socket, nudge: int, worker: int, work: Callable[[], Wor
         life.go_on()
     except _End:
         pass
-    except BaseException:  # noqa: BLE001 - this process ends here, whatever it was
+    except BaseException:  # noqa: BLE001 - this process ends here, whatever the error
         sys.excepthook(*sys.exc_info())
     finally:
         try:
@@ -74,7 +74,7 @@ def live(control: socket.socket, nudge: int, worker: int, work: Callable[[], Wor
 
 
 class _End(BaseException):
-    """Not to be caught by anything that handles errors."""
+    """Not an Exception, so that no error handler catches it."""
 
 
 def _told_to_end(*_: object) -> NoReturn:
@@ -114,7 +114,7 @@ class Life:
         return True
 
     def _prepare(self, errand: dict[str, Any]) -> Any:
-        """What the jobs share. At the first of them: a datasite that runs none pays nothing for it."""
+        """What the jobs share, made for the first job: a datasite without jobs does not pay for it."""
         if self._prepared is None:
             self._prepared = self._loaded().prepare(errand)
             gc.collect()
@@ -127,16 +127,16 @@ class Life:
         return self._work
 
     def fork(self, tag: int, errand: dict[str, Any]) -> None:
-        """Start the job of ``errand``; the worker is told whether that went well."""
+        """Start the job of ``errand``, and tell the worker whether it started."""
         zygote = os.getpid()
         try:
             prepared = self._prepare(errand)
-        except Exception as error:  # noqa: BLE001 - a locked database, say: no reason to end, nor to lose a job
+        except Exception as error:  # noqa: BLE001 - for example a locked database: no reason to end or to lose a job
             self._tell({"unborn": tag, "why": _words(error)})
             return
         try:
             pid = os.fork()
-        except OSError as error:  # too many processes, no memory: those that run are not to suffer for it
+        except OSError as error:  # too many processes or no memory: running jobs must not suffer
             self._refuse(tag, error)
             return
         if pid == 0:
@@ -147,7 +147,7 @@ class Life:
         """Tell the worker when the job with that pid has ended."""
         try:
             pidfd = os.pidfd_open(pid)
-        except OSError as error:  # too many files: its end would never be heard of
+        except OSError as error:  # too many files: its end would go unnoticed
             _kill(pid)
             os.waitpid(pid, 0)
             self._end_strays()
@@ -171,7 +171,7 @@ class Life:
         code = 1
         try:
             die_with(zygote)
-            mark()  # and not the zygote, which is known by its pid, and whose end frees no memory
+            mark()  # not the zygote: its end would free no memory
             become_subreaper()
             os.setpgid(0, 0)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, END):
@@ -179,7 +179,7 @@ class Life:
             self._let_go()
             self._loaded().run(errand, prepared, lambda: _nudge(self._nudge))
             code = 0
-        except BaseException:  # noqa: BLE001 - this process ends here, whatever it was
+        except BaseException:  # noqa: BLE001 - this process ends here, whatever the error
             sys.excepthook(*sys.exc_info())
         finally:
             with contextlib.suppress(Exception):
@@ -197,14 +197,14 @@ class Life:
         pid, pidfd = self._jobs.pop(tag)
         self._selector.unregister(pidfd)
         os.close(pidfd)
-        _kill_group(pid)  # what user code left behind in it, while the number still is the job's
+        _kill_group(pid)  # what user code left in the group, while the number is still the job's
         _, status = os.waitpid(pid, 0)
         self._end_strays()
         self._tell({"gone": tag, "status": status})
 
     def _end_strays(self) -> None:
-        """A job is the subreaper of all it starts, and the zygote that of the job: a child that is no job was left
-        behind by one, in whatever session it is."""
+        """A job is the subreaper of all it starts, and the zygote that of the job. So a child that is not a job was
+        left behind by one, whatever its session."""
         jobs = {pid for pid, _ in self._jobs.values()}
         end_all(lambda: _children() - jobs)
 
@@ -223,7 +223,7 @@ def _children() -> set[int]:
 def _kill(pid: int) -> None:
     _kill_group(pid)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)  # it may not have its own group yet
+        os.kill(pid, signal.SIGKILL)  # it may have no group of its own yet
 
 
 def _kill_group(pid: int) -> None:
@@ -232,5 +232,5 @@ def _kill_group(pid: int) -> None:
 
 
 def _nudge(fd: int) -> None:
-    with contextlib.suppress(OSError):  # full: then one is on its way already
+    with contextlib.suppress(OSError):  # full: a nudge is under way already
         os.write(fd, b".")

@@ -180,7 +180,7 @@ def memory(scene: Scene) -> Seen:
     answers["the datasite itself"] = site.ask(questions.take_memory, within=within, beyond=beyond)
     faults = [f"{who}: {told}" for who, told in answers.items() if told != wanted]
     return (
-        f"of {scene.claim // MIB} MiB claimed, {within // MIB} can be used and {beyond // MIB} cannot (datasite and job)",
+        f"of {scene.claim // MIB} MiB, {within // MIB} can be used and {beyond // MIB} cannot (datasite and job)",
         faults,
     )
 
