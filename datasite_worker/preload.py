@@ -28,6 +28,6 @@ for _name in OURS:  # see ``process.set_level``
 
 rehearsal.rehearse()
 
-# What is here now never dies: moved out of the collector's sight, its pages stay shared between the workers.
+# Objects that exist now are never freed. Hidden from the garbage collector, their pages stay shared between workers.
 gc.collect()
 gc.freeze()

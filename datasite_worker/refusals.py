@@ -1,5 +1,5 @@
-"""What a datasite refused: failed logins and calls, counted, and told to its log and its supervisor without flooding
-either. Decides nothing, and keeps no secret: never a password, never what a refused message held.
+"""Counts failed logins and refused calls, and reports them to the log and the supervisor without flooding either.
+Decides nothing, and stores no secrets: no password, and no content of a refused message.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """So many so far, and the last of them in words."""
+    """The counts so far, and the last refusal of each kind in words."""
 
     failed_logins: int = 0
     last_failed_login: str = ""
@@ -40,7 +40,7 @@ class Told:
 
 @dataclass(slots=True)
 class Refusals:
-    """May be used from any thread. ``now`` is the monotonic clock's."""
+    """Safe to use from any thread. ``now`` is the monotonic clock's."""
 
     _logins: _Kind = field(default_factory=_Kind)
     _calls: _Kind = field(default_factory=_Kind)
@@ -56,7 +56,7 @@ class Refusals:
         return self._note(self._calls, "refused a call", f"from {shown(address)}: {shown(why)}", now)
 
     def _note(self, kind: _Kind, what: str, words: str, now: float) -> bool:
-        """Whether it was written: what else there is to say of it may be, then."""
+        """Whether it was logged. If so, the caller may log more about it."""
         with self._lock:
             kind.count += 1
             kind.last = words
@@ -71,7 +71,7 @@ class Refusals:
             return kind.lines <= MOST_LINES
 
     def told(self, now: float) -> Told:
-        """What the supervisor is to know now: what it knew before, unless that is ``PERIOD`` old and something came."""
+        """What the supervisor may know now. It changes at most once in each ``PERIOD``."""
         with self._lock:
             for kind in (self._logins, self._calls):
                 if kind.count != kind.told and now - kind.told_at >= PERIOD:
@@ -89,6 +89,6 @@ class Refusals:
 
 
 def shown(text: str) -> str:
-    """A text that somebody else chose, fit for one line of a log."""
+    """A text from outside, made safe for one line of a log."""
     printable = "".join(one if one.isprintable() else "?" for one in text[: _LONGEST + 1])
     return printable if len(printable) <= _LONGEST else f"{printable[:_LONGEST]}…"

@@ -1,4 +1,4 @@
-"""What a datasite says of itself, in one place: the status document, told to the supervisor whenever it changes."""
+"""Keeps the datasite's status document in one place, and sends it to the supervisor whenever it changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleet_common.contract import StatusDocument
 
 
 class Report:
-    """May be used from any thread. ``document`` is the status of this moment."""
+    """Safe to use from any thread. ``document`` is the current status."""
 
     def __init__(self, document: StatusDocument, pulse_address: str) -> None:
         self.document = document
@@ -23,7 +23,7 @@ class Report:
         self.renew(lambda: changes)
 
     def renew(self, changes: Callable[[], dict[str, Any]]) -> None:
-        """Asked and told under one lock: of two threads the later has the last word, here and at the supervisor."""
+        """Read and sent under one lock, so that of two threads the later one wins, here and at the supervisor."""
         with self._lock:
             self.document = replace(self.document, **changes())
             pulse.send(self._pulse_address, self.document)

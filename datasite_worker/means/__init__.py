@@ -1,1 +1,1 @@
-"""What a datasite may use: threads, GPUs, memory, CPU, disk, bandwidth; and how much of it is in use."""
+"""What a datasite may use (threads, GPUs, memory, CPU, disk, bandwidth), and how much of it is in use."""

@@ -1,7 +1,7 @@
 """Random numbers of a forked process.
 
 NumPy's and PyTorch's generators are copied by a fork: all datasites and all jobs would draw the same numbers, and noise
-that is to hide data would cancel out. Python's own generator sees to it itself.
+that is meant to hide data would cancel out. Python's own generator reseeds itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 
 
 def draw_afresh() -> None:
-    """Seed both from the system's randomness, as a program that starts does. Touches no GPU: those have generators of
-    their own, made when they are first used."""
+    """Seed both from the system's randomness, as at the start of a program. Touches no GPU: GPUs have their own
+    generators, made at first use."""
     np.random.seed()
     torch.default_generator.seed()

@@ -1,5 +1,5 @@
-"""Whether this process sees a GPU, and how much of its memory it may take. Never touches CUDA itself: a line that does
-not compute on its GPU holds none of it, and a process that is to fork jobs must not have initialised CUDA."""
+"""Whether this process sees a GPU, and how much of its memory it may take. Never initialises CUDA: a datasite
+that does not compute on its GPU must use none of its memory, and a process that forks jobs must not have used CUDA."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def device() -> str:
 
 
 def _is_available() -> bool:
-    """By a child, where jobs are to be forked from here. torch can ask NVML instead of CUDA; but not about a MIG
+    """Asks in a child process if this process is to fork jobs. torch can ask NVML instead of CUDA; but not about a MIG
     instance, and not while one GPU of the host is lost: then it initialises CUDA after all."""
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if not may_fork():
@@ -34,7 +34,7 @@ def _tell_by_ending() -> NoReturn:
     code = 1
     try:
         code = 0 if torch.cuda.is_available() else 1
-    except BaseException:  # noqa: BLE001 - this process ends here, whatever it was
+    except BaseException:  # noqa: BLE001 - this process ends here, whatever the error
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stderr.flush()
@@ -42,9 +42,9 @@ def _tell_by_ending() -> NoReturn:
 
 
 def limit_memory(limit_bytes: int) -> None:
-    """No more than ``limit_bytes`` of each GPU that this process sees, by torch's allocator; 0: no limit.
+    """Limit torch's allocator to ``limit_bytes`` of each visible GPU; 0: no limit.
 
-    Each process has a limit of its own: one that is forked before CUDA was touched takes it along.
+    The limit is per process. A process forked before CUDA was used inherits it.
     """
     if limit_bytes > 0:
         # What torch's own manual_seed waits by; it has no public name.

@@ -1,8 +1,8 @@
-"""Limits that a datasite keeps itself: no uploads while its disk is nearly full, and HTTP no faster than it may be; and
-what is told of them, and of trainings that wait for their turn.
+"""Limits that a datasite enforces itself: it refuses uploads while its disk is nearly full, and limits its bandwidth.
+It also reports these limits, and trainings that wait.
 
-Changes nothing that was stored, and refuses no login, read, training or probe. Memory and CPU are the supervisor's, or
-the kernel's; how many trainings run is ``jobs.queue``'s.
+Changes no stored data, and refuses no login, read, training or probe. The supervisor or the kernel limits memory and
+CPU; ``jobs.queue`` limits the number of trainings.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from fleet_common.contract import STATUS_PATH, Limits
 DISK, BANDWIDTH, SESSIONS = "disk", "bandwidth", "training_sessions"
 _GB = 1e9
 _CLEAR = 1.05
-"""Uploads are taken again from this share of the threshold on, so that a disk at its edge is told once."""
+"""Uploads are accepted again at this multiple of the threshold, so that a disk at the threshold is reported once."""
 _PIECE = 64 * 1024
 _BURST = 0.25
 """Seconds of traffic that may pass at once after a pause."""
 _HELD = 0.1
-"""Traffic that waits for this share of the time between two looks is held back, and that is told."""
+"""Traffic that waits for this share of the time between two checks counts as limited, and is reported."""
 _QUIET = 30.0
-"""Seconds without waiting after which it is held back no more."""
+"""Seconds without waiting after which it no longer counts as limited."""
 
 
 # --- the disk ---
 
 
 class Disk:
-    """The disk of ``folder``, on which ``keep`` bytes are to stay free; 0: no limit.
+    """The disk of ``folder``, on which ``keep`` bytes must stay free; 0: no limit.
 
-    May be asked from any thread: it reads two numbers and a file system's own.
+    Safe to call from any thread.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -49,7 +49,7 @@ class Disk:
         self._full = False
 
     def refuses(self, size: int = 0) -> str:
-        """Why ``size`` more bytes are not taken now; empty when they are."""
+        """Why an upload of ``size`` bytes is refused now; empty if it is accepted."""
         free = self._look()
         if (not self._full and free - size >= self.keep) or not self.keep:
             return ""
@@ -61,14 +61,14 @@ class Disk:
         )
 
     def words(self) -> str:
-        """What is told to the operator while uploads are refused; empty otherwise."""
+        """The message to the operator while uploads are refused; empty otherwise."""
         free = self._look()
         if not self._full:
             return ""
         return f"{_gb(free)} GB of disk are free, {_gb(self.keep)} GB must stay free: uploads are refused"
 
     def _look(self) -> int:
-        """The free bytes; and whether uploads are refused."""
+        """Read the free bytes, and note whether uploads are refused."""
         if not self.keep:
             self._full = False
             return 0
@@ -89,9 +89,9 @@ def _gb(size: int) -> str:
 
 
 class Bucket:
-    """A token bucket that may be overdrawn: who takes more than there is waits until it would be filled again.
+    """A token bucket that may be overdrawn: whoever takes too much waits until the bucket would be full again.
 
-    So a piece of any size passes, in order, and the sum keeps the rate. Used from one event loop; ``rate`` (bytes a
+    So pieces of any size pass in order, and their sum keeps the rate. Used from one event loop; ``rate`` (bytes a
     second, 0: no limit) may be set from elsewhere. aiolimiter would want pieces below its capacity, and has a fixed
     rate.
     """
@@ -115,7 +115,7 @@ class Bucket:
 
 
 class Paced:
-    """ASGI middleware: bodies pass in both directions no faster than ``bucket`` lets them. Probes are not held back."""
+    """ASGI middleware: limits bodies in both directions to the rate of ``bucket``. Probes are exempt."""
 
     def __init__(self, app: Any, bucket: Bucket) -> None:
         self._app = app
@@ -147,7 +147,7 @@ class Paced:
 
 
 class Jobs(Protocol):
-    """What the queue of jobs knows. ``full_at``: when a job last had to wait because no more may run (monotonic)."""
+    """Counts of the job queue. ``full_at``: when a job last had to wait for a free place (monotonic)."""
 
     @property
     def running(self) -> int: ...
@@ -158,7 +158,7 @@ class Jobs(Protocol):
 
 
 class SessionLimit:
-    """The limit of trainings at the same time, ``most``; ``jobs`` is who keeps it, once there is one."""
+    """The limit of ``most`` simultaneous trainings. ``jobs`` enforces it, once it exists."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -167,7 +167,7 @@ class SessionLimit:
         self._held_at = float("-inf")
 
     def use(self, most: int, now: float) -> None:
-        """With another limit, what waited before says nothing."""
+        """Set a new limit. Earlier waits no longer count."""
         if most != self.most:
             self.most, self._looked_at, self._held_at = most, now, float("-inf")
 
@@ -181,7 +181,7 @@ class SessionLimit:
         return jobs.waiting > 0 and jobs.running >= self.most
 
     def words(self, now: float) -> str:
-        """What is told to the operator while trainings wait, and for some seconds after; empty otherwise."""
+        """The message to the operator while trainings wait, and for some seconds after; empty otherwise."""
         if self.jobs is None or now - self._held_at >= _QUIET:
             return ""
         limit = f"at most {self.most} may run at the same time"
@@ -195,7 +195,7 @@ class SessionLimit:
 
 
 def threads_within(threads: int, cpu_percent: float) -> int:
-    """No more than the CPU limit comes to in cores, of which others see to it that they are not exceeded."""
+    """At most as many threads as the CPU limit is worth in cores. The limit itself is enforced elsewhere."""
     return min(threads, math.ceil(cpu_percent / 100)) if cpu_percent else threads
 
 
@@ -203,7 +203,8 @@ def threads_within(threads: int, cpu_percent: float) -> int:
 
 
 class Limiter:
-    """Keeps a datasite's own limits. ``changed`` is called when an upload was refused: ``told`` may have changed."""
+    """Enforces a datasite's own limits. ``changed`` is called when an upload is refused, because ``told`` may have
+    changed."""
 
     def __init__(self, state_dir: Path, wanted: Limits, changed: Callable[[], None]) -> None:
         self.disk = Disk(state_dir, wanted.disk_free)
@@ -215,21 +216,23 @@ class Limiter:
         self._held_at = float("-inf")
 
     def use(self, wanted: Limits) -> None:
-        """Take on other limits, at once."""
+        """Apply new limits at once."""
         self.disk.keep = wanted.disk_free
         self.bucket.rate = wanted.bandwidth
         self.sessions.use(wanted.sessions, time.monotonic())
 
     def refuses_upload(self, size: int) -> str:
-        """Why ``size`` more bytes are not taken now; empty when they are. May be asked from any thread."""
+        """Why an upload of ``size`` bytes is refused now; empty if it is accepted. May be asked from any thread."""
         why = self.disk.refuses(size)
         if why:
             self._changed()
         return why
 
     def pace(self, app: Starlette) -> None:
-        """Hold the HTTP of ``app``, which is not yet served, to its bandwidth."""
-        app.user_middleware.append(Middleware(Paced, bucket=self.bucket))  # innermost: time that it takes is ours
+        """Limit the bandwidth of ``app``, which is not served yet."""
+        app.user_middleware.append(
+            Middleware(Paced, bucket=self.bucket)
+        )  # innermost, so that its waiting counts as the application's time
 
     def look(self) -> None:
         """Find out whether traffic, or a training, has waited since the last look."""
@@ -240,7 +243,7 @@ class Limiter:
         self._looked_at, self._waited = now, self.bucket.waited
 
     def told(self) -> dict[str, str]:
-        """The limits that bite now, in words."""
+        """The limits in effect now, in words."""
         now = time.monotonic()
         held = bool(self.bucket.rate) and now - self._held_at < _QUIET
         mbits = self.bucket.rate * 8 / 1e6

@@ -5,7 +5,7 @@
     disk_usage         percent of the disk that the datasite works on
     network_latency    milliseconds of the last exchange with the dashboard; 0 before there was one
 
-A measurement is told again for some seconds, so that a probe costs next to nothing.
+A measurement is reused for some seconds, so that a probe costs almost nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import psutil
 from fleet_common.contract import StatusDocument
 
 LASTS = 5.0
-"""Seconds for which a measurement is told again."""
+"""Seconds for which a measurement is reused."""
 _WEIGHED_LASTS = 30.0
 """The same for the datasite's own memory: the kernel walks its page tables for it."""
 _MIB = 1024 * 1024
@@ -29,14 +29,14 @@ _IDLE = ("idle", "iowait")
 
 @dataclass(frozen=True, slots=True)
 class LoadedStatus(StatusDocument):
-    """What ``GET /factory.status`` answers: the status, and what changes too often to be told in a pulse."""
+    """What ``GET /factory.status`` answers: the status, and values that change too often for a pulse."""
 
     current_load: dict[str, float] = field(default_factory=dict)
     memory_mb: float | None = None  # of this datasite with all its processes: proportional set size, MiB
 
 
 class HostLoad:
-    """psutil's own ``cpu_percent`` counts for each thread apart, and says 0 to the first question of each."""
+    """psutil's own ``cpu_percent`` counts per thread, and returns 0 at each thread's first call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ def _cpu_seconds() -> tuple[float, float]:
 
 
 def _share(before: tuple[float, float], now: tuple[float, float]) -> float:
-    """Percent; too short a time is told as busy as the host has been since it booted."""
+    """Percent; for a very short interval, the average since boot."""
     busy, every = now[0] - before[0], now[1] - before[1]
     if every <= 0:
         busy, every = now
@@ -74,7 +74,7 @@ def _share(before: tuple[float, float], now: tuple[float, float]) -> float:
 
 
 def _disk_usage() -> float:
-    """Of the disk that the datasite works on; of the root's when its folder is gone."""
+    """Usage of the datasite's disk; of the root's if its folder is gone."""
     try:
         return float(psutil.disk_usage(".").percent)
     except OSError:
@@ -85,8 +85,8 @@ _host: HostLoad | None = None
 
 
 def begin() -> None:
-    """Measure from now on. A forked worker begins anew: what its parent measured is long ago."""
-    global _host  # noqa: PLW0603 - the host is one, and so is its load
+    """Start measuring. A forked worker starts again, because its parent's measurement is old."""
+    global _host  # noqa: PLW0603 - there is one host, and so one load
     _host = HostLoad()
 
 
@@ -105,7 +105,7 @@ class Weight:
         self.memory_mb: float | None = None
 
     def look(self) -> None:
-        """Weigh, unless that was done a short while ago."""
+        """Measure the memory, unless that was done a short while ago."""
         now = time.monotonic()
         if now - self._at >= _WEIGHED_LASTS:
             self._at = now

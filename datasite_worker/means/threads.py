@@ -1,7 +1,7 @@
-"""How many threads this process computes with: torch, what OpenMP and MKL start later, and NumPy's OpenBLAS.
+"""Sets how many threads this process computes with: torch, OpenMP and MKL, and NumPy's OpenBLAS.
 
-Each reads its environment once, when it is loaded; here that is long before a worker or a job is born, as they are
-forked from a process that has loaded them. So they are told directly. OpenBLAS has no other way than its C function.
+Each library reads its environment once, when it is loaded. Workers and jobs are forked after that, so the libraries
+are called directly. OpenBLAS offers only its C function.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ _SETTERS = (
 
 
 def in_use() -> int:
-    """How many torch computes with now."""
+    """How many threads torch uses now."""
     return torch.get_num_threads()
 
 
 def use(threads: int) -> None:
-    """In this process from now on. What it executes, and libraries that it loads later, read the environment."""
+    """Set the number for this process. Programs that it executes and libraries that it loads later read the
+    environment."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     for set_threads in openblas():
@@ -38,7 +39,7 @@ def use(threads: int) -> None:
 
 @functools.cache
 def openblas() -> tuple[Callable[[int], object], ...]:
-    """What sets the threads of each OpenBLAS that is loaded by now."""
+    """The functions that set the threads of each loaded OpenBLAS."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     paths = {line.split(maxsplit=5)[-1] for line in lines if "openblas" in line}
     found = (_setter(ctypes.CDLL(path)) for path in sorted(paths) if os.path.exists(path))  # noqa: PTH110 - a path of maps

@@ -1,9 +1,8 @@
-"""The owner's standing approvals: code whose hash fleet.yaml lists is approved as soon as it is asked for.
+"""The owner's standing approvals: code whose hash fleet.yaml lists is approved as soon as it is requested.
 
-Approves what PySyft would otherwise let wait for its owner, and nothing else: it denies nothing, and takes no approval
-back. A hash vouches for a function's text alone, so all else that a request can bring along must be PySyft's own: no
-policy made of user code, no function but the one in the text, no data but published datasets and what the requester
-sent.
+Only approves requests that would otherwise wait for the owner. It denies nothing and withdraws no approval. A hash
+covers only a function's text, so everything else in a request must be harmless: no policy made of user code, no other
+function than the one in the text, no data except published datasets and the requester's own.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _OUTPUT = (OutputPolicyExecuteCount, OutputPolicyExecuteOnce)
 
 
 class Approvals:
-    """Watches the requests of one PySyft server, those that wait already included, from now on."""
+    """Watches the requests of one PySyft server, including those that already wait."""
 
     def __init__(self, server: Any, approved: Iterable[str]) -> None:
         self._server = server
@@ -50,7 +49,7 @@ class Approvals:
         self.allow(approved)
 
     def allow(self, approved: Iterable[str]) -> None:
-        """The hashes that are approved from now on; also for requests that wait. What was approved stays so."""
+        """Set the approved hashes, also for waiting requests. Earlier approvals stay."""
         self._approved = frozenset(approved)
         if self._approved:
             for request in self._requests.get_all(self._context):
@@ -62,7 +61,7 @@ class Approvals:
         return self._requests.get_by_uid(self._context, request.id)
 
     def _consider_calmly(self, request: Request) -> None:
-        """A request that cannot be read waits for the owner; it must not keep a datasite from starting."""
+        """A request that cannot be read waits for the owner: it must not prevent the start of a datasite."""
         try:
             self._consider(request)
         except Exception:
@@ -95,7 +94,7 @@ class Approvals:
         return bool(role is ServiceRole.ADMIN)
 
     def _doubt(self, code: UserCode) -> str:
-        """Why the hash does not vouch for the whole of it; empty: it does."""
+        """Why the hash does not cover the whole request; empty if it does."""
         if code.input_policy_type not in _INPUT or code.output_policy_type not in _OUTPUT:
             return "it comes with its own policies"
         if code.nested_codes or not _runs_its_text(code):
@@ -122,7 +121,7 @@ class Approvals:
 
 
 def _asked_for(request: Request, context: AuthedServiceContext) -> UserCode | None:
-    """The code that a request is about, when it is about running one code and nothing else."""
+    """The request's code, if the request only asks to run one code."""
     if len(request.changes) != 1 or type(request.changes[0]) is not UserCodeStatusChange:
         return None
     code: UserCode = request.changes[0].linked_user_code.resolve_with_context(context).unwrap()
@@ -134,8 +133,8 @@ def _rules(code: UserCode) -> list[Any]:
 
 
 def _runs_its_text(code: UserCode) -> bool:
-    """Whether PySyft would run the function in the text, by its own name and with its own parameters. Both came from
-    the submitter beside the text, and PySyft pastes them into what it runs."""
+    """Whether PySyft would run the function in the text, by its own name and with its own parameters. The submitter
+    sends both separately from the text, and PySyft inserts them into what it runs."""
     try:
         (function,) = ast.parse(code.raw_code).body
     except (SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""Which of PySyft's registered types a message from outside may hold, and how each is built. Tables only.
+"""Which of PySyft's registered types a message from outside may contain, and how each is built. Tables only.
 
 PySyft builds any of its 447 registered types from a message. Most of them are its own machinery (servers, services,
 stores, connections): no client or datasite has a reason to send one, and building some opens a file, makes a folder or
@@ -23,8 +23,8 @@ ATTRIBUTES: dict[str, frozenset[str]] = {
     "numpy_no_value": frozenset(),
     "numpy_ufunc_unspecified": frozenset(),
 }
-"""Plain classes that PySyft fills by ``setattr``: those that a message may hold, with the names that may be set. All
-other plain classes are machinery."""
+"""Plain classes that PySyft fills by ``setattr``: those that a message may contain, with the names that may be set. All
+other plain classes are internal."""
 
 MACHINERY: frozenset[str] = frozenset(
     {
@@ -47,7 +47,7 @@ MACHINERY: frozenset[str] = frozenset(
         "WeakSet",
     }
 )
-"""Types with a decoder or a constructor that a message from outside may not hold all the same."""
+"""Types with a decoder or a constructor that a message from outside may still not contain."""
 
 LOGIN_ANSWER = frozenset(
     {
@@ -55,7 +55,7 @@ LOGIN_ANSWER = frozenset(
         *("bool", "bytes", "dict", "int", "list", "nacl_signing_key", "str"),
     }
 )
-"""What an answer to a login may hold."""
+"""What an answer to a login may contain."""
 
 REGISTRATION = frozenset(
     {
@@ -63,9 +63,9 @@ REGISTRATION = frozenset(
         *("pydantic_emailstr", "str"),
     }
 )
-"""What ``POST /register`` may hold."""
+"""What ``POST /register`` may contain."""
 
 GUEST_CALL = frozenset(
     {"NoneType", "SyftAPICall", "UID", "bool", "bytes", "dict", "float", "int", "list", "str", "tuple"}
 )
-"""What a call of somebody without an account may hold."""
+"""What a call without an account may contain."""

@@ -1,6 +1,5 @@
-"""Surrounds each execution of user code: notes it while it runs, and keeps what it does to its own thread of control
-inside of its call. PySyft handles neither ``sys.exit()`` nor ``fork()``. Changes no result, and stops nobody from
-ending the process itself.
+"""Wraps each execution of user code: records it while it runs, and confines ``sys.exit()`` and ``fork()`` to the call,
+which PySyft does not. Changes no result, and cannot prevent user code from killing the process.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ Execute = Callable[[Any, dict[str, Any], Any], Any]
 
 
 def contained(execute: Execute) -> Execute:
-    """PySyft's ``execute_byte_code``, so that a function that ends like a program has failed, and a child that it has
-    forked ends where it comes back."""
+    """Wrap PySyft's ``execute_byte_code``: a function that exits like a program has failed, and a child that it forked
+    ends when the function returns."""
 
     def execute_byte_code(code_item: Any, kwargs: dict[str, Any], context: Any) -> Any:
         pid = os.getpid()
@@ -51,7 +50,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _failed(code_item: Any, error: BaseException) -> UserCodeExecutionOutput:
-    """The caller learns no more than PySyft tells of an exception: its words may hold data."""
+    """The caller learns as little as of any exception in PySyft: its text may contain data."""
     name = code_item.service_func_name
     logger.warning("%s ended by raising %s: %s", name, type(error).__name__, error)
     said = f"Exception encountered while running {name}, please contact the Server Admin for more info."
@@ -61,7 +60,7 @@ def _failed(code_item: Any, error: BaseException) -> UserCodeExecutionOutput:
 
 
 def watch(activity: Activity) -> None:
-    """Note every execution of user code in this process. The last ``activity`` to watch is the one told."""
+    """Record every execution of user code in this process, in the ``activity`` given last."""
     original = getattr(user_code.execute_byte_code, "watched", user_code.execute_byte_code)
     execute = contained(original)
 

@@ -1,14 +1,14 @@
-"""Decodes PySyft's messages, in place of PySyft's own decoder: under rules, with an end, and calling nothing by name.
+"""Decodes PySyft's messages instead of PySyft's own decoder: by rules, within limits, and without calling names.
 
 A message is a tree of capnp structures: a type's name, and either its bytes or its fields, each a message again. PySyft
 0.9.5 follows every pointer without limit and builds whatever is named. Here:
 
-- a type has to be one that the rules in force accept (``catalogue``), and is filled only with its own fields;
+- the current rules must accept a type (``catalogue``), and it is filled only with its own fields;
 - a message is no deeper than ``DEEPEST``, and all that is nested in it is no longer than itself, so that one piece of
   data that many pointers share does not grow into many;
 - decoders that looked up names, or let a small message grow, are replaced (``values``).
 
-``install`` once in each process; PySyft looks its decoder up at each call. Not told: what the message asks for.
+``install`` once in each process; PySyft looks its decoder up at each call. It does not look at what a message requests.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ class TypeRules:
 
 @lru_cache(maxsize=1024)
 def _crosses(name: str) -> bool:
-    """Whether a message from outside may hold that type."""
+    """Whether a message from outside may contain that type."""
     if name in MACHINERY:
         return False
     return name in ATTRIBUTES or not _is_plain(name)
 
 
 WIRE = TypeRules(_crosses, reloads=True)
-"""For all that came from outside, in the end: calls, answers, and what somebody uploaded. In force by default."""
+"""For everything from outside: calls, answers and uploads. The default."""
 STORED = TypeRules(lambda _name: True, reloads=True)
-"""For the rows of PySyft's own database: its machinery keeps itself there."""
+"""For rows of PySyft's own database, which contain its internal types."""
 
 
 def only(names: frozenset[str]) -> TypeRules:
-    """For a message that may hold these types and no other."""
+    """For a message that may contain only these types."""
     return TypeRules(names.__contains__)
 
 
@@ -129,7 +129,7 @@ def _found(name: str, version: int) -> tuple[Callable[[bytes], Any] | None, type
 
 
 def _load_policies() -> None:
-    """As PySyft does: an approved policy of a user's own is a type that is made when it is first needed."""
+    """As PySyft does: an approved user policy is a type that is made when first needed."""
     with under(STORED):
         for load in list(CODE_RELOADER.values()):
             load()
@@ -149,7 +149,7 @@ def _filled(cls: Any, given: dict[str, Any]) -> Any:
 
 
 def _shown(name: str) -> str:
-    """A name that the sender chose, fit for a log."""
+    """A name from the sender, made safe for a log."""
     return repr(name[:60])
 
 
@@ -249,7 +249,7 @@ def _from_proto(proto: Any) -> Any:
 
 
 def _stored(original: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Rows of the database hold what PySyft itself has put there."""
+    """Decode rows of the database, which PySyft itself wrote."""
 
     def decoded(text: str) -> Any:
         with under(STORED):

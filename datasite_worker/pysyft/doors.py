@@ -1,9 +1,9 @@
-"""Closes those of PySyft's public doors through which data could leave without the owner's approval.
+"""Closes the parts of PySyft's public API through which data could leave without the owner's approval.
 
 PySyft 0.9.5 lets everybody, a guest without an account too, run any method of a data frame or array on the private
-data of a dataset (``action.execute``). The result cannot be read; but a method may write files (``to_csv``), where the
-caller can have them read back as a blob of his own, or overwrite what the datasite may write. So only those may run
-methods who may see the data anyway. Approved code does not come this way.
+data of a dataset (``action.execute``). The result cannot be read. But a method may write a file (``to_csv``) that the
+caller then reads back as an upload, or that overwrites the datasite's own files. So only users who may see the data
+may run methods. Approved code does not use this call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NO_FILES = "This datasite does not read files for a client. Upload them with Act
 _LONGEST_ENDING = 32
 _TRUSTED = (ServiceRole.ADMIN, ServiceRole.DATA_OWNER)
 _HARMLESS = (ActionType.CREATEOBJECT, ActionType.SYFTFUNCTION)
-"""To store an object of one's own, and to run submitted code, which asks for approval itself."""
+"""Allowed for everybody: to store an own object, and to run submitted code, which checks approval itself."""
 
 
 def close() -> None:
@@ -38,12 +38,12 @@ def close() -> None:
 
 
 def _reads_no_files(_file: BlobFile, _api: Any) -> None:
-    """A file object that a client sends names a file of the client's; PySyft would read that of the datasite."""
+    """A file object from a client names a file of the client. PySyft would read the datasite's file of that name."""
     raise SyftException(public_message=NO_FILES)
 
 
 def _flat(allocate: Any) -> Any:
-    """The sender chooses the ending of the file in which his upload is kept: it must not lead elsewhere."""
+    """The sender chooses the extension of the stored file. It must not lead to another folder."""
 
     @functools.wraps(allocate)
     def allocated(service: Any, context: Any, *args: Any, **kwargs: Any) -> Any:

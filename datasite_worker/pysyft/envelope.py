@@ -1,8 +1,8 @@
-"""The outer message of a call: who sent it, the signature, and the signed bytes, which stay bytes until both are looked
-at. Builds nothing else of PySyft's, and decides nothing.
+"""The outer message of a call: who sent it, the signature, and the signed bytes, which stay bytes until both are
+checked. Builds nothing else of PySyft's, and decides nothing.
 
-A signature says that the sender has the key, and no more: anybody may draw one. Whether the key is a user's is asked
-before the signed bytes are decoded, too.
+A signature only proves that the sender has the key, and anybody can make a key. So the key must also be a user's
+before the signed bytes are decoded.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Envelope:
     message: bytes
 
     def is_signed(self) -> bool:
-        """Whether who has ``key`` signed these very bytes."""
+        """Whether ``key`` signed exactly these bytes."""
         try:
             self.key.verify_key.verify(self.message, self.signature)
         except BadSignatureError:

@@ -1,7 +1,7 @@
-"""Who may call what: one pure decision, asked for every call, blocking or queued, and again when a queued one runs.
+"""Who may call what: one pure decision for every call, blocking or queued, made again when a queued call runs.
 
-PySyft 0.9.5 looks at the caller's role for blocking calls alone, and gives a key that nobody knows the role of a guest,
-who may call 63 methods. Its own table of roles stays what decides about a user; this adds who has none.
+PySyft 0.9.5 checks the caller's role only for blocking calls, and treats an unknown key as a guest, who may call 63
+methods. For users, PySyft's own table of roles still decides; this module adds callers without an account.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ GUEST_METHODS = frozenset(
         "metadata.get_metadata",
     }
 )
-"""What somebody without an account may call where guests are let in: names, descriptions and mocks."""
+"""What callers without an account may call where guests are allowed: names, descriptions and mocks."""
 QUEUED = frozenset({"code.call"})
 """What a call may have queued. PySyft would queue any method, and run it for anybody. The owner's endpoints become jobs
 by a blocking call of ``api.call_in_jobs``."""
 OWNERS_ALONE = frozenset({"migration._get_object"})
 """What PySyft's table gives to data scientists, and hands out any row of the database, accounts with their keys too."""
 PEERS = "network."
-"""Methods between servers. A datasite has no peers; ``network.ping`` signs a caller's bytes with the datasite's key."""
+"""Methods between servers. A datasite does not work with other servers; ``network.ping`` signs a caller's bytes with
+the datasite's key."""
 _ALWAYS = frozenset({"metadata", "queue"})
 """Not services: PySyft's server answers these itself."""
 _IN_JOBS = {
@@ -43,7 +44,7 @@ _IN_JOBS = {
 def refusal(
     path: str, role: str, access: Access, roles: Mapping[str, Collection[str]], *, blocking: bool = True
 ) -> str:
-    """Why that call is not answered, for its caller; empty: it is.
+    """Why the call is refused, as text for its caller; empty if it is allowed.
 
     ``roles``: by method, the names of the roles that PySyft's table lets call it.
     """
@@ -60,7 +61,7 @@ def refusal(
 
 
 def _closed(path: str, role: str, access: Access) -> str:
-    """Why nobody may call that, or nobody without an account."""
+    """Why nobody, or nobody without an account, may call that."""
     if path.startswith(PEERS):
         return f"This datasite does not work with other servers: {path} is closed."
     if role != GUEST:
@@ -71,7 +72,7 @@ def _closed(path: str, role: str, access: Access) -> str:
 
 
 def job_refusal(kind: str, method: str, role: str, roles: Mapping[str, Collection[str]]) -> str:
-    """Why an item of the queue does not run; empty: it does. ``kind`` is the item's type, ``role`` the caller's now."""
+    """Why an item of the queue may not run; empty if it may. ``kind`` is the item's type, ``role`` the caller's now."""
     path, methods = _IN_JOBS.get(kind, ("", frozenset()))
     if method not in methods:
         return f"{kind} {method} cannot run as a job on this datasite"

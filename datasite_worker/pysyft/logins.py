@@ -1,7 +1,7 @@
-"""Logins: the same work and the same words whether there is such a user or not, in threads of their own.
+"""Checks logins in separate threads, with the same work and the same answer whether or not the user exists.
 
-A password costs a quarter of a second of bcrypt. PySyft checks it in the threads that answer everybody, and says at
-once, in words of its own, when nobody has the e-mail.
+A password costs a quarter of a second of bcrypt. PySyft checks it in the threads that answer everybody, and answers
+at once, with another text, when no user has the e-mail.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from syft.service.user.user import User, UserPrivateKey
 REFUSED = "Invalid credentials: there is no such user, or the password is wrong."
 THREADS = 2
 MOST_WAITING = 256
-"""Logins that wait for a thread. More are told to come later."""
+"""How many logins may wait for a thread. Further ones must try again later."""
 _LONGEST = 72
 """Bytes of a password that bcrypt looks at."""
 _NOBODY = bcrypt.hashpw(bcrypt.gensalt(12), bcrypt.gensalt(12)).decode()
@@ -25,7 +25,7 @@ _NOBODY = bcrypt.hashpw(bcrypt.gensalt(12), bcrypt.gensalt(12)).decode()
 
 
 class Busy(Exception):
-    """So many logins wait that one more would wait for too long."""
+    """Too many logins wait already."""
 
 
 class Logins:
@@ -57,7 +57,7 @@ class Logins:
         return user.to(UserPrivateKey)
 
     def _user(self, email: str) -> User | None:
-        """Asks twice and reads one row in either case: where nobody has the e-mail, the datasite's own root's."""
+        """Queries twice and reads one row in either case: the datasite's root user if no user has the e-mail."""
         users, key = self._server.services.user.stash, self._server.verify_key
         found = users.get_all(key, filters={"email": email}, limit=1).unwrap()
         users.get_all(key, filters={"email": f"{email} " if found else self._root}, limit=1).unwrap()

@@ -1,6 +1,6 @@
-"""What PySyft and its HTTP server say of errors goes to the datasite's log. By themselves both are silent here.
+"""Writes errors of PySyft and its HTTP server to the datasite's log, where neither would report them.
 
-At most ``MOST_LINES`` a minute: what they say may be brought about by anybody.
+At most ``MOST_LINES`` a minute, because anybody can cause these lines.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def follow(ours: logging.Logger) -> None:
 
 
 class _Relay(logging.Handler):
-    """Hands so many lines on in each period."""
+    """Passes a limited number of lines in each period."""
 
     def __init__(self, ours: logging.Logger) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""One datasite made and thrown away in the preloaded parent, so that what all workers make alike is made once.
+"""Makes one datasite in the preloaded parent and throws it away, so that shared work is done only once.
 
-PySyft and what it stands on find out a lot when they are first used, and keep it: tables, compiled statements, schemas
-of routes, which class is a subclass of which. A forked worker that does so writes into pages that it would else share:
-10 MB for each, and time at its start. Touches no disk, opens no socket and starts no thread.
+PySyft and its libraries compute and cache a lot at first use: tables, compiled statements, route schemas, subclass
+checks. A forked worker that does so writes to pages that it would otherwise share: 10 MB each, and a slower start.
+ Touches no disk, opens no socket and starts no thread.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def prepare() -> None:
 
 
 def rehearse() -> None:
-    """Without it workers are larger and slower, but work: a failure is only told."""
+    """Without it workers are larger and slower, but work. So a failure is only logged."""
     try:
         for name in _BY_NAME:
             import_module(name)

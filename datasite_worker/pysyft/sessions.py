@@ -1,6 +1,6 @@
-"""Who has shown that a key is his. PySyft's client asks what it may call without signing the question.
+"""Remembers which caller has proved to own a key, because PySyft's client asks what it may call without signing.
 
-It keeps cookies, so a login leaves one; and a signed call shows the same. Keeps nothing on disk: a cookie outlives the
+The client keeps cookies, so a login sets one. A signed call is proof too. Keeps nothing on disk: a cookie outlives the
 datasite, as it is made from the datasite's own key. Opens no socket, and decides nothing about roles.
 """
 
@@ -40,7 +40,7 @@ class Sessions:
                 self._seen.popitem(last=False)
 
     def is_proven(self, key: str, address: str, cookie: str, now: float) -> bool:
-        """Whether who asks from ``address`` with that ``cookie`` has ``key``."""
+        """Whether the caller at ``address`` with that ``cookie`` has proved to own ``key``."""
         return (key, address) in self._seen or self._fits(key, cookie, now)
 
     def _fits(self, key: str, cookie: str, now: float) -> bool:

@@ -1,6 +1,6 @@
-"""Which of PySyft's calls bring something to be kept, and how they are refused while the disk is nearly full.
+"""Finds PySyft calls that store something, and refuses them while the disk is nearly full.
 
-Whether it is, ``means.limits`` says. Refuses nothing else, and touches nothing that is stored.
+``means.limits`` decides whether it is. Refuses nothing else, and changes no stored data.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UPLOADS = frozenset(
         "sync.sync_items",
     }
 )
-"""PySyft's calls that bring something to be kept. Running approved code is none: a training may keep its result."""
+"""PySyft's calls that store something. Running approved code is not among them: a training may store its result."""
 
 
 def _refusal(why: str) -> Any:

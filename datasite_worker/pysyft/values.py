@@ -1,4 +1,4 @@
-"""Decoders of single values, in place of those of PySyft's that look up names, or let a small message grow without end.
+"""Decoders of single values. They replace PySyft's, which look up names or let a small message grow without limit.
 
 Each takes the bytes of one value, already cut to size by ``decoding``. Raises Undecodable, or what the library raises.
 """

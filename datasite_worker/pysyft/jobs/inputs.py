@@ -1,4 +1,4 @@
-"""Whether what a job works on is there. It waits for a value that another job is still to compute. Only reads."""
+"""Whether a job's inputs exist: they may be results that another job still computes. Only reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marks jobs in PySyft's stores as interrupted. Knows of no process."""
+"""Marks jobs in PySyft's stores as interrupted. Uses no process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def interrupt(server: Any, job: Job, why: str) -> None:
 
 
 def close(server: Any, item: QueueItem) -> None:
-    """Nobody takes it from the queue any more. What its job has stored there is kept."""
+    """Take it off the queue for good. What its job stored is kept."""
     try:
         stored = server.queue_stash.get_by_uid(server.verify_key, item.id).unwrap()
     except NotFoundException:

@@ -1,4 +1,4 @@
-"""What clients ask of jobs: PySyft's ``job.kill`` and ``job.restart``, made to reach the queue of ``jobs.queue``."""
+"""Connects PySyft's ``job.kill`` and ``job.restart`` to the queue of ``jobs.queue``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Kill: TypeAlias = Callable[[list[str], str], bool]
 
 
 def reach(server: Any, kill: Kill) -> None:
-    """What clients of ``server`` want killed is handed to ``kill`` from now on."""
+    """From now on, pass jobs that clients of ``server`` want to kill to ``kill``."""
     server.kill_jobs = kill
     JobService._kill = _kill
     if not hasattr(JobService.kill, "reaches"):

@@ -1,7 +1,7 @@
 """One queued job, in its own process: makes PySyft's server over the datasite's stores, runs the job, keeps the result.
 
-It does what PySyft's own ``handle_message_multiprocessing`` does, without its sleeps, and without its thread that looks
-every five seconds whether somebody wants the job dead: here that is the zygote's affair, at once.
+It replaces PySyft's ``handle_message_multiprocessing``, without its sleeps and without its thread that checks every
+five seconds whether to end the job: here the zygote ends jobs at once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _LOG_PATIENCE = 5.0
 
 def prepare(errand: dict[str, Any]) -> Server:
     """What all jobs of a datasite have in common: PySyft's server, made once in the zygote. Holds no connection: SQLite
-    does not survive a fork with an open one. Where it fails it is called again."""
+    does not survive a fork with an open one. If it fails, it is called again."""
     told = Errand(**errand)
     doors.close()
     _append_to(told.log)
@@ -69,7 +69,7 @@ def prepare(errand: dict[str, Any]) -> Server:
 
 
 def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> None:
-    """Run that job to its end. ``nudge`` is called when it has queued another one."""
+    """Run that job to its end. Call ``nudge`` when it has queued another job."""
     told = Errand(**errand)
     setproctitle.setproctitle(f"fleet: {told.datasite}, job {told.title}")
     chance.draw_afresh()
@@ -153,7 +153,7 @@ def _server(told: Errand) -> Server:
 
 
 def perform(server: Any, item: QueueItem) -> None:
-    """Run the job of ``item``; afterwards both are resolved, whatever it did short of ending this process."""
+    """Run the job of ``item``. Afterwards both are resolved, unless the job ended this process."""
     _begin(server, item)
     try:
         result, status, job_status = _call(server, item), Status.COMPLETED, JobStatus.COMPLETED
@@ -181,7 +181,7 @@ def _begin(server: Any, item: QueueItem) -> None:
 
 
 def _keep_at_hand(job: Job) -> None:
-    """PySyft reads the job from the database at every turn of running it; this process has no other."""
+    """PySyft reads the job from the database again at each step; this process has only one job."""
     from_store = AuthedServiceContext.job.fget
     AuthedServiceContext.job = property(lambda context: job if context.job_id == job.id else from_store(context))
 
@@ -211,7 +211,7 @@ def _call(server: Any, item: QueueItem) -> Any:
 
 
 def _notify(server: Any, item: QueueItem) -> None:
-    """Whoever queued it finds a notification, as with PySyft's own queue."""
+    """Notify the user who queued it, as PySyft's own queue does."""
     context = AuthedServiceContext(server=server, credentials=server.verify_key)
     message = CreateNotification(
         subject=f"Job {item.job_id} failed!",
@@ -228,7 +228,8 @@ def _notify(server: Any, item: QueueItem) -> None:
 
 
 def _end(server: Any, item: QueueItem, result: Any, status: Status, job_status: JobStatus) -> None:
-    """The job is read anew: its function may have counted iterations. It comes first, as clients wait for it."""
+    """Reads the job again, because its function may have counted iterations. Stores it first, because clients wait for
+    it."""
     job = server.job_stash.get_by_uid(server.verify_key, item.job_id).unwrap()
     job.result, job.resolved, job.status = result, True, job_status
     server.job_stash.update(server.verify_key, job).unwrap()

@@ -1,8 +1,8 @@
-"""PySyft's jobs that the death of the last process cut off. Works on the stores only, before anything is served.
+"""Settles PySyft's jobs that were interrupted when the last process ended. Works on the stores, before serving starts.
 
-PySyft leaves them PROCESSING for ever: nobody would be told, and a client waiting for one would wait for ever too.
-What had begun is marked interrupted and never run again by itself: it may be what killed the process. What had only
-been taken from the queue, and had not begun, goes back to it.
+PySyft leaves them PROCESSING for ever, so a client would wait for ever. A job that had begun is marked interrupted and
+never run again automatically, because it may have killed the process. A job that had only been taken from the queue
+goes back to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _IN_FLIGHT = (JobStatus.PROCESSING, JobStatus.TERMINATING)
 
 
 def settle(server: Any) -> list[str]:
-    """Leave no job of an earlier process in flight; names (and ids) of those that were interrupted."""
+    """Settle all jobs of an earlier process. Returns the names (and ids) of the interrupted ones."""
     key = server.verify_key
     interrupted = [
         job
