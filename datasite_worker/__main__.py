@@ -28,9 +28,7 @@ def main() -> None:
             admin_password=os.environ.pop("FLEET_ADMIN_PASSWORD", None) or None,
             pid=os.getpid(),
         )
-        secrecy.wipe_environment(
-            but=set(os.environ)
-        )  # os.environ no longer has the password; this takes it out of /proc too
+        secrecy.wipe_environment(but=set(os.environ))  # takes the password out of /proc too
         settle_in(datasite.state_dir)
     except OSError as error:
         print(f"{asked.factory_name}: cannot start: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What every supervised process and its supervisor need: orders and status, files, logs, sockets. No PySyft.
+"""What supervised processes and their supervisor share: orders and status, files, logs, sockets. No PySyft.
 
 Imports nothing of the other packages; supervisor, datasite_worker and central all import it.
 """

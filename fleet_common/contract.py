@@ -1,9 +1,9 @@
-"""All that crosses between supervisor and worker. Standard library only; both sides import it, nothing else is shared.
+"""The messages between supervisor and worker. Standard library only; both sides import it.
 
 Down: a ``LaunchOrder``, pickled through the forkserver's pipe (so that no secret is ever on a command line).
 Later: ``LiveSettings``, as a file in the datasite's state folder that SIGHUP asks the worker to read.
 Up: a ``StatusDocument``, as the *pulse* (a JSON datagram on a unix socket, sent when something changes) and as the
-answer to ``GET /factory.status``. All carry the generation, so that a late word of a dead process is known as such.
+answer to ``GET /factory.status``. All carry the generation, so that a late message of a dead process is recognised.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from typing import Any
 
 STATUS_PATH = "/factory.status"
 PROBE_HEADER = "x-fleet-probe"
-"""The header with which the supervisor shows its secret; who does is told the whole status."""
+"""The header with the supervisor's secret. A request with it gets the whole status."""
 PUBLIC_STATUS = (
     *("factory_name", "factory_hostname", "factory_port", "device", "status", "phase"),
     *("current_load", "last_training_completion"),
 )
-"""The fields of the status that strangers are told as they are."""
+"""The fields of the status that anybody may see unchanged."""
 
 LEASH_VARIABLE = "FLEET_LEASH"
-"""The environment variable with the leash's absolute path: it marks what a worker's children exec as well."""
+"""The environment variable with the leash's absolute path: it also marks programs that a worker's children execute."""
 
 
 def code_hash(source: str) -> str:
     """What ``approved_code`` in fleet.yaml lists for the function with this source.
 
-    Taken over the source as PySyft keeps it (from the first line, decorators included), in UTF-8, less the white space
-    at its very end. That may differ because PySyft lets a user submit one text once: an orchestrator adds empty lines
-    to ask for the same function on a dataset that was published anew.
+    The hash of the source as PySyft keeps it (from the first line, decorators included), in UTF-8, without the white
+    space at its end. That may differ, because PySyft lets a user submit a text only once: an orchestrator adds empty
+    lines to request the same function for a dataset that was published again.
     """
     return f"sha256:{hashlib.sha256(source.rstrip().encode()).hexdigest()}"
 
 
 class ExitCode(IntEnum):
-    """How a worker ends by itself; the numbers are those of sysexits(3)."""
+    """Exit codes of a worker that ends by itself; the numbers are from sysexits(3)."""
 
     CLEAN = 0
     FAILURE = 70  # EX_SOFTWARE: an unexpected error; the log has the traceback
-    CONFIGURATION = 78  # EX_CONFIG: trying again as is cannot help; ``StatusDocument.failure`` says why
+    CONFIGURATION = 78  # EX_CONFIG: a restart cannot help; ``StatusDocument.failure`` says why
 
 
 class Phase(StrEnum):
-    """How far a worker has come."""
+    """The phase of a worker's life."""
 
     LAUNCHING = "launching"
     SERVING = "serving"
@@ -56,9 +56,9 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one line may take; 0 means no limit. Bytes are bytes, ``bandwidth`` is bytes a second."""
+    """What one datasite may use; 0 means no limit. Bytes are bytes, ``bandwidth`` is bytes a second."""
 
-    sessions: int = 3  # trainings at the same time; more wait. Never 0
+    sessions: int = 3  # trainings at a time; others wait. Never 0
     memory: int = 0
     cpu_percent: float = 0.0  # 100 is one core
     disk_free: int = 0  # free space to keep on the disk of the state folder
@@ -67,7 +67,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What is open to callers without an account, and how large a body of a user may be (bytes)."""
+    """What callers without an account may do, and the largest body of a user (bytes)."""
 
     guests: bool = False
     registration: bool = False
@@ -88,7 +88,7 @@ class DatasetOrder:
 
 @dataclass(frozen=True, slots=True)
 class LiveSettings:
-    """What a running worker takes on without a restart. Only the worker of that ``generation`` does."""
+    """Settings that a running worker applies without a restart. Only the worker of that ``generation`` does."""
 
     generation: int
     heartbeat_interval: float
@@ -105,7 +105,7 @@ class LiveSettings:
 
 @dataclass(frozen=True, slots=True)
 class AdminOrder:
-    """The admin that a datasite has from its first start on. Without a password one is drawn."""
+    """The admin that a datasite creates at its first start. Without a password, it draws one."""
 
     email: str = ""
     name: str = ""
@@ -119,12 +119,12 @@ class ComputeOrder:
     threads: int = 1
     threads_fixed: bool = False  # every training takes ``threads``, instead of sharing them
     cuda_visible_devices: str | None = None  # UUIDs; None: leave as it is; "": no GPU
-    gpu_memory_bytes: int = 0  # what it may take of each GPU it sees; 0: all there is
+    gpu_memory_bytes: int = 0  # limit for each GPU it sees; 0: no limit
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
-    """Everything a worker needs to run one datasite. Paths are absolute, times are seconds. ``settings`` are those that
+    """Everything a worker needs to run one datasite. Paths are absolute, times are in seconds. ``settings``
     may change while it runs."""
 
     name: str
@@ -139,7 +139,7 @@ class LaunchOrder:
     pulse_address: str = ""  # unix datagram socket of the supervisor; empty: nobody listens
     dev_mode: bool = False
     verbose: bool = False
-    reset: bool = False  # remove all state first. No supervisor asks for it: a restart never loses data
+    reset: bool = False  # delete all state first. A supervisor never sets it: a restart never loses data
     association_request_auto_approval: bool = True
     admin: AdminOrder = AdminOrder()
     access: Access = Access()
@@ -171,17 +171,17 @@ class DashboardOrder:
 
 @dataclass(frozen=True, slots=True)
 class StatusDocument:
-    """What a worker says of itself. Times of the wall clock are ISO 8601 with offset; None: not yet.
+    """What a worker reports about itself. Wall-clock times are ISO 8601 with offset; None: not yet.
 
-    ``registered`` is None while no registration was answered, False when the dashboard has none to offer
-    (a heartbeat-only central answers 404) or cannot be reached; ``registration`` says which in words.
+    ``registered`` is None until a registration is answered. It is False when the dashboard has no registration
+    (it answers 404) or cannot be reached; ``registration`` says which.
     """
 
     factory_name: str
     factory_hostname: str
     factory_port: int
     device: str
-    status: str  # what the dashboard is told: "running" | "starting" | "stopping" | "failed"
+    status: str  # as the dashboard sees it: "running" | "starting" | "stopping" | "failed"
     generation: int = 0
     pid: int = 0
     phase: str = Phase.LAUNCHING
@@ -192,22 +192,22 @@ class StatusDocument:
     failure: str = ""
     active_experiments: list[str] = field(default_factory=list)  # names of the functions that run now
     last_training_completion: str | None = None
-    interrupted_jobs: list[str] = field(default_factory=list)  # jobs that the death of the last process cut off
+    interrupted_jobs: list[str] = field(default_factory=list)  # jobs interrupted when the last process ended
     jobs_cut_off: int = 0  # jobs of this process that ended without a result
     last_job_cut_off: str = ""  # the last of them, and why
-    limited: dict[str, str] = field(default_factory=dict)  # limits that bite now (disk, bandwidth), in words
+    limited: dict[str, str] = field(default_factory=dict)  # limits in effect now (disk, bandwidth), in words
     datasets: list[dict[str, Any]] = field(default_factory=list)  # name, published_at, problem: everybody may read it
 
-    failed_logins: int = 0  # at this process; and the last of them
+    failed_logins: int = 0  # since this process started; and the last of them
     last_failed_login: str = ""
-    refused_calls: int = 0  # calls that were not answered, for want of an account, a role or a well-formed message
+    refused_calls: int = 0  # calls refused because of a missing account, a missing role or a bad message
     last_refused_call: str = ""
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
     def to_public_json(self) -> bytes:
-        """What strangers are told: no process, no error, no name of a dataset or function."""
+        """The public part: no process, no error, no name of a dataset or function."""
         said = asdict(self)
         return json.dumps(
             {key: said[key] for key in PUBLIC_STATUS if key in said}
@@ -216,9 +216,9 @@ class StatusDocument:
 
 
 def parse_settings(raw: bytes) -> LiveSettings:
-    """The settings in ``raw``; keys of a newer supervisor are passed over.
+    """The settings in ``raw``; unknown keys are ignored: a newer supervisor may send them.
 
-    Raises ValueError when they are none.
+    Raises ValueError when they are not valid.
     """
     try:
         values = json.loads(raw)
@@ -250,7 +250,7 @@ def _dataset(values: dict[str, Any]) -> DatasetOrder:
 
 
 def parse_status(raw: bytes) -> StatusDocument:
-    """The document in ``raw``; keys of a newer worker are passed over.
+    """The document in ``raw``; unknown keys are ignored: a newer worker may send them.
 
     Raises ValueError when it is not a status document.
     """

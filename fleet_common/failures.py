@@ -1,4 +1,4 @@
-"""Failures that a worker ends with: those that only an operator can mend, and those that pass by themselves."""
+"""Failures that end a worker: some only an operator can fix, others pass by themselves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 
 
 class ConfigurationFailure(Exception):
-    """Something that trying again cannot mend; the message says what and where, for an operator."""
+    """A restart cannot fix this. The message tells the operator what is wrong, and where."""
 
 
 _PASSING = {
@@ -22,5 +22,5 @@ _PASSING = {
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether it is of the kind that ends by itself (a full disk, no memory): then trying again is worth while."""
+    """Whether the error may pass by itself (a full disk, no memory), so that another try makes sense."""
     return isinstance(error, OSError) and error.errno in _PASSING

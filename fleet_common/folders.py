@@ -1,11 +1,11 @@
-"""Which folders may be trusted, and how files in them are opened and replaced. For supervisor, datasite and centre.
+"""Checks that folders can be trusted, and opens and replaces files in them. For supervisor, datasite and centre.
 
-As sshd's StrictModes: whoever can write one folder of a path decides what the path leads to. So every folder on it
-has to belong to us or to root, and nobody else may write it; in one with the sticky bit, as /tmp, others may, for they
-cannot rename or remove what is ours. A link on the way is followed only if we or root have made it. No link at all is
-followed to what we write ourselves.
+Like sshd's StrictModes: whoever can write to one folder of a path decides where the path leads. So every folder on it
+must belong to us or to root, and nobody else may write to it. A folder with the sticky bit, such as /tmp, is allowed:
+others cannot rename or remove our files there. A link on the way is followed only if we or root own it. No link is
+followed to a file that we write.
 
-Standard library only. Changes the mode of nothing but a folder or a file that is ours and that we are about to use.
+Standard library only. It changes the mode only of our own folders and files that we are about to use.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KINDS = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISSOCK)
 
 
 class Unsafe(PermissionError):
-    """Somebody else may have a hand in this path. ``reason`` names what is wrong, ``next_step`` the way out."""
+    """Another user can change this path. ``reason`` says what is wrong, ``next_step`` how to fix it."""
 
     def __init__(self, reason: str, next_step: str) -> None:
         super().__init__(f"{reason}; next step: {next_step}")
@@ -46,14 +46,15 @@ class Unsafe(PermissionError):
 
 
 def check(folder: Path, *, make: bool = False) -> None:
-    """Raises Unsafe unless the whole path is ours or root's; FileNotFoundError, unless it is to be made (mode 0700)."""
+    """Raises Unsafe unless the whole path is ours or root's, and FileNotFoundError unless ``make`` (mode 0700) is
+    set."""
     os.close(_walk(folder, make=make, last=True))
 
 
 def make(folder: Path) -> None:
-    """``folder`` is there from now on, ours, private, and no link. Raises Unsafe.
+    """Ensure that ``folder`` exists, is ours and private, and is not a link. Raises Unsafe.
 
-    What others might write, had they a way into the folder above, is put right: an earlier release left such ones."""
+    Takes write permission from others if only we can enter the parent folder: an earlier release left such folders."""
     parent = _walk(folder.parent, make=True)
     try:
         sheltered = not stat.S_IMODE(os.fstat(parent).st_mode) & _ANY_OTHER
@@ -79,8 +80,8 @@ def _take_back(made: int, folder: Path, *, sheltered: bool) -> None:
 
 
 def check_inside(folder: Path) -> None:
-    """Raises Unsafe when something that lies in ``folder`` is a link, another user's, or neither folder, file nor
-    socket. Looks no deeper."""
+    """Raises Unsafe when an entry of ``folder`` is a link, another user's, or not a folder, file or socket. Does not
+    check subfolders."""
     way = _walk(folder)
     try:
         inside = os.open(".", _FOLDER, dir_fd=way)
@@ -94,13 +95,13 @@ def check_inside(folder: Path) -> None:
 
 
 def _walk(path: Path, *, make: bool = False, last: bool = False) -> int:
-    """A descriptor (O_PATH) of the folder ``path``; each step was judged. ``last``: it is to hold what is ours, so that
-    a sticky bit does not do."""
+    """A descriptor (O_PATH) of the folder ``path``; each step is checked. ``last``: it is to contain our files, so
+    a sticky bit is not enough."""
     return _Walk(path).to_its_end(make=make, last=last)
 
 
 class _Walk:
-    """Goes down a path, and judges where it stands before it takes the next step."""
+    """Walks down a path, and checks each folder before the next step."""
 
     def __init__(self, path: Path) -> None:
         self._waiting = deque(path.absolute().parts[1:])
@@ -145,7 +146,7 @@ class _Walk:
 
 
 def _target(fd: int, name: str, there: Path) -> Path | None:
-    """Where the link ``name`` leads; None when it is none."""
+    """The target of the link ``name``; None if it is not a link."""
     state = os.stat(name, dir_fd=fd, follow_symlinks=False)
     if not stat.S_ISLNK(state.st_mode):
         return None
@@ -178,8 +179,8 @@ def _judge(fd: int, folder: Path, *, last: bool = False) -> None:
 
 
 def _is_private(state: os.stat_result) -> bool:
-    """Whether the group is the owner's own, as many distributions give each user one (then umask is 002): it bears the
-    owner's name, is the owner's first group, and has no other member."""
+    """Whether the group is the owner's private group, as on many distributions (with umask 002): it has the owner's
+    name, is the owner's first group, and has no other member."""
     try:
         owner, group = pwd.getpwuid(state.st_uid), grp.getgrgid(state.st_gid)
     except KeyError:
@@ -190,7 +191,7 @@ def _is_private(state: os.stat_result) -> bool:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """An error names the whole path, not only the last word, as calls with a descriptor do."""
+    """Make errors name the whole path: calls with a descriptor name only the last part."""
     try:
         yield
     except Unsafe:
@@ -204,13 +205,13 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def open_file(path: Path, flags: int) -> int:
-    """A descriptor of a regular file that is ours or root's, in folders that are. Ours has mode 0600 from then on,
-    whatever it had before. Raises Unsafe, or what os.open raises."""
+    """A descriptor of a regular file that is ours or root's, in trusted folders. If it is ours, its mode
+    becomes 0600. Raises Unsafe, or what os.open raises."""
     folder = _walk(path.parent)
     try:
         with _named(path):
             _refuse_link(folder, path)
-            # Without waiting: should somebody have put a pipe there, opening it would never end.
+            # Without waiting: if it were a pipe, opening it would never end.
             fd = os.open(path.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, PRIVATE_FILE, dir_fd=folder)
     finally:
         os.close(folder)
@@ -245,8 +246,8 @@ def read_text(path: Path) -> str:
 
 @contextmanager
 def durable(path: Path, *, mode: int = PRIVATE_FILE, lasting: bool = True) -> Iterator[BinaryIO]:
-    """Write ``path`` anew: readers see the old file or the whole new one; so does, if it is ``lasting``, who starts
-    after a power cut. What the name was before, be it a link, is replaced and not followed.
+    """Replace ``path``: readers see either the old file or the complete new one. If ``lasting``, that also holds after
+    a power cut. An existing link is replaced, not followed.
 
     ``mode`` is subject to the umask. Raises OSError, and then leaves the old file as it was.
     """
@@ -335,7 +336,7 @@ def appended(path: Path) -> BinaryIO:
 
 
 class _Appended:
-    """A logging handler of files that are opened as everything here is."""
+    """A logging handler that opens its file as this module does."""
 
     baseFilename: str  # noqa: N815 - logging's name
     encoding: str | None
@@ -345,7 +346,7 @@ class _Appended:
 
 
 class RotatingLog(_Appended, RotatingFileHandler):
-    """Those that were turned over before become private too."""
+    """A rotating log. It makes files from earlier rotations private too."""
 
     def __init__(self, path: Path, *, size: int, backups: int, delay: bool = False) -> None:
         super().__init__(path, maxBytes=size, backupCount=backups, encoding="utf-8", delay=delay)
@@ -354,7 +355,7 @@ class RotatingLog(_Appended, RotatingFileHandler):
 
 
 class FollowedLog(_Appended, WatchedFileHandler):
-    """For who writes beside the one that turns it over."""
+    """A log for a process that writes to a file that another one rotates."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -364,7 +365,7 @@ class FollowedLog(_Appended, WatchedFileHandler):
 
 
 def keep_private(path: Path) -> None:
-    """Take from others the right to read ``path``, if it is there and ours."""
+    """Remove other users' permissions on ``path``, if it exists and is ours."""
     try:
         os.close(open_file(path, os.O_RDONLY))
     except Unsafe:

@@ -21,7 +21,7 @@ _BACKUPS = 5
 
 
 def handlers_for(path: Path, console: TextIO | None) -> list[logging.Handler]:
-    """Handlers that write to ``path``, which they turn over in time, and to ``console``. Raises folders.Unsafe."""
+    """Handlers that write to ``path``, with rotation, and to ``console``. Raises folders.Unsafe."""
     logging.raiseExceptions = False  # a full log disk must not stop a process
     handlers: list[logging.Handler] = [folders.RotatingLog(path, size=_BYTES, backups=_BACKUPS)]
     if console is not None:
@@ -45,18 +45,19 @@ def log_to(path: Path, *, console: bool) -> None:
 
 
 def set_level(logger: logging.Logger, level: int) -> None:
-    """Not by ``setLevel`` where it is so already: that one goes through all loggers there are, which are more than a
-    thousand with PySyft, and a forked process that does so copies 4 MB."""
+    """Set the level only if it differs: ``setLevel`` visits all loggers, more than a thousand with PySyft, and costs a
+    forked process 4 MB of copied memory."""
     if logger.level != level:
         logger.setLevel(level)
 
 
 _raw: list[Path] = []
-"""Where our own raw output goes, once it was redirected."""
+"""The file of our raw output, once redirected."""
 
 
 def redirect(raw: Path) -> None:
-    """No pipe or terminal may tie a worker to its supervisor: it outlives it."""
+    """Send standard output and error to a file: a worker outlives its supervisor, so it must not use its pipes or
+    terminal."""
     _raw[:] = [raw]
     with open(os.devnull, "rb") as nothing, folders.appended(raw) as output:
         os.dup2(nothing.fileno(), 0)
@@ -68,7 +69,7 @@ def redirect(raw: Path) -> None:
 
 
 class _Output(io.FileIO):
-    """What a full log disk does not take is lost: a print in PySyft, or in user code, must not fail for it."""
+    """Drops output when the log disk is full: a print in PySyft or user code must not fail."""
 
     def write(self, data: Any) -> int:
         try:
@@ -83,8 +84,8 @@ def _text(number: int) -> io.TextIOWrapper:
 
 
 def trim_output() -> None:
-    """Keep the raw output, which user code may print to for months, within the size of a log: its last part is moved
-    aside, where there is room. All who write to it append, so that cutting it under them is safe."""
+    """Limit the raw output, to which user code may print for months, to the size of a log. Its last part is kept in a
+    second file if there is space. All writers append, so truncating the file is safe."""
     for raw in _raw:
         if raw.exists() and raw.stat().st_size > _BYTES:
             with contextlib.suppress(OSError), open(folders.open_file(raw, os.O_RDWR), "rb+") as output:

@@ -1,4 +1,4 @@
-"""The wall clock, as everybody outside is told it. Decides nothing: that is for the monotonic clock."""
+"""The wall clock, for display only. Decisions use the monotonic clock."""
 
 from __future__ import annotations
 

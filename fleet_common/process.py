@@ -1,4 +1,4 @@
-"""How a forked process becomes a worker: its own session, folder, name and log.
+"""Turns a forked process into a worker with its own session, folder, name and log.
 
 No PySyft here: the embedded dashboard becomes a worker in the same way.
 """
@@ -40,7 +40,7 @@ def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False, *,
     secrecy.close_to_strangers()
     own_folders(state_dir or work_dir, work_dir)
     keep_descendants(state_dir or work_dir)
-    if _orphaned():  # looked at with the leash in hand: whoever comes after our supervisor finds us by it
+    if _orphaned():  # checked with the leash open: the next supervisor finds us by it
         os._exit(ExitCode.CLEAN)
     _leave_forkserver()
     os.chdir(work_dir)
@@ -50,7 +50,7 @@ def become(title: str, work_dir: Path, log_path: Path, verbose: bool = False, *,
 
 
 def own_folders(state_dir: Path, work_dir: Path) -> None:
-    """Both are there, and nobody else has a hand in them; what PySyft opens in ``state_dir`` is no link. Raises
+    """Ensure that both exist and that no other user can change them or has put a link into ``state_dir``. Raises
     folders.Unsafe."""
     folders.make(state_dir)
     folders.check_inside(state_dir)
@@ -63,22 +63,22 @@ def become_subreaper() -> None:
 
 
 def keep_descendants(state_dir: Path) -> None:
-    """All that this process will ever start stays below it while it lives (prctl(2)), and can be told by its leash."""
+    """Keep all descendants below this process while it lives (prctl(2)), and mark them with its leash."""
     become_subreaper()
     leash = _leash(state_dir)
     os.environ[LEASH_VARIABLE] = str(leash)
 
 
 def _orphaned() -> bool:
-    """Whether the supervisor died before we were born: a forkserver that was still busy with its imports then serves
-    what it was asked for all the same, and nobody would know of the process, which would keep the port."""
+    """Whether the supervisor died before this process started. A forkserver that was still importing serves the request
+    anyway, and nobody would know of the process, which would keep the port."""
     parent = multiprocessing.parent_process()
     return parent is not None and not parent.is_alive()
 
 
 def _leave_forkserver() -> None:
-    """multiprocessing hands every child the pipes by which its forkserver and resource tracker live. Held here they
-    would outlive their supervisor, one pair for each that was ever killed."""
+    """multiprocessing hands every child the pipes by which its forkserver and resource tracker live. If a worker
+    kept them open, the helpers of each killed supervisor would live on."""
     held = ((forkserver._forkserver, "_forkserver_alive_fd"), (resource_tracker._resource_tracker, "_fd"))
     for helper, name in held:  # no public name lets go of them
         fd = getattr(helper, name, None)
@@ -101,7 +101,7 @@ def _leash(state_dir: Path) -> Path:
 
 
 def probe_key(state_dir: Path) -> str:
-    """The secret whose holder is told a worker's whole status; drawn where there is none."""
+    """The secret that gives access to a worker's whole status; drawn if there is none."""
     path = WorkerFolder(state_dir).probe_key
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
         if kept := folders.read_text(path).strip():
@@ -111,7 +111,7 @@ def probe_key(state_dir: Path) -> str:
 
 
 def claim(state_dir: Path) -> None:
-    """Take the state folder for this process alone, as long as it lives; forked children do not share the claim.
+    """Claim the state folder for this process for as long as it lives; forked children do not inherit the claim.
 
     Raises ConfigurationFailure when another process has it.
     """
@@ -132,7 +132,7 @@ def _owner(fd: int) -> str:
 
 
 def join_cgroup(folder: str) -> str:
-    """Put this process into the control group at ``folder``; empty: nowhere. What went wrong, in words, or nothing."""
+    """Move this process into the control group at ``folder``, if given. Returns an error text, or an empty one."""
     if not folder:
         return ""
     try:
@@ -143,7 +143,7 @@ def join_cgroup(folder: str) -> str:
 
 
 def end_descendants() -> None:
-    """SIGKILL what user code left running: as the subreaper we still have all of it below us."""
+    """SIGKILL what user code left running. As a subreaper this process still has all of it as descendants."""
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             child.kill()

@@ -1,4 +1,4 @@
-"""The pulse: one datagram to the supervisor whenever something changed. Nobody listening is a normal case."""
+"""The pulse: one datagram to the supervisor whenever something changed. It is normal that no supervisor listens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def send(address: str, status: StatusDocument) -> None:
     try:
         _send(Path(address), status.to_json())
     except OSError:
-        return  # between two supervisors; the next one asks over HTTP
+        return  # no supervisor runs; the next one asks over HTTP
 
 
 def _send(path: Path, raw: bytes) -> None:

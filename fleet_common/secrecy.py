@@ -1,7 +1,7 @@
-"""Keeps what a process holds in memory to itself: no core file, and no look into it from outside.
+"""Protects a process's memory: no core files, and no access from other processes.
 
-Standard library only; for supervisor and workers. Changes this process and what it will start, nothing else. It does
-not keep user code from reading what its own user can read: see docs/security.md.
+Standard library only; for supervisor and workers. Changes only this process and what it will start. It does
+not prevent user code from reading what its own user can read: see docs/security.md.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _ENV_START = 47  # proc(5) stat, field 50, counted from the third
 
 
 def leave_no_core() -> None:
-    """No core file, from now on and for ever, of this process and all that it starts. A program that the kernel pipes
-    core files to (core_pattern) is not bound by the limit, so there is nothing in them for it either (core(5))."""
+    """Disable core files of this process and all that it starts, permanently. A program that receives core files from
+    the kernel (core_pattern) ignores the limit, so the files are also made empty (core(5))."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):  # a kernel without core files at all
+    with contextlib.suppress(OSError):  # a kernel without core files
         Path("/proc/self/coredump_filter").write_text("0")
 
 
 def close() -> None:
-    """Let nobody but root look into this process (prctl(2), PR_SET_DUMPABLE); what it forks is closed too, what it
-    executes is not. Only for a process that no other one of ours has to look into."""
+    """Let only root inspect this process (prctl(2), PR_SET_DUMPABLE). Its forks are closed too, programs that it
+    executes are not. Only for a process that no other process of the fleet inspects."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def close_to_strangers() -> None:
-    """``close``, where our own supervisor may look all the same. It has to: a worker's memory is weighed, and what is
-    left of a dead one is found by its open files and its environment. That takes CAP_SYS_PTRACE (proc(5)), which an
-    ordinary user has not: his workers stay open to him. See docs/decisions/closed-processes.md."""
+    """``close``, if the supervisor can still inspect this process. It must: it measures a worker's memory, and finds
+    what a dead one left by open files and environment. That needs CAP_SYS_PTRACE (proc(5)), which an ordinary user does
+    not have: that user can still inspect the workers. See docs/decisions/closed-processes.md."""
     if _may_look_anywhere():
         close()
 
@@ -47,20 +47,20 @@ def _may_look_anywhere() -> bool:
 
 
 def wipe_environment(but: Collection[str] = ()) -> None:
-    """Take all variables from this process but those named ``but``: also from the memory that it began with, which
-    /proc/PID/environ shows for as long as it lives, and which what it forks inherits."""
+    """Remove all environment variables except those named ``but``, also from the initial memory, which
+    /proc/PID/environ shows for the life of the process, and which its forks inherit."""
     for name in [name for name in os.environ if name not in but]:
         del os.environ[name]
     start, end = _initial_environment()
     at = start
     for entry in ctypes.string_at(start, end - start).split(b"\0") if start else ():
         if os.fsdecode(entry.partition(b"=")[0]) not in but:
-            ctypes.memset(at, 0, len(entry))  # nobody has a pointer to it: what was taken out is read no more
+            ctypes.memset(at, 0, len(entry))  # no pointer to it is left: a removed variable is not read again
         at += len(entry) + 1
 
 
 def _initial_environment() -> tuple[int, int]:
-    """From where to where; 0 where the kernel does not say."""
+    """Its first and last address; 0 if the kernel does not say."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         return int(fields[_ENV_START]), int(fields[_ENV_START + 1])

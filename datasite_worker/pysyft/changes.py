@@ -1,8 +1,8 @@
 """The table of changes to PySyft: what is replaced, overridden or borrowed, why, and which tests check it. Data only.
 
 A test checks that each target exists in the installed PySyft with the signature given here, and that this package
-assigns to nothing else in PySyft. ``python -m datasite_worker.pysyft.changes`` prints
-docs/pysyft.md. Imports nothing of PySyft.
+assigns to nothing else in PySyft. ``python -m datasite_worker.pysyft.changes`` prints docs/pysyft.md.
+Imports nothing of PySyft.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 PySyft and its libraries compute and cache a lot at first use: tables, compiled statements, route schemas, subclass
 checks. A forked worker that does so writes to pages that it would otherwise share: 10 MB each, and a slower start.
- Touches no disk, opens no socket and starts no thread.
+Touches no disk, opens no socket and starts no thread.
 """
 
 from __future__ import annotations

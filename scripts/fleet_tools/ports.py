@@ -1,4 +1,4 @@
-"""Free ports, which stay free until whoever asked for them uses them.
+"""Free ports that stay free until the caller uses them.
 
 Asking the kernel for port 0 and letting go of it again is a race: another run, or any outgoing connection, may be given
 the same one. So each process takes a block of ports below those that the kernel gives away, for as long as it lives,
@@ -18,7 +18,7 @@ LOWEST = 10000
 
 
 class Exhausted(Exception):
-    """There is no block left, or no port left in it."""
+    """No block is left, or no free port in it."""
 
 
 class Block:
@@ -59,7 +59,7 @@ def _given_away() -> int:
 
 
 def _listening(port: int) -> socket.socket:
-    """On the port, unless anybody else does; without SO_REUSEADDR, else two could."""
+    """Listen on the port unless another socket does; without SO_REUSEADDR, so that only one can."""
     made = socket.socket()
     try:
         made.bind(("0.0.0.0", port))  # noqa: S104 - whoever listens on any address has it
@@ -82,7 +82,7 @@ _block = Block()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody else uses, or is given before this process has been given all others of its own."""
+    """Ports that no other process uses. One is given out again only after all others of this process."""
     try:
         return _block.ports(count)
     except Exhausted:
@@ -96,7 +96,7 @@ def _of_the_kernel(count: int) -> list[int]:
 
 
 def listens(port: int) -> bool:
-    """Whether anybody does, on this machine."""
+    """Whether a process on this machine listens on the port."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0

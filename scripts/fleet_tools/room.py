@@ -1,4 +1,4 @@
-"""A temporary folder for one run, and what was left behind in it: processes, ports, files. All of it ends here."""
+"""A temporary folder for one run. Ends and reports what the run left behind: processes, ports, files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fleet_tools.processes import end_all, listening
 
 @contextmanager
 def room(name: str, remains: list[str]) -> Iterator[Path]:
-    """A folder that is removed afterwards. What had to be ended by force, or is still there, is added to ``remains``:
-    that should be nothing."""
+    """A folder that is removed afterwards. What had to be killed or still exists is added to ``remains``, which
+    should stay empty."""
     folder = Path(tempfile.mkdtemp(prefix=f"fleet-{name}-")).resolve()
     try:
         yield folder

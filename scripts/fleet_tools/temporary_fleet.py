@@ -1,7 +1,7 @@
 """``TemporaryFleet``: a real fleet in a folder of its own, on free ports, for as long as a run or a test takes.
 
-It writes fleet.yaml, gives commands as an operator does, and reads what the fleet says of itself. It promises nothing
-of the fleet: whoever uses it does. Every failure is a ``Trouble`` whose text says what the fleet answered.
+It writes fleet.yaml, gives commands as an operator does, and reads the fleet's status. It checks no promise
+of the fleet: its users do. Every failure is a ``Trouble`` whose text says what the fleet answered.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _SLACK = 60.0
 
 
 class TemporaryFleet:
-    """Datasites with these ``names``, and the embedded dashboard. Nothing runs when made, and fleet.yaml is written by
-    ``write``. ``keys``: further keys of fleet.yaml for each datasite, by name."""
+    """Datasites with these ``names``, and the embedded dashboard. Making it starts nothing; ``write`` writes
+    fleet.yaml. ``keys``: further keys of fleet.yaml for each datasite, by name."""
 
     title = "temporary"
     patience = 240.0
@@ -90,7 +90,7 @@ class TemporaryFleet:
         self.must("up", "--detach", "--timeout", f"{self.patience:g}", *words)
 
     def down(self) -> None:
-        """Returns when nothing of the fleet is left. Raises Trouble."""
+        """Returns when no process of the fleet is left. Raises Trouble."""
         self.must("down", codes=(0, _NOT_RUNNING))
         with contextlib.suppress(Trouble):
             until(lambda: not self.left(), _ENDING, "the end of every process")
@@ -98,12 +98,12 @@ class TemporaryFleet:
             raise Trouble(f"left after fleet down: {', '.join(map(processes.describe, left))}")
 
     def close(self) -> None:
-        """``fleet down``, whatever it answers: what is left is looked at by whoever made the folder."""
+        """``fleet down``, whatever it answers. The owner of the folder checks what is left."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.run("down")
 
     def end(self) -> None:
-        """Whatever became of it: nothing of it lives on."""
+        """End the fleet in any case, by SIGKILL if necessary."""
         with contextlib.suppress(Exception):
             self.run("down", "--timeout", f"{_ENDING:g}")
         for pid in self.left():
@@ -213,7 +213,7 @@ AnyFleet = TypeVar("AnyFleet", bound=TemporaryFleet)
 
 @contextmanager
 def brought_up(fleet: AnyFleet) -> Iterator[AnyFleet]:
-    """That fleet, up; it is gone afterwards. Raises Trouble."""
+    """Bring that fleet up, and take it down afterwards. Raises Trouble."""
     try:
         fleet.up()
         yield fleet

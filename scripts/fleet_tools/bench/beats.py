@@ -1,5 +1,5 @@
-"""The load on a dashboard: thousands of factories that beat, pages that listen, readers that list. Measures; decides
-nothing.
+"""The load on a dashboard: thousands of factories that send heartbeats, pages that listen, readers that list.
+Measures; decides nothing.
 
 The load is open: a beat goes out when it is due, whether the ones before it were answered or not, and its time counts
 from that moment on. So a server that stands still for a second is charged for every beat of that second.

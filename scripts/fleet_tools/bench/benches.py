@@ -1,6 +1,6 @@
-"""The benches: each brings up what it measures in a folder of its own, and hands back a ``Section``.
+"""The benches: each starts what it measures in its own folder, and returns a ``Section``.
 
-A rival is measured in the same run, on the same machine, as figures of a shared machine mean nothing alone.
+A rival is measured in the same run, on the same machine, because figures of a shared machine mean nothing alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fleet_tools.bench.world import Unmeasured
 from fleet_tools.waiting import until
 
 FIRST_RESTART = {"restart": {"stable_after": "1s", "max_crashes": 1000, "backoff": "100ms"}}
-"""A line that was ready for a second has its crashes forgotten: every kill is a first one, answered at once."""
+"""After a second of readiness, earlier crashes do not count: every kill is a first crash, with an immediate restart."""
 _APART = 2.0
 _SETTLED = 10.0
 _BACK = 120.0
@@ -62,7 +62,7 @@ def recovery(plan: Plan) -> Section:
 
 
 def _recover(fleet: Fleet, number: int) -> tuple[float, float]:
-    """Seconds from SIGKILL until the line's own status answers, and until PySyft does."""
+    """Seconds from SIGKILL until the datasite's status answers, and until PySyft does."""
     name = list(fleet.ports)[number % len(fleet.ports)]
     port = fleet.ports[name]
     until(fleet.all_ready, _BACK, "every datasite ready")
@@ -128,13 +128,13 @@ def memory(plan: Plan) -> Section:
 
 
 def _use_each(ports: Iterable[int]) -> None:
-    """Every line answers a client's first question, then settles."""
+    """Wait until every datasite answers a client's first request, then let it settle."""
     until(lambda: all(datasite.get(port, datasite.METADATA) for port in ports), _BACK, "PySyft of every datasite")
     time.sleep(_SETTLED)
 
 
 def _shared(fleet: Fleet) -> dict[str, float]:
-    """PSS of what there is once a fleet."""
+    """PSS of the processes that a fleet has once."""
     picture = fleet.look()
     found = {"supervisor": world.pss(picture.supervisor_pid)}
     helpers = [
@@ -201,7 +201,7 @@ def _time(command: list[str], folder: Path) -> float:
 def _supervisord(folder: Path, programs: int) -> Iterator[list[str] | None]:
     """``supervisorctl status`` for so many programs; None where it cannot be installed.
 
-    In a virtual environment of its own, always: its import package bears the same name as ours.
+    In a virtual environment of its own, always: its package has the same name as ours.
     """
     folder.mkdir()
     tools = folder / "venv" / "bin"

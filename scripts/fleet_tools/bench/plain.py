@@ -1,8 +1,8 @@
-"""The rival: PySyft datasites kept up the plain way. A program of its own:
+"""The rival: PySyft datasites kept running the plain way. A program of its own:
 ``python -m fleet_tools.bench.plain FOLDER PORT…``.
 
-One spawned process per line calls ``sy.orchestra.launch``; the parent waits on their sentinels and starts a line again
-at once. In its favour, a line ends as soon as the server that PySyft started for it does, and nothing is polled.
+One spawned process per datasite calls ``sy.orchestra.launch``; the parent waits on their sentinels and restarts them at
+once. In its favour, a process ends as soon as the server that PySyft started for it, and nothing is polled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 
 
 def serve(folder: str, port: int) -> None:
-    """One line; ends when its server does."""
+    """One datasite; ends when its server does."""
     os.environ["SYFT_TEMP_ROOT"] = f"{folder}/syft-{port}"
     import syft as sy
 
@@ -35,7 +35,7 @@ def start(folder: str, port: int) -> SpawnProcess:
 
 
 def main() -> None:
-    """Keep every line up until killed."""
+    """Keep every datasite running until killed."""
     folder, *ports = sys.argv[1:]
     running = {port: start(folder, port) for port in map(int, ports)}
     while True:

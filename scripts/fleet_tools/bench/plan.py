@@ -1,4 +1,4 @@
-"""What a bench is, and what it is told."""
+"""What a bench is, and its parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleet_tools.bench.figures import Section
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a bench is told. ``room`` makes a folder of its own; ``say`` shows progress."""
+    """The parameters of a bench. ``room`` makes a folder of its own; ``say`` shows progress."""
 
     lines: int
     rounds: int
@@ -28,7 +28,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """``lines`` and ``rounds``: what it takes when nobody says otherwise."""
+    """``lines`` and ``rounds``: its defaults."""
 
     about: str
     lines: int

@@ -1,7 +1,7 @@
 """The two things that benches measure: a fleet under ``fleet up``, and the plain way.
 
-The plain way is what a plant would write without fleet: one spawned process per line that calls
-``sy.orchestra.launch``, and a parent that starts a line again as soon as it ends (``plain.py``).
+The plain way is what a plant would write without fleet: one spawned process per datasite that calls
+``sy.orchestra.launch``, and a parent that restarts it as soon as it ends (``plain.py``).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Plain:
             )
 
     def wait(self) -> None:
-        """Until every line answers."""
+        """Wait until every datasite answers."""
         until(lambda: all(self.answers(port) for port in self.ports), _FIRST_START, "the plain way")
 
     @staticmethod

@@ -1,6 +1,6 @@
 """The benches of queued training: what a job costs to start, and what threads do when all datasites train at once.
 
-Times are told by the function itself, on the one clock of this machine: PySyft's client looks only once a second.
+The function itself reports times, on this machine's clock: PySyft's client asks only once a second.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def threads(plan: Plan) -> Section:
 
 
 def _owner(fleet: Fleet, line: str) -> Any:
-    """PySyft's client of that line."""
+    """PySyft's client of that datasite."""
     _wait_for(fleet.ports[line])
     return fleet.login(line)
 

@@ -1,6 +1,6 @@
-"""What is looked at when the last strike is over: with the fleet still up, and after ``fleet down``.
+"""The checks after the last strike: with the fleet still up, and after ``fleet down``.
 
-It reads, waits a little for what takes its time, and reports; it mends nothing.
+It reads, waits a little where needed, and reports; it repairs nothing.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _ENDING = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a line is reached, and the file that has its login."""
+    """Where a datasite is reached, and the file with its login."""
 
     line: Line
     login: Path
@@ -43,7 +43,7 @@ class Clients:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when the first write of every line is acknowledged. Raises Broken."""
+        """Returns when the first write to every datasite is acknowledged. Raises Broken."""
         command = [*_WRITER, "write", str(self.folder), str(self._seed)]
         with (self.folder / "writers.out").open("ab") as output:
             self._process = subprocess.Popen(
@@ -57,7 +57,7 @@ class Clients:
         until(lambda: all(self.acknowledged(site.line.name) for site in self._sites), 240.0, "the first writes")
 
     def acknowledged(self, name: str) -> int:
-        """How many writes of that line were acknowledged so far."""
+        """How many writes to that datasite were acknowledged so far."""
         return sum(line["ok"] and line["op"] in ("dataset", "object") for line in self.lines(name))
 
     def lines(self, name: str) -> Iterable[dict[str, Any]]:
@@ -67,7 +67,7 @@ class Clients:
                     yield json.loads(line)
 
     def job(self, name: str) -> list[int]:
-        """Living processes that user code forked last on that line."""
+        """Living processes that user code forked last on that datasite."""
         forked = [line["pids"] for line in self.lines(name) if line["ok"] and line["op"] == "job"]
         return [pid for pid in (forked[-1] if forked else []) if alive(pid)]
 

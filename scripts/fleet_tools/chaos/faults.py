@@ -1,7 +1,7 @@
-"""The faults: each breaks something, then mends it, and says what must hold meanwhile and afterwards.
+"""The faults: each breaks something, repairs it, and says what must hold meanwhile and afterwards.
 
-A fault is a generator with one ``yield``: before it the damage is done, after it mended and judged. It may raise
-Nothing when there is nothing to break; whether the fleet is whole again is looked at by ``siege``.
+A fault is a generator with one ``yield``: the damage happens before it, repair and checks after it. It may raise
+Nothing when there is nothing to break. ``siege`` checks that the fleet recovers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FAULTS: dict[str, Fault] = {}
 
 
 def fault(weight: int = 2, *, alone: bool = False) -> Callable[[Body], Body]:
-    """Enter the function under its name, described by the first line of its docstring."""
+    """Register the function under its name; the first line of its docstring describes it."""
 
     def enter(body: Body) -> Body:
         about = (body.__doc__ or "").strip().splitlines()[0]
@@ -270,7 +270,7 @@ def port_theft(field: Field, strike: Strike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _thief(port: int) -> Iterator[None]:
-    """Somebody else listens there; a connection of the line's last life may still hold it for a moment."""
+    """Listen on the port. A connection of the datasite's last process may still hold it for a moment."""
 
     def listen() -> socket.socket | None:
         with contextlib.suppress(OSError):
@@ -378,7 +378,7 @@ def operator_stop_start(field: Field, strike: Strike) -> Iterator[None]:
 
 
 def _command(field: Field, *words: str) -> None:
-    """In the midst of other faults a command may be refused; the operator gives it again."""
+    """During other faults a command may be refused; the operator repeats it."""
     if not field.overlap:
         field.plant.must(*words)
         return

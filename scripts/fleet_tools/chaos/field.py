@@ -1,4 +1,4 @@
-"""What a fault has at hand, and what is written down of it: whom it hit, whom it may have touched, what may be missing.
+"""What a fault uses, and the record of its effects: what it hit, what it may have touched, what may be missing.
 
 It holds no fault and draws no conclusion; ``verdict`` does that from what is written down here.
 """
@@ -37,8 +37,8 @@ class Field:
     overlap: bool = False
     injections: list[Injection] = field(default_factory=list)
     excuses: list[Excuse] = field(default_factory=list)
-    restarts: dict[str, int] = field(default_factory=dict)  # by line: how many this strike is to have brought
-    renewed: set[str] = field(default_factory=set)  # lines that have another process now, by this strike
+    restarts: dict[str, int] = field(default_factory=dict)  # by datasite: how many restarts this strike should cause
+    renewed: set[str] = field(default_factory=set)  # datasites that this strike gave a new process
     new_supervisor: bool = False
 
     @property
@@ -47,13 +47,13 @@ class Field:
         return _SOON if self.overlap else Plant.patience
 
     def begin(self) -> None:
-        """A strike begins: nobody is touched yet."""
+        """Begin a strike: nothing is touched yet."""
         self.restarts, self.renewed, self.new_supervisor = {}, set(), False
 
     # --- whom it hits ---
 
     def victim(self, strike: Strike) -> WorkerSnapshot:
-        """Raises Nothing when that line is not serving just now."""
+        """Raises Nothing when that datasite is not serving."""
         line = self.plant.lines[strike.line % len(self.plant.lines)]
         worker = next((one for one in self._picture().datasites if one.name == line.name), None)
         if worker is None or not worker.pid or (not worker.ready and not self.overlap):
@@ -70,7 +70,7 @@ class Field:
         return picture
 
     def hit(self, worker: WorkerSnapshot, number: signal.Signals, *, told: bool = True) -> None:
-        """Signal the worker's process alone. ``told``: a supervisor is there to tell its end."""
+        """Signal the worker's process alone. ``told``: a supervisor runs that can report its end."""
         self.signal(worker.pid or 0, number)
         self.injections.append(Injection(worker.name, worker.pid or 0, number.name, time.time(), told))
 
@@ -90,7 +90,7 @@ class Field:
 
     @contextmanager
     def excused(self, *names: str) -> Iterator[None]:
-        """Meanwhile these lines may end by themselves, and what is told of them may be lost."""
+        """Inside, these datasites may end by themselves, and their events may be lost."""
         since = time.time()
         before = {one.name: one.restarts for one in self._picture().datasites}
         try:
@@ -105,12 +105,12 @@ class Field:
     # --- what must hold ---
 
     def promise(self, kept: object, otherwise: str) -> None:
-        """Raises Broken when it is not kept. Faults that overlap promise nothing."""
+        """Raises Broken when it is not kept. Overlapping faults promise nothing."""
         if not kept and not self.overlap:
             raise Broken(otherwise)
 
     def back(self, before: WorkerSnapshot, *, ready: bool = True) -> WorkerSnapshot:
-        """Wait until the line has another process, that serves unless it need not be ``ready`` yet. Raises Broken."""
+        """Wait until the datasite has a new process, which serves if ``ready`` is set. Raises Broken."""
 
         def again() -> WorkerSnapshot | None:
             picture = self.plant.picture()

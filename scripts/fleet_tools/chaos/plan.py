@@ -14,7 +14,7 @@ LONGEST_PAUSE = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """``line``: index of the victim; ``draw``: in [0, 1), what the kind of fault makes of it is its own affair."""
+    """``line``: index of the victim; ``draw``: in [0, 1), each kind of fault uses it in its own way."""
 
     number: int
     kind: str

@@ -1,6 +1,6 @@
 """The fleet that is broken: what its fleet.yaml says just now, its command line, its processes, its history.
 
-It commands and reads; what is broken and what must hold is decided elsewhere.
+It gives commands and reads; other modules decide what to break and what must hold.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class Plant(TemporaryFleet):
     # --- its processes ---
 
     def jobs(self, name: str) -> list[int]:
-        """The processes of that line's queued jobs."""
+        """The processes of that datasite's queued jobs."""
         return [pid for pid in self.family(name) if f"{name}, job " in _title(pid)]
 
     def zygotes(self, name: str) -> list[int]:
-        """What that line's jobs are forked from."""
+        """That datasite's zygotes."""
         return [pid for pid in self.family(name) if any(mark in _title(pid) for mark in _ZYGOTES)]
 
     def forkserver(self, supervisor: int) -> int | None:

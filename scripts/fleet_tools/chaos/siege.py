@@ -26,7 +26,7 @@ _TOGETHER = 3
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a strike. ``broken`` and ``skipped``: why, when it was."""
+    """The result of a strike. ``broken`` and ``skipped`` give the reason."""
 
     strike: Strike
     seconds: float
@@ -102,7 +102,7 @@ class Siege:
         return "", ""
 
     def _judge(self, before: FleetSnapshot, after: FleetSnapshot) -> None:
-        """Nobody was touched but those whom the strike touched, and restarts are counted as they should be."""
+        """Check that only what the strike touched has changed, and that restarts are counted correctly."""
         if before.supervisor_pid != after.supervisor_pid and not self.field.new_supervisor:
             raise Broken(f"the supervisor was replaced: pid {before.supervisor_pid} became {after.supervisor_pid}")
         now = {one.name: one for one in after.datasites}

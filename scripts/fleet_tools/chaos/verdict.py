@@ -1,4 +1,4 @@
-"""What the events say of what was done: every restart and injected end is told, none that nobody caused. Pure."""
+"""Checks the events: every restart and injected end is reported, and none is without a cause. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Injection:
 
 @dataclass(frozen=True, slots=True)
 class Excuse:
-    """From ``since`` to ``until`` that line may have ended by itself, and its events may be lost: those of the
+    """From ``since`` to ``until`` that datasite may have ended by itself, and its events may be lost: those of the
     restarts after ``first``, up to ``last``."""
 
     name: str
@@ -57,7 +57,7 @@ class Check:
 
 
 def unexplained_restarts(events: Sequence[Event], counts: Mapping[str, int], excuses: Sequence[Excuse]) -> list[str]:
-    """Restarts that no pair of events tells with a cause. Counts begin anew with a fleet that was brought down in
+    """Restarts without a pair of events that gives the cause. Counts begin anew with a fleet that was brought down in
     order; the last ones are ``counts``, earlier ones are known by the events themselves."""
     *earlier, last = _lives(events)
     told = [(life, _counted(life)) for life in earlier] + [(last, counts)]

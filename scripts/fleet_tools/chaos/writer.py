@@ -1,4 +1,4 @@
-"""The clients: one process per line that writes without pause through PySyft's public API. A program of its own.
+"""The clients: one process per datasite that writes without pause through PySyft's public API. A program of its own.
 
     python -m fleet_tools.chaos.writer write FOLDER SEED NAME:PORT:LOGIN …   until SIGTERM
     python -m fleet_tools.chaos.writer verify FOLDER NAME:PORT:LOGIN …       reads everything back, prints JSON
@@ -47,7 +47,7 @@ class Site(NamedTuple):
 
 
 class Refused(Exception):
-    """PySyft answered, and not as it should."""
+    """PySyft gave a wrong answer."""
 
 
 # --- what a client does; each hands back what can be read again ---

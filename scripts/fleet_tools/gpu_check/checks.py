@@ -1,7 +1,7 @@
-"""The promises of docs/gpus.md, each asked of the machine. They follow one another: one fleet goes through them all.
+"""Checks the promises of docs/gpus.md on this machine, one after the other, with one fleet.
 
-A check returns what it saw and what it found against the promise. Raises Unmeasured where it cannot tell, and Skipped
-where this host has nothing that the promise speaks of.
+A check returns what it saw and what breaks the promise. Raises Unmeasured if it cannot tell, and Skipped if the promise
+does not apply to this host.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Skipped(Exception):
 
 @dataclass(slots=True)
 class Scene:
-    """The GPUs as they were at first, what torch sees of them, and a fleet of two lines, alpha and beta."""
+    """The GPUs as they were at first, what torch sees of them, and a fleet of two datasites, alpha and beta."""
 
     cards: tuple[Card, ...]
     torch: host.Torch
@@ -56,7 +56,7 @@ class Scene:
         return self.wishes["alpha"].claim
 
     def note(self) -> None:
-        """Remember who of ours computes now."""
+        """Record the fleet's processes that are on a GPU now."""
         below = set(inhabitants([self.folder], named=True)) | set(self.plant.pids().values())
         self.ours |= host.computing(host.cards()).keys() & below
 

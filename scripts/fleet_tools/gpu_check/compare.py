@@ -1,4 +1,4 @@
-"""Two accounts of the same GPUs against each other, and what the lines of the check ask for. Pure."""
+"""Compares two reports about the same GPUs, and says which GPUs the check's datasites ask for. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SmiGpu:
 
 
 def of_smi(text: str) -> list[SmiGpu]:
-    """Raises ValueError for what is no such table."""
+    """Raises ValueError for any other text."""
     rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if row]
     return [SmiGpu(int(index), uuid, name, int(memory)) for index, uuid, name, memory in rows]
 
@@ -102,7 +102,7 @@ class Wish:
 
 
 def wishes(cards: Sequence[Card]) -> dict[str, Wish]:
-    """Of the two lines: a claim of memory each, and a GPU of its own where there are two. One of them takes a MIG
+    """For the two datasites: a claim of memory each, and a GPU each where there are two. One of them takes a MIG
     instance where there is one."""
     usable = [card for card in cards if card.usable]
     claim = min(_CLAIM, min(card.memory_bytes for card in usable) // 4)
@@ -113,7 +113,7 @@ def wishes(cards: Sequence[Card]) -> dict[str, Wish]:
 
 
 def too_many(cards: Sequence[Card]) -> int:
-    """How many lines with a GPU of their own this host cannot have."""
+    """The number of datasites that is one too many for a GPU each on this host."""
     return sum(card.usable for card in cards) + 1
 
 

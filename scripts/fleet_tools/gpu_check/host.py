@@ -1,4 +1,5 @@
-"""The GPUs of this machine as NVML, nvidia-smi and torch tell of them, and who holds them. Looks; decides nothing."""
+"""The GPUs of this machine as NVML, nvidia-smi and torch report them, and the processes on them. Reads only; decides
+nothing."""
 
 from __future__ import annotations
 

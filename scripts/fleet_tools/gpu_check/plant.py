@@ -1,4 +1,4 @@
-"""A fleet with GPUs in a temporary folder, and the clients of its lines."""
+"""A fleet with GPUs in a temporary folder, and the clients of its datasites."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ANSWER = 90.0
 
 
 class Site:
-    """The owner's client of one line. It goes on over restarts of the line."""
+    """The owner's client of one datasite. It keeps working after the datasite restarts."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -66,7 +66,7 @@ class Plant(TemporaryFleet):
         self._sites: dict[str, Site] = {}
 
     def holders(self) -> dict[str, dict[str, Any]]:
-        """What ``fleet gpus --json`` tells of each line."""
+        """What ``fleet gpus --json`` reports about each datasite."""
         return {line["name"]: line for line in self.answer("gpus")["lines"]}
 
     def gpus(self, name: str) -> list[str]:
