@@ -98,7 +98,7 @@ def impossible(scene: Scene) -> Seen:
         done = crowd.run("up", "--detach", "--timeout", "60")
         said = done.stdout + done.stderr
         faults = [] if done.returncode == 2 else [f"fleet up ended with {done.returncode} instead of 2"]
-        faults += [] if "no room for 1 GPU of its own" in said else [f"no datasite was named: {said.strip()[-200:]}"]
+        faults += [] if "no room for 1 exclusive GPU" in said else [f"no datasite was named: {said.strip()[-200:]}"]
         faults += ["something was started"] if crowd.started() else []
     return (
         f"{count} datasites that each want one of {count - 1} GPUs alone: refused with exit code 2, nothing started",
