@@ -54,7 +54,7 @@ class Hooks:
     def _drop_oldest(self, event: dict[str, Any]) -> None:
         self._dropped += 1
         if self._dropped == 1:
-            log.warning("hooks are too slow: dropping the oldest events (at most %d wait)", _MOST_WAITING)
+            log.warning("hooks are too slow: dropping the oldest events (at most %d may wait)", _MOST_WAITING)
         try:
             self._waiting.get_nowait()
             self._waiting.put_nowait(event)

@@ -282,7 +282,7 @@ def test_a_file_that_comes_later_is_published_and_one_that_breaks_is_not(plant: 
     assert "" == plant.said("later")["problem"]
     (plant.folder / "data" / "wear.npz").write_bytes(b"half a file")
     eventually(lambda: plant.said("wear")["problem"])
-    assert plant.said("wear")["problem"].startswith("not a NPZ file")
+    assert plant.said("wear")["problem"].startswith("not a readable NPZ file")
     assert {"depth", "label"} == {one.name for one in plant.scientist().datasets["wear"].assets}
 
 

@@ -142,7 +142,7 @@ def test_the_biggest_goes_when_all_together_take_too_much_memory(fleet: HostFlee
     assert "watch" == fleet.of_host()["enforced"] == before["enforced"]
     run_inside(fleet.login("alpha", fleet.alpha), hold_memory)
     eventually(lambda: "host_memory" in limited(fleet, "beta"), 90.0)
-    assert "all lines together take" in fleet.of_host()["limited"]["host_memory"]
+    assert "all datasites together use" in fleet.of_host()["limited"]["host_memory"]
     assert f"of {MEMORY_GB:g} GB of memory" in fleet.run("status").stdout
     back = eventually(lambda: (line := fleet.line("alpha"))["ready"] and line["pid"] != before["pid"] and line)
     assert ({"memory_limit": 1}, 1) == (back["restarts_by_cause"], back["restarts"] - before["restarts"])

@@ -150,7 +150,7 @@ def test_a_disk_that_fills_up_refuses_uploads_and_nothing_else(fleet: LimitedFle
     filler.write_bytes(b"\0" * (free - (KEEP_MB - 5) * MB))
     with pytest.raises(Exception, match=r"disk is nearly full: .* are free, and 0\.06 GB must stay free") as refused:
         upload(client, "during", 2)
-    assert "ask the datasite's owner to make room" in str(refused.value)
+    assert "Ask the datasite's owner to free disk space" in str(refused.value)
     assert ["before"] == [dataset.name for dataset in fleet.login("alpha", fleet.alpha).datasets]
     assert 2 * MB == len(client.datasets[0].assets["x"].data)
     eventually(lambda: "disk" in fleet.line("alpha")["limited"], 30.0)

@@ -449,4 +449,4 @@ def test_an_unknown_systemd_gets_the_plainest_unit(
     monkeypatch.setenv("PATH", "/nowhere")
     result = install("--dry-run")
     assert (0, ["notify"]) == (result.exit_code, directives(result.stdout)["Type"])
-    assert "no systemctl tells its version" in result.stderr
+    assert "cannot find the version of systemd" in result.stderr
