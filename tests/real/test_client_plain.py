@@ -53,7 +53,9 @@ def owner_of(port: int) -> Any:
     return sy.login(url="http://127.0.0.1", port=port, email="info@openmined.org", password="changethis")
 
 
-@pytest.mark.parametrize("consumers", [1, 0], ids=["with a worker", "without workers"])
+@pytest.mark.parametrize(
+    "consumers", [pytest.param(1, marks=pytest.mark.slow), 0], ids=["with a worker", "without workers"]
+)
 def test_a_plain_datasite_serves_as_well(tmp_path: Path, consumers: int) -> None:
     """The same calls, with PySyft's own queue, or, where it has no worker, in the call itself."""
     import syft as sy

@@ -133,6 +133,7 @@ def test_a_sigkill_of_a_line_in_the_middle_changes_nothing(plant: Fleet, calm: R
     assert same(calm.parameters(), run.parameters())
 
 
+@pytest.mark.slow
 def test_a_training_that_a_sigkill_cut_off_is_made_again(plant: Fleet, calm: Run) -> None:
     """beta's process is killed once its job has computed for a while: PySyft marks that job interrupted, the round asks
     the line again, with the same parameters and seed, and says so."""
@@ -158,6 +159,7 @@ def has_computed(plant: Fleet, seen: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_where_it_was(plant: Fleet, calm: Run) -> None:
     """SIGTERM after the first round ends with 130 and keeps it; --resume yields the bits of a training in one go. Without
     --resume the folder is left alone."""
@@ -187,6 +189,7 @@ def test_no_password_is_where_others_can_read_it(plant: Fleet) -> None:
     assert 0 == run.ended(), run.said()
 
 
+@pytest.mark.slow
 def test_a_dataset_that_no_line_has_is_told_by_name(plant: Fleet) -> None:
     """A typing mistake ends the training, with what there is instead."""
     run = Run(plant, "typo", "--rounds", "1", "--data", "waer")

@@ -44,6 +44,7 @@ def test_a_torch_that_cannot_use_it(tmp_path: Path) -> None:
     assert (3, [], True) == (code, told["checks"], expected in told["verdict"])
 
 
+@pytest.mark.slow
 def test_every_promise_is_checked(tmp_path: Path) -> None:
     """On a host with a GPU and one in MIG mode all hold, with one line on each; nothing is left of the run."""
     with Driver(tmp_path, ZERO, SPLIT).installed(cuda=True):

@@ -67,6 +67,7 @@ def test_a_line_that_dies_at_every_start_is_put_aside(tmp_path: Path) -> None:
         assert (neighbour["pid"], 0, "ready") == (after["pid"], after["restarts"], after["state"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("password", ["another-Password-1"])
 def test_a_changed_password_outlives_crashes_and_a_reset_ends_it(tmp_path: Path, password: str) -> None:
     """What the admin set in PySyft stays through a SIGKILL; ``reset`` wipes at ``fleet up``, and never at a restart."""

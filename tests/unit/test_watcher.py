@@ -313,7 +313,9 @@ def test_a_line_outside_its_group_is_watched_and_bound(start: Start, caplog: pyt
     assert (False, 3) == (first.load.kernel, second.load.memory_looks)
     assert limits.why_end(second.load)
     assert 1 == len(os.sched_getaffinity(pid))
-    assert 1 == caplog.text.count(f"alpha: the kernel does not enforce the limits of pid {pid}; the supervisor watches them")
+    assert 1 == caplog.text.count(
+        f"alpha: the kernel does not enforce the limits of pid {pid}; the supervisor watches them"
+    )
     kernel.outside.clear()
     watch.look()
     assert allowed == os.sched_getaffinity(pid)
