@@ -153,6 +153,7 @@ def test_a_datasite_that_takes_too_much_is_ended_and_back_with_its_data(fleet: H
     assert (neighbour["pid"], 0, True) == (after["pid"], after["restarts"], after["ready"])
 
 
+@pytest.mark.slow
 def test_a_training_that_computes_too_much_is_held_back(fleet: HeldFleet, group: Path) -> None:
     """To 30 % of a core; told, and no longer when it ends; its datasite answers meanwhile, as the same process."""
     before = fleet.line("beta")
@@ -172,6 +173,7 @@ def test_a_training_that_computes_too_much_is_held_back(fleet: HeldFleet, group:
     assert before["pid"] == fleet.line("beta")["pid"]
 
 
+@pytest.mark.slow
 def test_the_next_supervisor_holds_the_lines_that_outlived_the_last(fleet: HeldFleet, group: Path) -> None:
     """They are adopted in their groups; a reload changes what the running process is held to."""
     before = {name: fleet.line(name)["pid"] for name in ("alpha", "beta")}
@@ -186,6 +188,7 @@ def test_the_next_supervisor_holds_the_lines_that_outlived_the_last(fleet: HeldF
     assert before["alpha"] == fleet.line("alpha")["pid"]
 
 
+@pytest.mark.slow
 def test_all_lines_together_are_held_to_the_hosts_limit(fleet: HeldFleet, group: Path) -> None:
     """Neither line is over a limit of its own; the training that goes is told with the host's limit."""
     in_use = int((group / LINES / "memory.current").read_text())

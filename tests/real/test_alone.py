@@ -15,6 +15,8 @@ from datasite_worker.__main__ import parser
 from tests.real.harness import Central, alone, answers, eventually
 
 REPOSITORY = Path(__file__).parents[2]
+SCRIPT = REPOSITORY / "scripts" / "FactoryDatasite.py"
+COMMAND = Path(sys.executable).parent / "factory-datasite"
 DEFAULTS = "pdm_factory_datasite localhost 8080 http://localhost:5000 False False False"
 STEPS = (
     "device: cpu",
@@ -38,11 +40,10 @@ def test_the_flags_and_their_defaults() -> None:
 @pytest.mark.parametrize(
     ("program", "number"),
     [
-        ((sys.executable, "-m", "datasite_worker"), signal.SIGTERM),
-        ((sys.executable, str(REPOSITORY / "scripts" / "FactoryDatasite.py")), signal.SIGINT),
-        ((str(Path(sys.executable).parent / "factory-datasite"),), signal.SIGHUP),
+        pytest.param((sys.executable, "-m", "datasite_worker"), signal.SIGTERM, marks=pytest.mark.slow, id="module"),
+        pytest.param((sys.executable, str(SCRIPT)), signal.SIGINT, id="script"),
+        pytest.param((str(COMMAND),), signal.SIGHUP, marks=pytest.mark.slow, id="command"),
     ],
-    ids=["module", "script", "command"],
 )
 def test_each_step_has_its_line_and_a_signal_ends_it(
     tmp_path: Path, program: tuple[str, ...], number: signal.Signals
@@ -74,6 +75,7 @@ def _password(state: Path) -> str:
     return str(json.loads((state / "admin.json").read_text())["password"])
 
 
+@pytest.mark.slow
 def test_reset_says_what_it_removes_and_is_asked_for_each_time(tmp_path: Path) -> None:
     """Without it the identity stays; with it the log names every file and folder that went."""
     with alone(tmp_path) as solo:

@@ -185,6 +185,7 @@ def test_what_cannot_be_had_is_named_before_anything_starts(plant: Plant, tmp_pa
     assert (None, None) == (answers(other.alpha), answers(other.beta))
 
 
+@pytest.mark.slow
 def test_a_driver_that_hangs_takes_no_gpu_from_anybody(plant: Plant) -> None:
     """The next supervisor has who runs where he runs; who was down, and asks for a GPU, starts on the one that it had."""
     plant.lines["gamma"] = f"gpu: {PART}"

@@ -76,6 +76,7 @@ def of_both(fleet: HostFleet, limit: str) -> bool:
     return all(limit in limited(fleet, name) for name in fleet.lines)
 
 
+@pytest.mark.slow
 def test_the_disk_is_everybodys(fleet: HostFleet) -> None:
     """Below the host's threshold every line refuses uploads, and says so; with room again every line takes them."""
     filler = fleet.folder / ".fleet" / "filler"
@@ -112,6 +113,7 @@ def test_bandwidth_is_shared_out_evenly(fleet: HostFleet) -> None:
     assert all(told(fleet, name, "limit_reached", "bandwidth") for name in fleet.lines)
 
 
+@pytest.mark.slow
 def test_training_sessions_are_shared_out_evenly(fleet: HostFleet, tmp_path: Path) -> None:
     """Of the two for all, each line has one; its second training waits, and that is told of both lines."""
     places = [{"place": f"{tmp_path}/{number}"} for number in range(2)]

@@ -427,6 +427,7 @@ def test_jobs_go_on_after_the_death_of_what_forks_them(solo: Alone, run: Callabl
     assert isinstance(value(run(say_pid)), int)
 
 
+@pytest.mark.slow
 def test_jobs_go_on_after_the_death_of_an_idle_zygote(solo: Alone, run: Callable[..., Any]) -> None:
     """Nothing runs when it dies, so that nothing but itself holds its channels open. Twice: the second is a fresh
     interpreter."""
@@ -524,7 +525,7 @@ def note_and_wait(name, place):  # type: ignore[no-untyped-def]  # noqa: ANN001,
     return name
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_datasite_that_ends_takes_all_of_its_jobs_along(tmp_path: Path, number: signal.Signals) -> None:
     """Stopped or killed: neither what forks the jobs, nor a job that ignores every signal it may, nor what that started
     in a session of its own outlives it by more than a moment."""

@@ -179,6 +179,7 @@ def test_one_upload_that_would_fill_the_disk_is_refused(fleet: LimitedFleet) -> 
 
 
 @pytest.mark.alone
+@pytest.mark.slow
 def test_uploads_and_downloads_keep_the_rate(fleet: LimitedFleet) -> None:
     """A limit that a reload sets holds for the running process, in both directions; probes pass; lifted, it is gone."""
     before = fleet.line("beta")["pid"]

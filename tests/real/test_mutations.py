@@ -110,7 +110,7 @@ def files(site: Alone) -> set[Path]:
     return {path for path in kept if ".db" not in path.name and "blob" not in str(path) and path.suffix != ".log"}
 
 
-@pytest.mark.parametrize("how_many", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how_many", [500, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_damaged_messages_leave_nothing(site: Alone, messages: list[bytes], how_many: int) -> None:
     """No file, no process, no open file or connection, no growth; every one is answered; the datasite goes on."""
     scientist = scientist_of(site.port)

@@ -91,7 +91,7 @@ def test_a_link_in_the_place_of_a_folder_is_refused(plant: Plant, name: str) -> 
     refused(plant, str(plant.fleet.folder / name), "is a symbolic link", "rm ")
 
 
-@pytest.mark.parametrize("name", ["identity.json", "syft"])
+@pytest.mark.parametrize("name", [pytest.param("identity.json", marks=pytest.mark.slow), "syft"])
 def test_a_link_in_a_datasites_folder_stops_that_datasite(plant: Plant, name: str) -> None:
     """It is quarantined with the reason, and its neighbour serves."""
     plant.lead_out(f".fleet/datasites/alpha/{name}")

@@ -94,7 +94,7 @@ def block_the_loop() -> int:
     return 0
 
 
-@pytest.mark.parametrize("code", [hold_the_gil, block_the_loop])
+@pytest.mark.parametrize("code", [hold_the_gil, pytest.param(block_the_loop, marks=pytest.mark.slow)])
 def test_a_line_that_hangs_in_itself_is_replaced(fleet: Fleet, code: Callable[[], int]) -> None:
     """User code that never gives the interpreter back, or blocks the event loop, costs its line one restart."""
     before = fleet.line("alpha")
