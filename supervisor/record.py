@@ -108,7 +108,8 @@ class WorkerRecord:
     pid: int | None = None
     created: int | None = None  # the process's start time; with the pid, its identity
     since: float = 0.0  # when ``state`` began
-    started_at: float | None = None  # when the present process was launched
+    started_at: float | None = None  # when the launch of the present process was sent
+    born_at: float | None = None  # when the present process began, which is later: a forkserver may still be importing
     ready_since: float | None = None  # when the present process was first ready
     deadline: float | None = None  # what is due then depends on ``state``
     restarts: int = 0  # by crash or by the supervisor, never by the operator

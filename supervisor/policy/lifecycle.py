@@ -112,6 +112,7 @@ def _no_process() -> dict[str, Any]:
     return {
         "pid": None,
         "created": None,
+        "born_at": None,
         "ready_since": None,
         "status": None,
         "settings_due": False,
@@ -197,12 +198,12 @@ def launch_sent(record: WorkerRecord, fact: LaunchSent, now: float) -> Step:
 
 def note_process(record: WorkerRecord, fact: ProcessStarted, now: float) -> Step:
     due = health.scheduled(record.rules.probes.startup, now)
-    return Step(replace(record, pid=fact.pid, created=fact.created, readiness=due, liveness=due))
+    return Step(replace(record, pid=fact.pid, created=fact.created, born_at=now, readiness=due, liveness=due))
 
 
 def end_newborn(record: WorkerRecord, fact: ProcessStarted, now: float) -> Step:
     """The worker was stopped during its launch."""
-    record = replace(record, pid=fact.pid, created=fact.created)
+    record = replace(record, pid=fact.pid, created=fact.created, born_at=now)
     if record.killed_for:
         return Step(record, (Kill(record.name, record.generation, fact.pid),))
     return Step(record, (Terminate(record.name, record.generation, fact.pid),))
@@ -223,6 +224,7 @@ def adopt(record: WorkerRecord, fact: ProcessAdopted, now: float) -> Step:
         pid=fact.pid,
         created=fact.created,
         started_at=now - fact.age,
+        born_at=now - fact.age,
         deadline=now + patience,
         readiness=health.scheduled(probes.startup, now),
         liveness=health.scheduled(probes.startup, now),

@@ -33,6 +33,7 @@ from supervisor.record import By, Check, ExitCause, ExitKind, OperatorRequest, W
 from supervisor.spec import ProbePolicy, ProbeTiming, RestartMode, RestartPolicy, Rules
 
 SIGKILLED = ExitCause(ExitKind.SIGNAL, "SIGKILL", -9)
+START = OperatorAsked("a", OperatorRequest.START)
 ENDED = ExitCause(ExitKind.CLEAN, "exit code 0", 0)
 FAILED = ExitCause(ExitKind.FAILURE, "exit code 70", 70)
 NEEDS_PROCESS = {WorkerState.READY, WorkerState.UNREADY}
@@ -167,7 +168,7 @@ def test_quarantine_without_retry_waits_for_the_operator() -> None:
     rules = Rules(RestartPolicy(max_crashes=0, quarantine_retry=0.0))
     made = step(record(WorkerState.READY, rules=rules), FACTS[ProcessExited], 100.0)
     assert None is next_due(made.record)
-    asked = step(made.record, OperatorAsked("a", OperatorRequest.START), 101.0)
+    asked = step(made.record, START, 101.0)
     assert (Launch("a", 4),) == asked.orders
     assert () == asked.record.crashes
 
@@ -184,7 +185,7 @@ def test_a_configuration_failure_is_named_and_not_retried_blindly() -> None:
 
 def test_a_start_has_a_deadline() -> None:
     """A process that does not become ready in time is killed, which counts as a crash."""
-    started = step(record(WorkerState.DOWN), OperatorAsked("a", OperatorRequest.START), 100.0).record
+    started = step(record(WorkerState.DOWN), START, 100.0).record
     assert None is started.deadline  # it may have to wait for its turn
     sent = step(started, LaunchSent("a", 4), 100.0).record
     born = step(sent, ProcessStarted("a", 4, 88, 6), 100.1).record
@@ -194,6 +195,16 @@ def test_a_start_has_a_deadline() -> None:
     assert (Launch("a", 5),) == gone.orders
     assert {"hung": 1} == gone.record.restarts_by_cause
     assert "was not ready within 120 s of its start" == str(gone.record.last_exit)
+
+
+def test_up_time_begins_with_the_process() -> None:
+    """Not with its launch, which may wait for a forkserver that still imports PySyft; after a restart it begins anew."""
+    sent = step(step(record(WorkerState.DOWN), START, 100.0).record, LaunchSent("a", 4), 100.0).record
+    assert (100.0, None) == (sent.started_at, sent.born_at)
+    born = step(sent, ProcessStarted("a", 4, 88, 6), 107.0).record
+    assert (100.0, 107.0) == (born.started_at, born.born_at)
+    gone = step(born, ProcessExited("a", 4, SIGKILLED), 110.0).record
+    assert (None, None) == (gone.started_at, gone.born_at)
 
 
 def test_ready_is_an_answer_not_a_claim() -> None:
@@ -243,7 +254,7 @@ def test_the_last_word_of_the_operator_holds() -> None:
     stopping = step(record(WorkerState.READY), OperatorAsked("a", OperatorRequest.RESTART), 100.0).record
     stopped = step(stopping, OperatorAsked("a", OperatorRequest.STOP), 100.1).record
     assert WorkerState.DOWN == step(stopped, ProcessExited("a", 3, ENDED), 101.0).record.state
-    back = step(stopped, OperatorAsked("a", OperatorRequest.START), 100.2).record
+    back = step(stopped, START, 100.2).record
     assert (Launch("a", 4),) == step(back, ProcessExited("a", 3, ENDED), 101.0).orders
 
 
@@ -287,12 +298,12 @@ def test_adoption_is_no_restart() -> None:
     adopted = step(WorkerRecord("a"), FACTS[ProcessAdopted], 100.0)
     assert (Probe("a", 3, 5.0),) == adopted.orders
     ready = step(adopted.record, FACTS[ProbeAnswered], 100.1).record
-    assert (WorkerState.READY, 0, 0.0, 3) == (ready.state, ready.restarts, ready.started_at, ready.generation)
+    assert (WorkerState.READY, 0, 0.0, 3) == (ready.state, ready.restarts, ready.born_at, ready.generation)
 
 
 def test_a_launch_that_waits_for_its_turn_has_no_deadline() -> None:
     """Its time begins to count when it is sent; one of an earlier start does not count for this one."""
-    held = step(record(WorkerState.DOWN), OperatorAsked("a", OperatorRequest.START), 100.0).record
+    held = step(record(WorkerState.DOWN), START, 100.0).record
     assert (None, None, None) == (held.started_at, held.deadline, next_due(held))
     probes = replace(ProbePolicy(), startup=ProbeTiming(2.0, 1.0, 30))
     sent = step(replace(held, rules=Rules(probes=probes)), LaunchSent("a", 4), 500.0).record
@@ -424,7 +435,7 @@ def test_an_adopted_line_that_hangs_is_replaced_as_soon_as_any_other() -> None:
 
 def test_a_launch_that_never_comes_back_is_abandoned_after_a_while() -> None:
     """Its start's deadline only marks it; what makes processes is replaced when it has been silent for a minute."""
-    started = step(record(WorkerState.DOWN), OperatorAsked("a", OperatorRequest.START), 100.0).record
+    started = step(record(WorkerState.DOWN), START, 100.0).record
     sent = step(started, LaunchSent("a", 4), 100.0).record
     late = step(replace(sent, deadline=105.0), DeadlineReached("a", 4), 105.0)
     assert (WorkerState.STOPPING, ()) == (late.record.state, late.orders)
