@@ -39,6 +39,11 @@ class StateFolder:
         return self.root / "gpus.json"
 
     @property
+    def place(self) -> Path:
+        """Which fleet.yaml the fleet was started with, and its names, for commands that cannot read that file."""
+        return self.root / "place.json"
+
+    @property
     def run(self) -> Path:
         """The folder of run files: one for each process that runs, for adoption."""
         return self.root / "run"

@@ -21,6 +21,7 @@ from supervisor.effects.assigner import Assigner
 from supervisor.effects.cgroups import Cgroups
 from supervisor.effects.control import ReloadFailed
 from supervisor.effects.machine import Machine
+from supervisor.effects.places import write_place
 from supervisor.effects.recorder import Recorder, Remembered, forget, read_ledger, restored
 from supervisor.effects.run_files import RunFile, RunFiles
 from supervisor.effects.sdnotify import Notifier
@@ -128,6 +129,7 @@ def _run(
     environ: Mapping[str, str],
     assigner: Assigner,
 ) -> None:
+    write_place(config)
     run_files = RunFiles(config.state.run)
     past = read_ledger(config.state.history)
     kept = _keep_or_end(config, run_files, reset)

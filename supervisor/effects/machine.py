@@ -20,6 +20,7 @@ from supervisor.effects.gpu_watch import GpuWatch
 from supervisor.effects.hooks import Hooks
 from supervisor.effects.inbox import Inbox
 from supervisor.effects.launcher import Launcher
+from supervisor.effects.places import write_place
 from supervisor.effects.probe_keys import ProbeKeyFiles
 from supervisor.effects.prober import Prober
 from supervisor.effects.processes import is_same, reap_strays, signal_group, sweep_group
@@ -217,6 +218,7 @@ class Machine:
     def use(self, config: FleetConfig, placement: Placement) -> None:
         self._assigner.use(placement)
         self._config = config
+        write_place(config)
         self._hold()
         self._hooks.use(config.on_event)
 

@@ -17,6 +17,7 @@ from supervisor.faces.formatting import clean
 from supervisor.faces.screen import Screen
 
 if TYPE_CHECKING:
+    from supervisor.config import ConfigError
     from supervisor.faces.client import ControlClient
     from supervisor.faces.location import FleetLocation
     from supervisor.spec import FleetConfig
@@ -66,12 +67,27 @@ def load_config(path: Path) -> FleetConfig:
 
 
 def place_of(context: typer.Context, *given: Path | None) -> FleetLocation:
-    """Where the fleet lives, valid or not. Raises Fault."""
-    from supervisor.faces.location import locate
+    """Where the fleet lives. A file that is missing or broken by now, or that names another state folder than the
+    running fleet has, is no reason to leave that fleet alone: then a warning says what was used. Raises Fault."""
+    from supervisor.config import ConfigError
+    from supervisor.faces.location import elsewhere, last_good, locate
 
     path = fleet_file(context, *given)
-    with _config_faults():
-        return locate(path, os.environ)
+    try:
+        place = locate(path, os.environ)
+    except ConfigError as error:
+        if (known := last_good(path)) is None:
+            raise _as_fault(error) from error
+        _warn(f"{error.problems[0]}; using what the fleet was last started or reloaded with")
+        return known
+    if (other := elsewhere(place)) is None:
+        return place
+    _warn(f"{path} names the state folder {place.state_dir}, but its fleet runs in {other.state_dir}; using that one")
+    return other
+
+
+def _warn(text: str) -> None:
+    click.echo(f"Warning: {clean(text)}", err=True)
 
 
 @contextmanager
@@ -81,8 +97,12 @@ def _config_faults() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        several = f"{len(error.problems)} problems:\n" if len(error.problems) > 1 else ""
-        raise Fault(f"{several}{error}", Exit.WRONG_USE) from error
+        raise _as_fault(error) from error
+
+
+def _as_fault(error: ConfigError) -> Fault:
+    several = f"{len(error.problems)} problems:\n" if len(error.problems) > 1 else ""
+    return Fault(f"{several}{error}", Exit.WRONG_USE)
 
 
 @contextmanager

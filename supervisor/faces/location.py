@@ -1,8 +1,9 @@
 """Where a fleet lives, read from ``fleet.yaml`` without validating it.
 
 ``fleet status`` and ``fleet stop`` must work while somebody's edit has broken the file, or where the secrets that it
-names are not in the environment. So they read only the folders and the names; whole and valid files are
-``supervisor.config``'s affair. Nothing here starts or changes anything.
+names are not in the environment. So they read only the folders and the names, and where the file
+says nothing, what its running supervisor has noted. ``supervisor.config`` judges whole files. Nothing here starts or
+changes anything.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from supervisor.effects.places import Place, read_place, running
 from supervisor.spec import DASHBOARD_NAME, DashboardSpec, DatasiteSpec, FleetConfig
 
 NAME = "fleet"
@@ -62,6 +64,32 @@ def locate(path: Path, environ: Mapping[str, str]) -> FleetLocation:
         log_dir=base / (values.get("log_dir") or LOG_DIR),
         ports=_ports(values.get("datasites")),
         dashboard=values.get("dashboard") is not None,
+    )
+
+
+def last_good(path: Path) -> FleetLocation | None:
+    """Where the fleet of ``path`` lives, for a file that cannot be read: by a supervisor that listens, else by what
+    one left in the default state folder."""
+    known = running(path)
+    if known is None and (place := read_place(path.absolute().parent / STATE_DIR)):
+        known = (path.absolute().parent / STATE_DIR, place)
+    return None if known is None or not known[1].is_of(path) else _by_place(path, *known)
+
+
+def elsewhere(location: FleetLocation) -> FleetLocation | None:
+    """Where the supervisor of the same file listens, if that is another state folder than the file names."""
+    known = running(location.path, location.state_dir)
+    return None if known is None else _by_place(location.path, *known)
+
+
+def _by_place(path: Path, state_dir: Path, place: Place) -> FleetLocation:
+    return FleetLocation(
+        path=path.absolute(),
+        fleet=place.fleet,
+        state_dir=state_dir,
+        log_dir=Path(place.log_dir),
+        ports=place.ports,
+        dashboard=place.dashboard,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from fleet_common.unix_path import short_path
 from supervisor.snapshot import FleetSnapshot, WorkerSnapshot
 
 TAKEN_AT = "2026-03-01T12:00:00+00:00"
@@ -172,11 +173,8 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 def listening(state_dir: Path, *datasites: WorkerSnapshot, **more: Any) -> Iterator[FakeSupervisor]:
     """A fake supervisor that answers on ``state_dir``'s control socket, however deep that folder lies."""
     state_dir.mkdir(parents=True, exist_ok=True)
-    folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY)
-    try:
-        server = _Server(f"/proc/self/fd/{folder}/control.sock", _Handler)
-    finally:
-        os.close(folder)
+    with short_path(state_dir / "control.sock") as address:
+        server = _Server(address, _Handler)
     server.fake = FakeSupervisor(fleet(*datasites, **more))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
