@@ -48,7 +48,11 @@ from supervisor.spec import (
 MOST_DATASITES = 1000
 MOST_DATASETS = 100
 
-_REFERENCE = {"type": "string", "pattern": r"\$\{(env|file):", "description": "Replaced when the file is read."}
+_REFERENCE = {
+    "type": "string",
+    "pattern": r"\$\{(env|file|credential):",
+    "description": "Replaced when the file is read.",
+}
 _LINE = {"type": "string", "minLength": 1}
 _SECONDS = {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)? ?(ms|s|m|h|d))+$"}
 _BYTES = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(B|[kKMGT]B|[KMGT]iB)$"}

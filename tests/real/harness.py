@@ -10,16 +10,15 @@ import os
 import select
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from fleet_common.layout import WorkerFolder
 from fleet_tools import datasite, processes
+from fleet_tools.central import StandInCentral
 from fleet_tools.ports import free_ports
 from fleet_tools.temporary_fleet import TemporaryFleet, brought_up
 
@@ -107,53 +106,27 @@ def a_fleet(folder: Path, central: str = "", extra: str = "") -> AbstractContext
     return brought_up(Fleet(folder, central, extra))
 
 
-class Central:
+class Central(StandInCentral):
     """A central that answers as it is told: ``codes`` maps a path to a status code; ``hang`` answers nothing at all.
 
-    It can go away and come back on the same port. ``said`` keeps every body, with the path it came to.
+    ``said`` keeps every body, with the path it came to.
     """
 
     def __init__(self) -> None:
-        self.port = free_ports(1)[0]
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(free_ports(1)[0])
         self.codes: dict[str, int] = {}
         self.hang = False
         self.said: list[tuple[str, dict[str, Any]]] = []
-        self._server: ThreadingHTTPServer | None = None
-        self._released = threading.Event()
 
     def bodies(self, path: str, name: str = "alpha") -> list[dict[str, Any]]:
         return [body for asked, body in list(self.said) if asked == path and body["factory_name"] == name]
 
-    def open(self) -> None:
-        self._released.clear()
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-
-    def close(self) -> None:
-        self._released.set()
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        central = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                central.said.append((self.path, body))
-                if central.hang:
-                    central._released.wait(CEILING)
-                    return
-                self.send_response(central.codes.get(self.path, 200))
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        return Handler
+    def answer(self, path: str, body: bytes) -> tuple[int, bytes] | None:
+        self.said.append((path, json.loads(body)))
+        if self.hang:
+            self.wait(CEILING)
+            return None
+        return self.codes.get(path, 200), b""
 
 
 class Alone:

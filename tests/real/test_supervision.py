@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from fleet_tools.ports import free_ports
+from fleet_tools.temporary_fleet import brought_up
 from supervisor.effects.leash import bearers
 from tests.real.harness import Fleet, a_fleet, answers, eventually, living_in
 
@@ -300,16 +301,16 @@ def test_a_supervisor_that_was_killed_is_followed_by_one_that_knows(fleet: Fleet
 def test_down_after_any_history_leaves_nothing(tmp_path: Path) -> None:
     """Supervisor and forkserver killed, run files lost: ``fleet down`` still finds every process of ours."""
     made = Fleet(tmp_path)
-    made.up()
-    family = [psutil.Process(supervisor_pid(made)), *psutil.Process(supervisor_pid(made)).children()]
-    for process in family:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    eventually(lambda: not any(one.is_running() and one.status() != "zombie" for one in family))
-    assert answers(made.alpha) is not None
-    shutil.rmtree(tmp_path / ".fleet" / "run")
-    down = made.run("down")
-    assert 0 == down.returncode, down.stdout + down.stderr
-    eventually(lambda: not living_in(tmp_path), 15.0)
-    assert answers(made.alpha) is None
-    assert [] == list((tmp_path / ".fleet").glob("*.sock"))
+    with brought_up(made):
+        family = [psutil.Process(supervisor_pid(made)), *psutil.Process(supervisor_pid(made)).children()]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        eventually(lambda: not any(one.is_running() and one.status() != "zombie" for one in family))
+        assert answers(made.alpha) is not None
+        shutil.rmtree(tmp_path / ".fleet" / "run")
+        down = made.run("down")
+        assert 0 == down.returncode, down.stdout + down.stderr
+        eventually(lambda: not living_in(tmp_path), 15.0)
+        assert answers(made.alpha) is None
+        assert [] == list((tmp_path / ".fleet").glob("*.sock"))

@@ -1043,6 +1043,14 @@ def test_the_schema_takes_every_key_the_starter_shows() -> None:
     assert [] == [error.message for error in jsonschema.Draft202012Validator(config.json_schema()).iter_errors(told)]
 
 
+def test_the_schema_takes_references_of_each_kind(checker: jsonschema.Draft202012Validator) -> None:
+    """In the place of a number, too: the value comes when the file is read."""
+    head = {"version": 1, "dashboard": "embedded"}
+    for kind in ("env:P", "env:P:-1", "file:p", "credential:p"):
+        assert checker.is_valid({**head, "datasites": [{"name": "a", "port": f"${{{kind}}}"}]}), kind
+    assert not checker.is_valid({**head, "datasites": [{"name": "a", "port": "${vault:p}"}]})
+
+
 REFUSED = [
     "{name: A, port: 1}",
     "{name: a, port: 0}",
