@@ -78,12 +78,12 @@ class TemporaryFleet:
     def must(self, *words: str, codes: tuple[int, ...] = (0,)) -> str:
         """What ``fleet`` says. Raises Trouble when it ends with another code, or shows a traceback."""
         done = self.run(*words)
-        said = (done.stdout + done.stderr).strip()
+        output = (done.stdout + done.stderr).strip()
         if done.returncode not in codes:
-            raise Trouble(f"fleet {' '.join(words)} ended with exit code {done.returncode}: {said[-600:]}")
-        if "Traceback" in said:
-            raise Trouble(f"fleet {' '.join(words)} shows a traceback: {said[-600:]}")
-        return said
+            raise Trouble(f"fleet {' '.join(words)} ended with exit code {done.returncode}: {output[-600:]}")
+        if "Traceback" in output:
+            raise Trouble(f"fleet {' '.join(words)} shows a traceback: {output[-600:]}")
+        return output
 
     def up(self, *words: str) -> None:
         """Returns when every datasite is ready. Raises Trouble."""
@@ -125,8 +125,8 @@ class TemporaryFleet:
         try:
             return dict(json.loads(done.stdout))
         except ValueError as error:
-            said = (done.stdout + done.stderr).strip()
-            raise Trouble(f"fleet {command} --json answered: {said[-300:]}") from error
+            output = (done.stdout + done.stderr).strip()
+            raise Trouble(f"fleet {command} --json answered: {output[-300:]}") from error
 
     def line(self, name: str) -> dict[str, Any]:
         """One datasite, as in ``status``."""
@@ -188,8 +188,8 @@ class TemporaryFleet:
 
     def answering_pid(self, name: str) -> int | None:
         """The process that serves; None while none does."""
-        told = datasite.status(self.ports[name], self.state(name))
-        return int(told["pid"]) if told and "pid" in told else None
+        answer = datasite.status(self.ports[name], self.state(name))
+        return int(answer["pid"]) if answer and "pid" in answer else None
 
     def login(self, name: str) -> Any:
         """PySyft's client of the datasite's owner."""

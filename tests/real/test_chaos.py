@@ -19,7 +19,7 @@ KINDS = ("worker-kill", "supervisor-kill", "port-theft", "reload-broken", "dashb
 def test_a_short_siege_is_clean(tmp_path: Path) -> None:
     """Every acknowledged write is there, every datasite ready, every restart told, and nothing is left behind."""
     summary = tmp_path / "summary.json"
-    words = ["--faults", str(len(KINDS)), "--seed", "11", "--lines", "2", "--kinds", ",".join(KINDS)]
+    words = ["--faults", str(len(KINDS)), "--seed", "11", "--datasites", "2", "--kinds", ",".join(KINDS)]
     command = [sys.executable, "-P", "-m", "fleet_tools.chaos", *words, "--json", str(summary)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False, cwd=tmp_path)
     assert 0 == done.returncode, done.stdout + done.stderr

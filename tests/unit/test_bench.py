@@ -132,7 +132,7 @@ def test_benches_are_chosen_by_name() -> None:
         ([], "name a bench"),
         (["recovry"], "no bench named 'recovry'"),
         (["idle", "--rounds", "0"], "not a whole number"),
-        (["idle", "--lines", "x"], "not a whole number"),
+        (["idle", "--datasites", "x"], "not a whole number"),
         (["idle", "--write", "/nowhere/at/all.md"], "No such file"),
     ],
 )

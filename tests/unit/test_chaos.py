@@ -71,7 +71,7 @@ HIT = verdict.Injection("a", 100, "SIGKILL", SECONDS, True)
 def test_a_told_life_has_no_problem() -> None:
     """Every restart, every injected end, no end of its own."""
     assert [] == verdict.unexplained_restarts(life(), {"a": 1}, [])
-    assert [] == verdict.untold_ends(life(), [HIT], [])
+    assert [] == verdict.unreported_ends(life(), [HIT], [])
     assert [] == verdict.uncaused_ends(life(), [HIT], [])
 
 
@@ -97,15 +97,15 @@ def test_counts_begin_anew_after_an_orderly_down() -> None:
     assert [] == verdict.unexplained_restarts([*life(), stopped], {"a": 0}, [])
     silent = [event("ready", 2, restarts=1), stopped]
     assert ["a: restart 1 is not reported"] == verdict.unexplained_restarts(silent, {"a": 0}, [])
-    assert 2 == verdict.told_restarts([*life(), stopped, *life()])
+    assert 2 == verdict.reported_restarts([*life(), stopped, *life()])
 
 
 def test_an_injected_end_that_nobody_told_is_found() -> None:
     """Also one that is told with another signal; not one that fell into a time without supervisor."""
     other = [{**one, "signal": "SIGTERM"} for one in life()]
-    assert ["a: the end of pid 100 by SIGKILL is not reported"] == verdict.untold_ends(other, [HIT], [])
-    assert 1 == len(verdict.untold_ends([], [HIT], []))
-    assert [] == verdict.untold_ends([], [verdict.Injection("a", 100, "SIGKILL", SECONDS, False)], [])
+    assert ["a: the end of pid 100 by SIGKILL is not reported"] == verdict.unreported_ends(other, [HIT], [])
+    assert 1 == len(verdict.unreported_ends([], [HIT], []))
+    assert [] == verdict.unreported_ends([], [verdict.Injection("a", 100, "SIGKILL", SECONDS, False)], [])
 
 
 def test_an_end_that_nobody_caused_is_found() -> None:

@@ -35,7 +35,7 @@ exit codes: 0 every target met; 1 a target missed; 2 wrong usage;
 
 scripts/bench all --write docs/performance.md   fills in the document (use an idle machine)
 scripts/bench adoption --rounds 100
-scripts/bench idle --lines 16"""
+scripts/bench idle --datasites 16"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("benches", nargs="*", metavar="BENCH", help=f"all, or any of: {', '.join(BENCHES)}")
     made.add_argument("--list", action="store_true", help="list what each bench measures, and exit")
     made.add_argument("--rounds", type=count, metavar="N", help="number of rounds, instead of each bench's default")
-    made.add_argument("--lines", type=count, metavar="N", help="number of datasites, instead of each bench's default")
+    made.add_argument(
+        "--datasites", "--lines", type=count, metavar="N", help="number of datasites, instead of each bench's default"
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="also write every single value to this file")
     made.add_argument("--write", type=Path, metavar="FILE", help="fill in this document between its markers")
     return made
@@ -65,8 +67,8 @@ def chosen(words: Sequence[str]) -> list[str]:
 def run(words: list[str]) -> Exit:
     """The whole program. Wrong usage ends it by argparse, with 2."""
     asking = parser()
-    asked = asking.parse_args(words)
-    if asked.list:
+    options = asking.parse_args(words)
+    if options.list:
         print(
             "\n".join(
                 f"{name:10} {bench.about} ({bench.lines} datasites, {bench.rounds} rounds)"
@@ -75,14 +77,14 @@ def run(words: list[str]) -> Exit:
         )
         return Exit.OK
     try:
-        names = chosen(asked.benches)
-        _check_places(names, asked.write)
+        names = chosen(options.benches)
+        _check_places(names, options.write)
     except (ValueError, OSError, NoPlace) as error:
         asking.error(str(error))
     if not names:
         asking.error("name a bench, or all; --list shows them")
     end_in_order()
-    return _measure_all(names, asked, world.setting(shlex.join(["scripts/bench", *words])))
+    return _measure_all(names, options, world.setting(shlex.join(["scripts/bench", *words])))
 
 
 def _check_places(names: list[str], path: Path | None) -> None:
@@ -92,20 +94,20 @@ def _check_places(names: list[str], path: Path | None) -> None:
         filled(text, name, "")
 
 
-def _measure_all(names: list[str], asked: argparse.Namespace, setting: Setting) -> Exit:
+def _measure_all(names: list[str], options: argparse.Namespace, setting: Setting) -> Exit:
     sections: list[Section] = []
     remains: list[str] = []
     unmeasured: list[str] = []
     try:
         for name in names:
             try:
-                sections.append(_measure(name, asked, remains))
+                sections.append(_measure(name, options, remains))
             except Trouble as why:
                 unmeasured.append(f"bench {name}: not measured: {why}")
                 continue
             clear()
             print(markdown(sections[-1], setting), end="\n\n", flush=True)
-            _keep(sections, asked, setting)
+            _keep(sections, options, setting)
     except KeyboardInterrupt:
         clear()
         print("interrupted; all started processes have ended", file=sys.stderr)
@@ -113,24 +115,24 @@ def _measure_all(names: list[str], asked: argparse.Namespace, setting: Setting) 
     return _verdict(sections, unmeasured, remains)
 
 
-def _measure(name: str, asked: argparse.Namespace, remains: list[str]) -> Section:
+def _measure(name: str, options: argparse.Namespace, remains: list[str]) -> Section:
     bench = BENCHES[name]
     plan = Plan(
-        lines=asked.lines or bench.lines,
-        rounds=asked.rounds or bench.rounds,
+        lines=options.datasites or bench.lines,
+        rounds=options.rounds or bench.rounds,
         room=lambda part: room(f"bench-{part}", remains),
         say=lambda what: progress(f"bench {name}: {what}"),
     )
     return bench.measure(plan)
 
 
-def _keep(sections: list[Section], asked: argparse.Namespace, setting: Setting) -> None:
+def _keep(sections: list[Section], options: argparse.Namespace, setting: Setting) -> None:
     """What is measured is kept at once: the next bench may be interrupted."""
-    if asked.json:
-        _replace(asked.json, json.dumps(document(sections, setting), indent=2) + "\n")
-    if asked.write:
-        text = asked.write.read_text(encoding="utf-8")
-        _replace(asked.write, filled(text, sections[-1].name, markdown(sections[-1], setting)))
+    if options.json:
+        _replace(options.json, json.dumps(document(sections, setting), indent=2) + "\n")
+    if options.write:
+        text = options.write.read_text(encoding="utf-8")
+        _replace(options.write, filled(text, sections[-1].name, markdown(sections[-1], setting)))
 
 
 def _replace(path: Path, text: str) -> None:

@@ -28,7 +28,7 @@ class Board(StandInCentral):
     def __init__(self, port: int) -> None:
         super().__init__(port)
         self.mood = Mood.DOWN
-        self.asked = 0
+        self.requests = 0
         self.become(Mood.WELL)
 
     def become(self, mood: Mood) -> None:
@@ -41,7 +41,7 @@ class Board(StandInCentral):
         self.mood = mood
 
     def answer(self, path: str, body: bytes) -> tuple[int, bytes]:  # noqa: ARG002 - the same for everything
-        self.asked += 1
+        self.requests += 1
         if self.mood is Mood.SLOW:
             self.wait(_SLOW)
-        return (200, b"{}") if self.mood is not Mood.GARBAGE else _GARBAGE[self.asked % len(_GARBAGE)]
+        return (200, b"{}") if self.mood is not Mood.GARBAGE else _GARBAGE[self.requests % len(_GARBAGE)]

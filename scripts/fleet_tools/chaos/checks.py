@@ -86,16 +86,18 @@ def _ready(field: Field) -> Check:
 def _events(field: Field) -> list[Check]:
     events, hits, excuses = field.plant.events(), field.injections, field.excuses
     counts = {one.name: one.restarts for one in field.plant.look().datasites}
-    told = sum(one.told and one.signal == "SIGKILL" for one in hits)
+    reported = sum(one.supervised and one.signal == "SIGKILL" for one in hits)
     ends = sum(event["event"] == "exited" for event in events)
     return [
         Check(
             "every restart is reported with its cause",
             tuple(verdict.unexplained_restarts(events, counts, excuses)),
-            f"{verdict.told_restarts(events)} restarts",
+            f"{verdict.reported_restarts(events)} restarts",
         ),
         Check(
-            "every injected SIGKILL is reported", tuple(verdict.untold_ends(events, hits, excuses)), f"{told} reported"
+            "every injected SIGKILL is reported",
+            tuple(verdict.unreported_ends(events, hits, excuses)),
+            f"{reported} reported",
         ),
         Check(
             "no process ended without a known cause",

@@ -1,4 +1,4 @@
-"""The command line of ``scripts/chaos``: what is asked, the run from folder to folder, and the table at the end."""
+"""The command line of ``scripts/chaos``: its options, the run from folder to folder, and the table at the end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ exit codes: 0 every check holds; 1 a check failed; 2 wrong usage; 130 interrupte
 
 scripts/chaos --faults 200                      the documented run
 scripts/chaos --faults 200 --seed 4711          the same faults in the same order again
-scripts/chaos --kinds worker-kill,worker-stop --faults 10 --lines 1
+scripts/chaos --kinds worker-kill,worker-stop --faults 10 --datasites 1
 scripts/chaos --list"""
 
 
@@ -63,14 +63,16 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--faults", type=count, default=40, metavar="N", help="number of faults (default 40)")
     made.add_argument("--seed", type=count, metavar="S", help="draw the faults from this seed (default: a new one)")
-    made.add_argument("--lines", type=count, default=3, metavar="N", help="number of datasites (default 3)")
+    made.add_argument(
+        "--datasites", "--lines", type=count, default=3, metavar="N", help="number of datasites (default 3)"
+    )
     made.add_argument("--kinds", type=_kinds, metavar="A,B", help="only these kinds of faults; see --list")
     made.add_argument("--overlap", action="store_true", help="up to three faults at the same time")
     made.add_argument("--list", action="store_true", help="list the kinds of faults, and exit")
     made.add_argument("--keep", action="store_true", help="also keep the folder of a clean run")
     made.add_argument("--json", type=Path, metavar="FILE", help="write a summary to this file")
     made.add_argument("--record", type=Path, metavar="DIR", help="copy the journal of a clean run to this folder")
-    made.add_argument("--record-line", metavar="NAME", help="copy only the facts of this datasite")
+    made.add_argument("--record-datasite", "--record-line", metavar="NAME", help="copy only the facts of this datasite")
     return made
 
 
@@ -112,39 +114,39 @@ class Report:
 
 def run(words: list[str]) -> Exit:
     """The whole program. Wrong usage ends it by argparse, with 2."""
-    asked = parser().parse_args(words)
-    if asked.list:
+    options = parser().parse_args(words)
+    if options.list:
         print("\n".join(f"{name:28} {fault.about}" for name, fault in FAULTS.items()))
         return Exit.CLEAN
-    seed = asked.seed or random.SystemRandom().randrange(1, 10**6)
+    seed = options.seed or random.SystemRandom().randrange(1, 10**6)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"seed {seed}: {_command(asked, seed)}")
+    console.print(f"seed {seed}: {_command(options, seed)}")
     end_in_order()
-    report = Report(seed, _command(asked, seed), time.monotonic(), [], [])
+    report = Report(seed, _command(options, seed), time.monotonic(), [], [])
     try:
-        _besiege(asked, report, console)
+        _besiege(options, report, console)
     except KeyboardInterrupt:
         report.interrupted = True
-    return _ended(asked, report, console)
+    return _ended(options, report, console)
 
 
-def _command(asked: argparse.Namespace, seed: int) -> str:
-    kinds = f" --kinds {','.join(asked.kinds)}" if asked.kinds else ""
-    overlap = " --overlap" if asked.overlap else ""
-    return f"scripts/chaos --faults {asked.faults} --seed {seed} --lines {asked.lines}{kinds}{overlap}"
+def _command(options: argparse.Namespace, seed: int) -> str:
+    kinds = f" --kinds {','.join(options.kinds)}" if options.kinds else ""
+    overlap = " --overlap" if options.overlap else ""
+    return f"scripts/chaos --faults {options.faults} --seed {seed} --datasites {options.datasites}{kinds}{overlap}"
 
 
 # --- the run ------------------------------------------------------------------------------------------------------
 
 
-def _besiege(asked: argparse.Namespace, report: Report, console: Console) -> None:
+def _besiege(options: argparse.Namespace, report: Report, console: Console) -> None:
     folder = Path(tempfile.mkdtemp(prefix="fleet-chaos-")).resolve()
     report.folder = str(folder)
-    with _field(folder, asked, report) as field, _shown(console, asked.faults) as tell:
+    with _field(folder, options, report) as field, _shown(console, options.faults) as tell:
         siege = Siege(field, tell)
         report.outcomes = siege.outcomes
         try:
-            _strike(siege, asked, report)
+            _strike(siege, options, report)
         except (Trouble, Lost) as error:
             report.checks.append(Check("the fleet recovers from every fault", (str(error),)))
             report.checks += checks.of_promises(siege)
@@ -152,36 +154,36 @@ def _besiege(asked: argparse.Namespace, report: Report, console: Console) -> Non
         console.print("all faults are over; reading everything back")
         report.checks += checks.while_up(field, siege)
         report.checks += checks.after_down(field)
-        if asked.record is not None and report.clean:
-            console.print(f"journal kept: {_recorded(asked, field, report.seed)}")
-    if report.clean and not asked.keep:
+        if options.record is not None and report.clean:
+            console.print(f"journal kept: {_recorded(options, field, report.seed)}")
+    if report.clean and not options.keep:
         shutil.rmtree(folder, ignore_errors=True)
         report.folder = ""
 
 
-def _strike(siege: Siege, asked: argparse.Namespace, report: Report) -> None:
+def _strike(siege: Siege, options: argparse.Namespace, report: Report) -> None:
     field = siege.field
     field.plant.up()
     field.clients.start()
-    weights = {kind: FAULTS[kind].weight for kind in asked.kinds or FAULTS}
-    siege.run(plan(report.seed, asked.faults, asked.lines, weights))
+    weights = {kind: FAULTS[kind].weight for kind in options.kinds or FAULTS}
+    siege.run(plan(report.seed, options.faults, options.datasites, weights))
     field.clients.stop()
 
 
 @contextmanager
-def _field(folder: Path, asked: argparse.Namespace, report: Report) -> Iterator[Field]:
+def _field(folder: Path, options: argparse.Namespace, report: Report) -> Iterator[Field]:
     """All that a run needs; afterwards nothing of it runs, and the disks are gone."""
     (board_port,) = free_ports(1)
     state, logs = Disk(folder / "state", _STATE_MB), Disk(folder / "logs", _LOGS_MB)
     board = Board(board_port)
     (folder / "fleet").mkdir()
-    plant = Plant(folder / "fleet", state.path, logs.path, asked.lines, board.url)
+    plant = Plant(folder / "fleet", state.path, logs.path, options.datasites, board.url)
     sites = [Site(line, plant.state_folder.worker(line.name).admin) for line in plant.lines]
     clients = Clients(folder / "clients", sites, report.seed)
     try:
-        yield Field(plant, board, state, logs, clients, asked.overlap)
+        yield Field(plant, board, state, logs, clients, options.overlap)
     finally:
-        keep = asked.keep or not report.clean
+        keep = options.keep or not report.clean
         for disk in (state, logs):
             disk.free()
         clients.stop()
@@ -191,12 +193,12 @@ def _field(folder: Path, asked: argparse.Namespace, report: Report) -> Iterator[
             disk.close(folder / f"{disk.path.name}-kept" if keep else None)
 
 
-def _recorded(asked: argparse.Namespace, field: Field, seed: int) -> Path:
-    asked.record.mkdir(parents=True, exist_ok=True)
-    target: Path = asked.record / f"{'-'.join(asked.kinds or ['all'])}-{seed}.jsonl"
+def _recorded(options: argparse.Namespace, field: Field, seed: int) -> Path:
+    options.record.mkdir(parents=True, exist_ok=True)
+    target: Path = options.record / f"{'-'.join(options.kinds or ['all'])}-{seed}.jsonl"
     places = {str(field.plant.state_folder.root): "/srv/state", str(field.plant.logs): "/srv/logs"}
     places[str(field.plant.folder.parent)] = "/srv"
-    journal.keep(field.plant.state_folder.history.journal, target, asked.record_line, places)
+    journal.keep(field.plant.state_folder.history.journal, target, options.record_datasite, places)
     return target
 
 
@@ -221,11 +223,11 @@ def _shown(console: Console, total: int) -> Iterator[Callable[[Outcome], None]]:
         yield tell
 
 
-def _ended(asked: argparse.Namespace, report: Report, console: Console) -> Exit:
+def _ended(options: argparse.Namespace, report: Report, console: Console) -> Exit:
     _print_table(report.checks, console)
     _print_skipped(report.outcomes, console)
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(report.document(), indent=1) + "\n")
+    if options.json is not None:
+        options.json.write_text(json.dumps(report.document(), indent=1) + "\n")
     if report.folder:
         console.print(f"folder kept: {report.folder}")
     if report.interrupted:

@@ -178,7 +178,7 @@ def supervisor_and_worker_kill(field: Field, strike: Strike) -> Iterator[None]:
     before = field.victim(strike)
     field.touch(before.name)
     _kill_supervisor(field)
-    field.hit(before, signal.SIGKILL, told=False)
+    field.hit(before, signal.SIGKILL, supervised=False)
     time.sleep(strike.draw)
     yield
     _up(field)
@@ -189,10 +189,10 @@ def supervisor_and_worker_kill(field: Field, strike: Strike) -> Iterator[None]:
 def supervisor_kill_midway(field: Field, strike: Strike) -> Iterator[None]:
     """SIGKILL to a worker, then to the supervisor while it starts the worker's successor"""
     before = field.victim(strike)
-    told = (delay := strike.draw * 0.8) > 0.3
+    supervised = (delay := strike.draw * 0.8) > 0.3
     with field.excused(before.name):
         field.renewed.add(before.name)
-        field.hit(before, signal.SIGKILL, told=told)
+        field.hit(before, signal.SIGKILL, supervised=supervised)
         time.sleep(delay)
         _kill_supervisor(field)
         yield
@@ -400,8 +400,8 @@ def reload_change(field: Field, strike: Strike) -> Iterator[None]:
         yield from _added_and_removed(field, strike)
         return
     field.plant.write()
-    said = field.plant.must("reload")
-    field.promise(line.name in said, f"fleet reload does not name {line.name}: {said}")
+    output = field.plant.must("reload")
+    field.promise(line.name in output, f"fleet reload does not name {line.name}: {output}")
     yield
 
 
@@ -435,8 +435,8 @@ def reload_broken(field: Field, strike: Strike) -> Iterator[None]:
     head = f"version: 1\nstate_dir: {field.plant.state_folder.root}\nlog_dir: {field.plant.logs}\n"
     field.plant.file.write_text(head + _BREAKS[int(strike.draw * len(_BREAKS))])
     try:
-        said = field.plant.must("reload", codes=(2,))
-        field.promise("fleet.yaml" in said, f"fleet reload does not say where the file is broken: {said}")
+        output = field.plant.must("reload", codes=(2,))
+        field.promise("fleet.yaml" in output, f"fleet reload does not say where the file is broken: {output}")
         yield
     finally:
         field.plant.write()

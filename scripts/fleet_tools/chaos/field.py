@@ -69,10 +69,10 @@ class Field:
             raise Nothing("no supervisor answers")
         return picture
 
-    def hit(self, worker: WorkerSnapshot, number: signal.Signals, *, told: bool = True) -> None:
-        """Signal the worker's process alone. ``told``: a supervisor runs that can report its end."""
+    def hit(self, worker: WorkerSnapshot, number: signal.Signals, *, supervised: bool = True) -> None:
+        """Signal the worker's process alone. ``supervised``: a supervisor runs that can report its end."""
         self.signal(worker.pid or 0, number)
-        self.injections.append(Injection(worker.name, worker.pid or 0, number.name, time.time(), told))
+        self.injections.append(Injection(worker.name, worker.pid or 0, number.name, time.time(), supervised))
 
     @staticmethod
     def signal(pid: int, number: signal.Signals) -> None:

@@ -127,9 +127,9 @@ class Siege:
             time.sleep(strike.pause)
             body = FAULTS[strike.kind].body(self.field, strike)
             under_way.append((strike, body))
-            if said := _further(body):
+            if message := _further(body):
                 under_way.pop()
-                yield (strike, *said)
+                yield (strike, *message)
         for strike, body in sorted(under_way, key=_mended_when):
             yield (strike, *(_further(body) or ("", "")))
 

@@ -19,13 +19,13 @@ FD_TOLERANCE = 3
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A signal that was sent to a worker. ``told``: a supervisor was there, so its end must be told."""
+    """A signal that was sent to a worker. ``supervised``: a supervisor was there, so its end must be reported."""
 
     name: str
     pid: int
     signal: str
     at: float
-    told: bool
+    supervised: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ def unexplained_restarts(events: Sequence[Event], counts: Mapping[str, int], exc
     """Restarts without a pair of events that gives the cause. Counts begin anew with a fleet that was brought down in
     order; the last ones are ``counts``, earlier ones are known by the events themselves."""
     *earlier, last = _lives(events)
-    told = [(life, _counted(life)) for life in earlier] + [(last, counts)]
-    return [problem for life, restarts in told for problem in _unexplained(life, restarts, excuses)]
+    lives = [(life, _counted(life)) for life in earlier] + [(last, counts)]
+    return [problem for life, restarts in lives for problem in _unexplained(life, restarts, excuses)]
 
 
 def _unexplained(life: Sequence[Event], counts: Mapping[str, int], excuses: Sequence[Excuse]) -> list[str]:
@@ -75,7 +75,7 @@ def _unexplained(life: Sequence[Event], counts: Mapping[str, int], excuses: Sequ
     ]
 
 
-def told_restarts(events: Sequence[Event]) -> int:
+def reported_restarts(events: Sequence[Event]) -> int:
     """How many restarts the events count, over every life of the fleet."""
     return sum(count for life in _lives(events) for count in _counted(life).values())
 
@@ -112,17 +112,18 @@ def _lives(events: Sequence[Event]) -> list[Sequence[Event]]:
     return [events[begin:end] for begin, end in zip([0, *downs], [*downs, len(events)], strict=True)]
 
 
-def untold_ends(events: Iterable[Event], injections: Iterable[Injection], excuses: Sequence[Excuse]) -> list[str]:
+def unreported_ends(events: Iterable[Event], injections: Iterable[Injection], excuses: Sequence[Excuse]) -> list[str]:
     """Injected SIGKILLs without their event."""
     ends = {event["pid"]: event for event in events if event["event"] == "exited"}
     return [
         f"{one.name}: the end of pid {one.pid} by {one.signal} is not reported"
         for one in injections
-        if one.told and one.signal == "SIGKILL" and not _is_told(ends.get(one.pid)) and not _excused(one, excuses)
+        if one.supervised and one.signal == "SIGKILL"
+        if not _is_reported(ends.get(one.pid)) and not _excused(one, excuses)
     ]
 
 
-def _is_told(end: Event | None) -> bool:
+def _is_reported(end: Event | None) -> bool:
     """With its signal; without it only where nobody could take the exit status of a process that was adopted."""
     return end is not None and (end["signal"] == "SIGKILL" or end["cause"] in {"unknown", *_ASKED, _ENDED_BY_US})
 

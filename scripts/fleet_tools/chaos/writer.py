@@ -179,11 +179,11 @@ def _one(client: Any, name: str, dice: random.Random, record: Record) -> Any:
     """One operation; the client to go on with. After an error mostly the same one: it has to go on working."""
     kind = dice.choices(list(OPERATIONS), [weight for weight, _ in OPERATIONS.values()])[0]
     try:
-        told = OPERATIONS[kind][1](client, name, dice)
+        outcome = OPERATIONS[kind][1](client, name, dice)
     except Exception as error:  # noqa: BLE001 - whatever PySyft raises is noted, and the client goes on
         record.add(ok=False, op=kind, name=name, error=_short(error))
         return None if dice.random() < _LOGIN_ANEW else client
-    record.add(ok=True, op=kind, name=name, **told)
+    record.add(ok=True, op=kind, name=name, **outcome)
     return client
 
 

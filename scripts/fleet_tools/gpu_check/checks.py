@@ -65,20 +65,20 @@ class Scene:
 
 
 def inventory(scene: Scene) -> Seen:
-    told = host.smi_gpus()
-    if told is None:
+    reported = host.smi_gpus()
+    if reported is None:
         raise Skipped("nvidia-smi is not on the PATH, so there is nothing to compare with")
     whole = [card for card in scene.cards if not card.parent]
-    return f"{len(whole)} GPUs have the same index, UUID, name and memory", compare.against_smi(scene.cards, told)
+    return f"{len(whole)} GPUs have the same index, UUID, name and memory", compare.against_smi(scene.cards, reported)
 
 
 def mig(scene: Scene) -> Seen:
     parts = [card for card in scene.cards if card.parent]
     if not any(card.split for card in scene.cards):
         raise Skipped("no GPU here is in MIG mode")
-    told = host.smi("-L")
+    reported = host.smi("-L")
     faults = ["a GPU in MIG mode counts as usable" for card in scene.cards if card.split and card.usable]
-    if told is not None and (theirs := compare.instances_of_smi(told)) != {part.uuid for part in parts}:
+    if reported is not None and (theirs := compare.instances_of_smi(reported)) != {part.uuid for part in parts}:
         faults.append(f"nvidia-smi lists the instances {', '.join(sorted(theirs)) or 'none'}")
     return f"{len(parts)} instances; alpha asks for {parts[0].uuid if parts else 'none'}", faults
 
@@ -96,9 +96,9 @@ def impossible(scene: Scene) -> Seen:
     count = compare.too_many(scene.cards)
     with plant(scene.folder / "impossible", {f"line_{n}": "{exclusive: true}" for n in range(count)}) as crowd:
         done = crowd.run("up", "--detach", "--timeout", "60")
-        said = done.stdout + done.stderr
+        output = done.stdout + done.stderr
         faults = [] if done.returncode == 2 else [f"fleet up ended with {done.returncode} instead of 2"]
-        faults += [] if "no room for 1 exclusive GPU" in said else [f"no datasite was named: {said.strip()[-200:]}"]
+        faults += [] if "no room for 1 exclusive GPU" in output else [f"no datasite was named: {output.strip()[-200:]}"]
         faults += ["something was started"] if crowd.started() else []
     return (
         f"{count} datasites that each want one of {count - 1} GPUs alone: refused with exit code 2, nothing started",
@@ -127,21 +127,21 @@ def sees(scene: Scene) -> Seen:
     for name in scene.wishes:
         (uuid,) = scene.plant.gpus(name)
         card, site = host.card_of(uuid), scene.plant.site(name)
-        for who, told in (("datasite", site.ask(questions.look_around)), ("job", site.ask_job(questions.look_around))):
-            faults += [f"{name}'s {who}: {fault}" for fault in _seen_wrong(card, told)]
+        for who, reply in (("datasite", site.ask(questions.look_around)), ("job", site.ask_job(questions.look_around))):
+            faults += [f"{name}'s {who}: {fault}" for fault in _seen_wrong(card, reply)]
         device = scene.plant.line(name)["device"]
         faults += [] if device == "cuda:0" else [f"the device of {name} is {device}"]
         saw.append(f"{name} and its job see only {uuid}, device {device}")
     return "; ".join(saw), faults
 
 
-def _seen_wrong(card: Card, told: dict[str, object]) -> list[str]:
+def _seen_wrong(card: Card, reply: dict[str, object]) -> list[str]:
     wanted = {"CUDA_VISIBLE_DEVICES": card.uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    faults = [] if told["read"] == wanted else [f"reads {told['read']}"]
-    uuids = told["uuids"]
+    faults = [] if reply["read"] == wanted else [f"reads {reply['read']}"]
+    uuids = reply["uuids"]
     devices = [{"uuid": uuid, "memory": card.memory_bytes} for uuid in uuids] if isinstance(uuids, list) else []
     faults += compare.against_torch(card, devices)
-    return faults if told["clean"] else [*faults, "CUDA was initialised before its first use"]
+    return faults if reply["clean"] else [*faults, "CUDA was initialised before its first use"]
 
 
 def training(scene: Scene) -> Seen:
@@ -150,12 +150,12 @@ def training(scene: Scene) -> Seen:
     reference = json.loads(questions.train("cpu"))  # type: ignore[no-untyped-call]
     site, faults, saw = scene.plant.site("alpha"), [], []
     for who, ask in (("a job", site.ask_job), ("the datasite itself", site.ask)):
-        told = ask(questions.train, device="cuda:0")
-        apart = compare.farthest(told["parameters"], reference["parameters"])
+        reply = ask(questions.train, device="cuda:0")
+        apart = compare.farthest(reply["parameters"], reference["parameters"])
         faults += [] if apart <= _CLOSE else [f"{who}: parameters differ by {apart:.2g} from the CPU's"]
-        faults += [] if told["taken"] > 0 else [f"{who} used no GPU memory"]
+        faults += [] if reply["taken"] > 0 else [f"{who} used no GPU memory"]
         saw.append(
-            f"{who}: loss {told['loss']:.4f}, parameters within {apart:.1g} of the CPU's, {told['taken']} bytes used"
+            f"{who}: loss {reply['loss']:.4f}, parameters within {apart:.1g} of the CPU's, {reply['taken']} bytes used"
         )
     scene.note()
     return "; ".join(saw), faults
@@ -178,7 +178,7 @@ def memory(scene: Scene) -> Seen:
     wanted = {"within": "given", "beyond": "OutOfMemoryError"}
     answers = {"a job": site.ask_job(questions.take_memory, within=within, beyond=beyond)}
     answers["the datasite itself"] = site.ask(questions.take_memory, within=within, beyond=beyond)
-    faults = [f"{who}: {told}" for who, told in answers.items() if told != wanted]
+    faults = [f"{who}: {answer}" for who, answer in answers.items() if answer != wanted]
     return (
         f"of {scene.claim // MIB} MiB, {within // MIB} can be used and {beyond // MIB} cannot (datasite and job)",
         faults,
@@ -196,13 +196,13 @@ def job_killed(scene: Scene) -> Seen:
     os.kill(pid, signal.SIGKILL)
     took = _freed(uuid, pid, before)
     faults += [] if took is not None else [f"its memory was not free after {_SOON:g} s"]
-    said = str(job.wait(timeout=_LATE).message)
-    faults += [] if "SIGKILL" in said else [f"the job says: {said}"]
+    message = str(job.wait(timeout=_LATE).message)
+    faults += [] if "SIGKILL" in message else [f"the job says: {message}"]
     faults += (
         [] if scene.plant.answering_pid("alpha") == serving else ["the datasite no longer serves from the same process"]
     )
     faults += [] if scene.plant.site("alpha").ask_job(questions.look_around)["clean"] else ["the next job fails"]
-    return f"{(before - held.free_bytes) // MIB} MiB were free again after {took or 0:.1f} s; job: {said}", faults
+    return f"{(before - held.free_bytes) // MIB} MiB were free again after {took or 0:.1f} s; job: {message}", faults
 
 
 def line_killed(scene: Scene) -> Seen:
@@ -217,8 +217,8 @@ def line_killed(scene: Scene) -> Seen:
     gone = _freed(uuid, old, before)
     faults = [] if seen else ["the memory that it used did not show on the GPU"]
     faults += [] if scene.plant.gpus("alpha") == [uuid] else [f"it has {scene.plant.gpus('alpha')} now"]
-    for who, told in (("datasite", site.ask(questions.look_around)), ("job", site.ask_job(questions.look_around))):
-        faults += [f"its {who} {fault}" for fault in _seen_wrong(host.card_of(uuid), told)]
+    for who, answer in (("datasite", site.ask(questions.look_around)), ("job", site.ask_job(questions.look_around))):
+        faults += [f"its {who} {fault}" for fault in _seen_wrong(host.card_of(uuid), answer)]
     faults += (
         []
         if gone is not None

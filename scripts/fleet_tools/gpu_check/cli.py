@@ -101,8 +101,8 @@ def usable_cards(look: Callable[[], tuple[Card, ...]]) -> tuple[Card, ...]:
             "so that nvidia-smi lists the GPU. A container needs the GPU and the driver's utility libraries."
         )
     if not any(card.usable for card in cards):
-        told = "; ".join(f"{card.label}: {card.trouble or 'in MIG mode, without instances'}" for card in cards)
-        raise NoGpu(f"No GPU here can be used: {told}.")
+        troubles = "; ".join(f"{card.label}: {card.trouble or 'in MIG mode, without instances'}" for card in cards)
+        raise NoGpu(f"No GPU here can be used: {troubles}.")
     return cards
 
 
@@ -132,7 +132,7 @@ def _all(cards: tuple[Card, ...], seen: host.Torch, folder: Path, limit: int) ->
     with (
         contextlib.redirect_stdout(io.StringIO()),  # PySyft's client talks; standard output is for the answer
         plant(folder / "fleet", {name: wish.asked for name, wish in wishes.items()}) as made,
-        contextlib.suppress(OutOfTime),  # between two checks; within one it is told there
+        contextlib.suppress(OutOfTime),  # between two checks; within one the check reports it
         _alarm(limit) as over,
     ):
         scene = Scene(cards, seen, wishes, folder, made)
@@ -181,7 +181,7 @@ def _alarm(limit: int) -> Iterator[Callable[[], bool]]:
         signal.alarm(0)
 
 
-# --- what is said ---
+# --- what it prints ---
 
 
 def _setting(cards: tuple[Card, ...], seen: host.Torch) -> Setting:

@@ -44,10 +44,10 @@ def instances_of_smi(text: str) -> set[str]:
     return set(re.findall(r"UUID: (MIG-[^\s)]+)", text))
 
 
-def against_smi(cards: Iterable[Card], told: Sequence[SmiGpu]) -> list[str]:
+def against_smi(cards: Iterable[Card], reported: Sequence[SmiGpu]) -> list[str]:
     """Where NVML, as fleet reads it, and nvidia-smi differ."""
     ours = {card.uuid: card for card in cards if not card.parent}
-    theirs = {gpu.uuid: gpu for gpu in told}
+    theirs = {gpu.uuid: gpu for gpu in reported}
     faults = [f"only nvidia-smi lists {uuid}" for uuid in theirs.keys() - ours.keys()]
     faults += [f"nvidia-smi does not list {uuid}" for uuid in ours.keys() - theirs.keys()]
     return faults + [fault for uuid in ours.keys() & theirs.keys() for fault in _unlike(ours[uuid], theirs[uuid])]
@@ -76,8 +76,8 @@ def against_torch(card: Card, seen: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _is_uuid(device: Mapping[str, Any], card: Card) -> bool:
     """torch leaves the prefix away; of an instance it may tell the UUID of its GPU."""
-    told = str(device["uuid"]).lower()
-    return any(uuid.lower().endswith(told) for uuid in (card.uuid, card.parent) if uuid)
+    answer = str(device["uuid"]).lower()
+    return any(uuid.lower().endswith(answer) for uuid in (card.uuid, card.parent) if uuid)
 
 
 def against_order(cards: Iterable[Card], seen: Sequence[Mapping[str, Any]]) -> list[str]:

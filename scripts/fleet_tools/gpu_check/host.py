@@ -46,9 +46,9 @@ def torch_sees(uuids: list[str]) -> Torch:
     )
     if done.returncode or not done.stdout.strip():
         raise Unmeasured(f"torch cannot be loaded: {done.stderr.strip()[-300:]}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    devices = {uuid: seen["devices"] for uuid, seen in told["seen"].items()}
-    return Torch(told["torch"], told["cuda"], devices, {uuid: seen["error"] for uuid, seen in told["seen"].items()})
+    reply = json.loads(done.stdout.splitlines()[-1])
+    devices = {uuid: seen["devices"] for uuid, seen in reply["seen"].items()}
+    return Torch(reply["torch"], reply["cuda"], devices, {uuid: seen["error"] for uuid, seen in reply["seen"].items()})
 
 
 def smi(*words: str) -> str | None:
@@ -64,9 +64,9 @@ def smi(*words: str) -> str | None:
 
 def smi_gpus() -> list[compare.SmiGpu] | None:
     """Raises Unmeasured."""
-    told = smi(f"--query-gpu={compare.SMI_FIELDS}", "--format=csv,noheader,nounits")
+    answer = smi(f"--query-gpu={compare.SMI_FIELDS}", "--format=csv,noheader,nounits")
     try:
-        return None if told is None else compare.of_smi(told)
+        return None if answer is None else compare.of_smi(answer)
     except ValueError as error:
         raise Unmeasured(f"nvidia-smi's table cannot be read: {error}") from error
 

@@ -46,8 +46,8 @@ class Site:
         return getattr(self._client.code, function.__name__)
 
 
-def _answer(told: Any) -> dict[str, Any]:
-    bare = told.get() if hasattr(told, "get") and not isinstance(told, dict) else told
+def _answer(answer: Any) -> dict[str, Any]:
+    bare = answer.get() if hasattr(answer, "get") and not isinstance(answer, dict) else answer
     try:
         return dict(json.loads(str(bare)))
     except ValueError as error:

@@ -30,9 +30,9 @@ def _looked(visible: str | None) -> dict[str, Any]:
         os._exit(0)
     os.close(theirs)
     with os.fdopen(ours) as answer:
-        told = answer.read()
+        text = answer.read()
     os.waitpid(child, 0)
-    return dict(json.loads(told)) if told else {"devices": [], "error": "the process that asked torch was killed"}
+    return dict(json.loads(text)) if text else {"devices": [], "error": "the process that asked torch was killed"}
 
 
 def _look(visible: str | None) -> dict[str, Any]:

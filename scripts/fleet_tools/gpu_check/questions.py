@@ -50,16 +50,16 @@ def take_memory(within, beyond):  # type: ignore[no-untyped-def]  # noqa: ANN001
 
     import torch
 
-    told = {}
+    outcomes = {}
     for name, count in (("within", within), ("beyond", beyond)):
         try:
             held = torch.empty(count, dtype=torch.uint8, device="cuda:0")
             del held
             torch.cuda.empty_cache()
-            told[name] = "given"
+            outcomes[name] = "given"
         except torch.cuda.OutOfMemoryError:
-            told[name] = "OutOfMemoryError"
-    return json.dumps(told)
+            outcomes[name] = "OutOfMemoryError"
+    return json.dumps(outcomes)
 
 
 def keep_memory(count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - PySyft ships its source

@@ -72,9 +72,9 @@ def exit_code(findings: Iterable[Finding]) -> Exit:
 def in_words(findings: Sequence[Finding]) -> str:
     """The last line."""
     counts = {state: sum(one.state is state for one in findings) for state in State}
-    told = [f"{counts[State.OK]} of {len(findings)} promises hold"]
-    told += [f"{count} {state}" for state, count in counts.items() if count and state is not State.OK]
-    return ", ".join(told)
+    parts = [f"{counts[State.OK]} of {len(findings)} promises hold"]
+    parts += [f"{count} {state}" for state, count in counts.items() if count and state is not State.OK]
+    return ", ".join(parts)
 
 
 def table(findings: Sequence[Finding]) -> str:
