@@ -17,6 +17,9 @@ from fleet_common.process import keep_descendants, own_folders
 def main() -> None:
     """Run until SIGINT or SIGTERM. Exit codes: 0 stopped, 2 wrong usage, 70 failed, 78 configuration (port taken …)."""
     asked = parser().parse_args()
+    from datasite_worker.pysyft import imports
+
+    imports.load()
     from datasite_worker.datasite import FactoryDatasite
     from datasite_worker.entry import leave, run_guarded
 

@@ -8,6 +8,10 @@ import torch
 import torch._dynamo
 import uvicorn
 
+from datasite_worker.pysyft import imports
+
+imports.load()
+
 import datasite_worker.datasite
 import datasite_worker.means.gpu
 import datasite_worker.means.threads

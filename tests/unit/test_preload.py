@@ -16,7 +16,7 @@ PRELOADED = """
 import gc, json, logging, os, sys, threading
 import datasite_worker.preload, central.dashboard.preload
 from syft.server.server import AuthServerContextRegistry, Server, ServerRegistry
-from datasite_worker.pysyft import rehearsal, server
+from datasite_worker.pysyft import imports, rehearsal, server
 """
 
 REHEARSED = """
@@ -31,12 +31,20 @@ def held():
         "environment": dict(os.environ),
         "files": sorted(os.listdir(".")),
         "logging": logging.root.manager.disable,
+        "elsewhere": sorted({name.partition(".")[0] for name in sys.modules} & (imports.NOTEBOOK | imports.CLUSTER)),
     }
 
 before = held()
 rehearsal.rehearse()
 after = held()
-print(json.dumps({"before": before, "after": after, "threads": threading.active_count(), "frozen": gc.get_freeze_count()}))
+import docker
+from syft.service.worker import utils
+found = {"before": before, "after": after, "threads": threading.active_count(), "frozen": gc.get_freeze_count()}
+try:
+    utils.docker.from_env()
+except NotImplementedError as error:
+    found["refusal"] = str(error)
+print(json.dumps({**found, "docker": [docker.__file__ is not None, docker is utils.docker]}))
 """
 
 WORKER = """
@@ -99,6 +107,9 @@ def test_a_rehearsal_leaves_nothing_but_what_was_learned(tmp_path: Path) -> None
     assert (0, 0, 0) == (after["servers"], after["contexts"], after["alive"])
     assert ([], 1) == (after["files"], found["threads"])
     assert 100_000 < found["frozen"]
+    assert [] == after["elsewhere"]  # what PySyft uses in notebooks and clusters only
+    assert [True, False] == found["docker"]  # user code imports the real one; PySyft has a stand-in
+    assert "a datasite does not load docker.from_env: it uses no cloud, cluster or container engine" == found["refusal"]
 
 
 @pytest.mark.timeout(180)
