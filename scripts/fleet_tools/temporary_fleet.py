@@ -21,6 +21,7 @@ import yaml
 
 from fleet_common.layout import StateFolder
 from fleet_tools import datasite, processes
+from fleet_tools.keeper import kept
 from fleet_tools.ports import free_ports
 from fleet_tools.waiting import Trouble, until
 from supervisor.effects import leash
@@ -216,9 +217,10 @@ AnyFleet = TypeVar("AnyFleet", bound=TemporaryFleet)
 
 @contextmanager
 def brought_up(fleet: AnyFleet) -> Iterator[AnyFleet]:
-    """Bring that fleet up, and take it down afterwards. Raises Trouble."""
-    try:
-        fleet.up()
-        yield fleet
-    finally:
-        fleet.down()
+    """Bring that fleet up, and take it down afterwards, whatever ends this process. Raises Trouble."""
+    with kept(fleet.folder):
+        try:
+            fleet.up()
+            yield fleet
+        finally:
+            fleet.down()

@@ -29,6 +29,7 @@ from fleet_tools.chaos.plant import Plant
 from fleet_tools.chaos.siege import Lost, Outcome, Siege
 from fleet_tools.chaos.verdict import Check
 from fleet_tools.console import count, end_in_order
+from fleet_tools.keeper import kept
 from fleet_tools.ports import free_ports
 from fleet_tools.waiting import Trouble
 
@@ -142,7 +143,7 @@ def _command(options: argparse.Namespace, seed: int) -> str:
 def _besiege(options: argparse.Namespace, report: Report, console: Console) -> None:
     folder = Path(tempfile.mkdtemp(prefix="fleet-chaos-")).resolve()
     report.folder = str(folder)
-    with _field(folder, options, report) as field, _shown(console, options.faults) as tell:
+    with kept(folder), _field(folder, options, report) as field, _shown(console, options.faults) as tell:
         siege = Siege(field, tell)
         report.outcomes = siege.outcomes
         try:
