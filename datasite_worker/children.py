@@ -24,6 +24,8 @@ from pathlib import Path
 
 import psutil
 
+from fleet_common import signals
+
 ROUND = 30.0
 """Seconds between two rounds."""
 _SCORE = Path("/proc/self/oom_score_adj")
@@ -99,11 +101,7 @@ def end_all(children: Callable[[], set[int]]) -> None:
 
 
 def _end(pid: int) -> bool:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
+    if not signals.to_child(pid, signal.SIGKILL):
         return False
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)

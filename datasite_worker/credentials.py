@@ -12,11 +12,12 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from fleet_common import folders
+from fleet_common import folders, state_files
 from fleet_common.failures import ConfigurationFailure, may_pass
 from fleet_common.layout import WorkerFolder
+from fleet_common.untrusted import Unfit, decoded
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class AdminLogin:
 
 def identity(folder: Path) -> Identity:
     """The datasite's identity, drawn if there is none. Raises ConfigurationFailure when its file is broken."""
-    return _kept(WorkerFolder(folder).identity, lambda values: Identity(**values), draw_identity)
+    return _kept(WorkerFolder(folder).identity, Identity, draw_identity)
 
 
 def admin_login(folder: Path, email: str, name: str, password: str | None) -> AdminLogin:
@@ -55,7 +56,7 @@ def admin_login(folder: Path, email: str, name: str, password: str | None) -> Ad
     if shown is not None and shown.email == email:
         return shown
     drawn = AdminLogin(email, name, password or secrets.token_urlsafe(18), generated=password is None)
-    return _kept(_file_of(folder, email), lambda values: AdminLogin(**values), lambda: drawn)
+    return _kept(_file_of(folder, email), AdminLogin, lambda: drawn)
 
 
 def show(folder: Path, login: AdminLogin) -> None:
@@ -75,7 +76,7 @@ def _shown(folder: Path) -> AdminLogin | None:
     def lost() -> AdminLogin:
         raise FileNotFoundError(WorkerFolder(folder).admin)
 
-    return _kept(WorkerFolder(folder).admin, lambda values: AdminLogin(**values), lost)
+    return _kept(WorkerFolder(folder).admin, AdminLogin, lost)
 
 
 def _file_of(folder: Path, email: str) -> Path:
@@ -91,22 +92,29 @@ def draw_identity() -> Identity:
     )
 
 
-def _kept(path: Path, read: Callable[[dict[str, Any]], T], draw: Callable[[], T]) -> T:
+def _kept(path: Path, form: type[T], draw: Callable[[], T]) -> T:
     folders.make(path.parent)
     try:
-        return read(json.loads(folders.read_text(path)))
+        kept = decoded(folders.read(path), form, state_files.LARGEST)
     except FileNotFoundError:
         drawn = draw()
         _write(path, _text(drawn))
         return drawn
     except folders.Unsafe as error:
         raise ConfigurationFailure(str(error)) from error
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
         if may_pass(error):
             raise
-        raise ConfigurationFailure(
-            f"{path} cannot be used ({error}); restore it from a backup, or use reset: true (loses all data)"
-        ) from error
+        raise _unusable(path, str(error)) from error
+    if isinstance(kept, Unfit):
+        raise _unusable(path, kept.why)
+    return cast("T", kept)
+
+
+def _unusable(path: Path, why: str) -> ConfigurationFailure:
+    return ConfigurationFailure(
+        f"{path} cannot be used ({why}); restore it from a backup, or use reset: true (loses all data)"
+    )
 
 
 def _text(kept: Any) -> str:

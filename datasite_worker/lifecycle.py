@@ -31,16 +31,16 @@ from datasite_worker.means import gpu, load
 from datasite_worker.means.limits import Limiter, threads_within
 from datasite_worker.refusals import Refusals
 from datasite_worker.reporting import Report
-from fleet_common import listening, logs, process
+from fleet_common import listening, logs, process, state_files
 from fleet_common.contract import (
     STATUS_PATH,
     LaunchOrder,
     LiveSettings,
     Phase,
     StatusDocument,
-    parse_settings,
 )
 from fleet_common.layout import WorkerFolder
+from fleet_common.untrusted import Unfit
 
 logger = logging.getLogger(__name__)
 
@@ -303,14 +303,10 @@ class Lifecycle:
     def _take_settings(self) -> None:
         """Apply the live settings that the supervisor left for this generation. A broken file changes nothing."""
         path = WorkerFolder(self.state_dir).settings
-        try:
-            settings = parse_settings(path.read_bytes())
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError) as error:
-            logger.warning("%s cannot be used: %s", path, error)
-            return
-        if settings.generation == self.order.generation:
+        settings = state_files.read(path, LiveSettings)
+        if isinstance(settings, Unfit):
+            logger.warning("%s cannot be used: %s", path, settings.why)
+        elif settings is not None and settings.generation == self.order.generation:
             self._apply(settings)
 
     def _apply(self, settings: LiveSettings) -> None:

@@ -10,9 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from fleet_common.untrusted import Between, Natural, Unfit, decoded
+
+LARGEST_PULSE = 64 * 1024
+"""Bytes of a pulse: room for some hundred datasets."""
+LARGEST_STATUS = 1024 * 1024
+"""Bytes of a status over HTTP."""
 
 STATUS_PATH = "/factory.status"
 PROBE_HEADER = "x-fleet-probe"
@@ -90,8 +97,8 @@ class DatasetOrder:
 class LiveSettings:
     """Settings that a running worker applies without a restart. Only the worker of that ``generation`` does."""
 
-    generation: int
-    heartbeat_interval: float
+    generation: Natural
+    heartbeat_interval: Annotated[float, Between(1e-3, 1e9)]
     capabilities: dict[str, Any]
     region: str = ""
     location: str = ""
@@ -169,6 +176,10 @@ class DashboardOrder:
     offline_after: float = 90.0
 
 
+DatasetSaid = dict[str, str | None]
+"""What a status says of a dataset: name, published_at, problem. Everybody may read it."""
+
+
 @dataclass(frozen=True, slots=True)
 class StatusDocument:
     """What a worker reports about itself. Wall-clock times are ISO 8601 with offset; None: not yet.
@@ -182,8 +193,8 @@ class StatusDocument:
     factory_port: int
     device: str
     status: str  # as the dashboard sees it: "running" | "starting" | "stopping" | "failed"
-    generation: int = 0
-    pid: int = 0
+    generation: Natural = 0
+    pid: Natural = 0
     phase: str = Phase.LAUNCHING
     registered: bool | None = None
     registration: str = ""
@@ -193,10 +204,10 @@ class StatusDocument:
     active_experiments: list[str] = field(default_factory=list)  # names of the functions that run now
     last_training_completion: str | None = None
     interrupted_jobs: list[str] = field(default_factory=list)  # jobs interrupted when the last process ended
-    jobs_cut_off: int = 0  # jobs of this process that ended without a result
+    jobs_cut_off: Natural = 0  # jobs of this process that ended without a result
     last_job_cut_off: str = ""  # the last of them, and why
     limited: dict[str, str] = field(default_factory=dict)  # limits in effect now (disk, bandwidth), in words
-    datasets: list[dict[str, Any]] = field(default_factory=list)  # name, published_at, problem: everybody may read it
+    datasets: list[DatasetSaid] = field(default_factory=list)
 
     failed_logins: int = 0  # since this process started; and the last of them
     last_failed_login: str = ""
@@ -215,48 +226,7 @@ class StatusDocument:
         ).encode()
 
 
-def parse_settings(raw: bytes) -> LiveSettings:
-    """The settings in ``raw``; unknown keys are ignored: a newer supervisor may send them.
-
-    Raises ValueError when they are not valid.
-    """
-    try:
-        values = json.loads(raw)
-        settings = LiveSettings(
-            int(values["generation"]),
-            float(values["heartbeat_interval"]),
-            dict(values["capabilities"]),
-            str(values.get("region", "")),
-            str(values.get("location", "")),
-            tuple(map(str, values.get("approved_code", ()))),
-            _limits(values.get("limits", {})),
-            tuple(map(_dataset, values.get("datasets", ()))),
-        )
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"not live settings: {error!r}") from error
-    if not settings.heartbeat_interval > 0:
-        raise ValueError(f"not a heartbeat interval: {settings.heartbeat_interval}")
-    return settings
-
-
-def _limits(values: dict[str, Any]) -> Limits:
-    known = {f.name for f in fields(Limits)}
-    return Limits(**{key: value for key, value in values.items() if key in known})
-
-
-def _dataset(values: dict[str, Any]) -> DatasetOrder:
-    known = {f.name for f in fields(DatasetOrder)}
-    return DatasetOrder(**{key: value for key, value in values.items() if key in known})
-
-
-def parse_status(raw: bytes) -> StatusDocument:
-    """The document in ``raw``; unknown keys are ignored: a newer worker may send them.
-
-    Raises ValueError when it is not a status document.
-    """
-    try:
-        values = json.loads(raw)
-        known = {f.name for f in fields(StatusDocument)}
-        return StatusDocument(**{key: value for key, value in values.items() if key in known})
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"not a status document: {error}") from error
+def parse_status(raw: bytes, limit: int = LARGEST_STATUS) -> StatusDocument | Unfit:
+    """The document in ``raw``; unknown keys are ignored: a newer worker may send them."""
+    found: StatusDocument | Unfit = decoded(raw, StatusDocument, limit)
+    return found

@@ -257,16 +257,28 @@ def durable(path: Path, *, mode: int = PRIVATE_FILE, lasting: bool = True) -> It
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part, dir_fd=folder)
         new = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=folder)
-        with open(new, "wb") as file:
-            yield file
-            file.flush()
-            if lasting:
-                os.fsync(new)
-        os.rename(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        with _gone_at_failure(part, folder):
+            with open(new, "wb") as file:
+                yield file
+                file.flush()
+                if lasting:
+                    os.fsync(new)
+            os.rename(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         if lasting:
             os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _gone_at_failure(part: str, folder: int) -> Iterator[None]:
+    """What was begun takes no room on a disk that is full."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part, dir_fd=folder)
+        raise
 
 
 def write_text(path: Path, text: str, *, mode: int = PRIVATE_FILE, lasting: bool = True) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import setproctitle
 
-from fleet_common import folders, logs, secrecy
+from fleet_common import folders, logs, secrecy, signals
 from fleet_common.contract import LEASH_VARIABLE, ExitCode
 from fleet_common.failures import ConfigurationFailure
 from fleet_common.layout import WorkerFolder
@@ -144,6 +144,7 @@ def join_cgroup(folder: str) -> str:
 
 def end_descendants() -> None:
     """SIGKILL what user code left running. As a subreaper this process still has all of it as descendants."""
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            child.kill()
+    pids = [child.pid for child in psutil.Process().children(recursive=True)]
+    for pid, created in [(pid, signals.start_ticks(pid)) for pid in pids]:
+        if created is not None:
+            signals.send(pid, created, signal.SIGKILL)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from fleet_common import folders, logs
+from fleet_common import folders, logs, signals
 from fleet_common.process import become_subreaper
 from supervisor.config import ConfigError, load
 from supervisor.effects import clock, leash, lock, processes
@@ -39,6 +39,8 @@ from supervisor.spec import DatasiteSpec, FleetConfig
 log = logging.getLogger("fleet")
 
 _POLL = 0.02
+_OWN_ROOM = "/"
+"""Where supervisor and forkserver work: it never goes away, and only root can put a file there."""
 
 
 class AlreadyRunning(Exception):
@@ -120,7 +122,7 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
 def _gpus_of_survivors(config: FleetConfig) -> dict[str, tuple[str, ...] | None]:
     """The datasites that run, each with the GPUs that its process was launched with."""
     alive = RunFiles(config.state.run).read_all()
-    return {run.name: run.gpus for run in alive if processes.is_same(run.pid, run.created)}
+    return {run.name: run.gpus for run in alive if signals.is_same(run.pid, run.created)}
 
 
 def _run(
@@ -129,9 +131,10 @@ def _run(
     environ: Mapping[str, str],
     assigner: Assigner,
 ) -> None:
+    os.chdir(_OWN_ROOM)
     write_place(config)
     run_files = RunFiles(config.state.run)
-    past = read_ledger(config.state.history)
+    past = read_ledger(config.state.history, [spec.name for spec in config.workers])
     kept = _keep_or_end(config, run_files, reset)
     _wipe(config, reset)
     recorder = Recorder(config.state.history)
@@ -196,7 +199,7 @@ def _sweep(config: FleetConfig, but: Iterable[str] = ()) -> list[str]:
 def _survivors(run_files: RunFiles) -> list[RunFile]:
     alive = []
     for run in run_files.read_all():
-        if processes.is_same(run.pid, run.created):
+        if signals.is_same(run.pid, run.created):
             alive.append(run)
         else:
             _forget(run_files, run)
@@ -204,18 +207,18 @@ def _survivors(run_files: RunFiles) -> list[RunFile]:
 
 
 def _forget(run_files: RunFiles, run: RunFile) -> None:
-    """The group of a dead worker may still have children; if the pid is in use again, the group is another's."""
-    if processes.start_ticks(run.pid) in (None, run.created):
-        processes.sweep_group(run.pid)
+    """The group of a dead worker may still have children."""
+    signals.send_group(run.pid, run.created, signal.SIGKILL)
+    signals.sweep_group(run.pid, run.created)
     run_files.remove(run.name)
 
 
 def _end(run_files: RunFiles, runs: list[RunFile], grace: float) -> tuple[str, ...]:
     """SIGTERM all, one grace period for all, then SIGKILL."""
     for run in runs:
-        processes.signal_group(run.pid, signal.SIGTERM)
+        signals.send_group(run.pid, run.created, signal.SIGTERM)
     give_up = time.monotonic() + grace
-    while any(processes.is_same(run.pid, run.created) for run in runs) and time.monotonic() < give_up:
+    while any(signals.is_same(run.pid, run.created) for run in runs) and time.monotonic() < give_up:
         time.sleep(_POLL)
     for run in runs:
         _forget(run_files, run)
@@ -242,7 +245,7 @@ def _first_messages(
             elif run.gpus == () and (found := assigner.of(run.name)):
                 yield gpu_found(run.name, found)
         elif spec.name in past and past[spec.name].wanted is Wanted.DOWN:
-            log.info("%s: stays down: it was stopped before this supervisor started", spec.name)
+            log.info("%s: stays down as before: %s", spec.name, past[spec.name].reason or "it was stopped")
         else:
             yield OperatorAsked(spec.name, OperatorRequest.START, By.FLEET)
 
@@ -284,7 +287,9 @@ def _size(folder: Path) -> int:
 
 
 def _log_to(path: Path, *, echo: bool) -> None:
-    for handler in logs.handlers_for(path, sys.stdout if echo else None):
-        log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    handlers = logs.handlers_for(path, sys.stdout if echo else None)
+    for logger in (log, logging.getLogger("fleet_common")):
+        for handler in handlers:
+            logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

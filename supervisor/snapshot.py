@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from fleet_common.contract import DatasetSaid
 from supervisor.record import Pressure, WorkerRecord, WorkerState
 from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
 
@@ -44,7 +45,7 @@ class WorkerSnapshot:
     active_experiments: list[str] = field(default_factory=list)  # user code that runs now
     last_training_completion: str | None = None
     interrupted_jobs: list[str] = field(default_factory=list)  # interrupted when the process before this one ended
-    datasets: list[dict[str, Any]] = field(default_factory=list)  # name, published_at, problem
+    datasets: list[DatasetSaid] = field(default_factory=list)
     limits: dict[str, float] = field(default_factory=dict)  # those of fleet.yaml that are not 0, under its names
     enforced: str = "no"  # who enforces memory and CPU: cgroup, watch (fleet itself), or no (no limit)
     limited: dict[str, str] = field(default_factory=dict)  # limits that are reached now, in words
@@ -223,7 +224,7 @@ def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, 
         active_experiments=list(status.active_experiments) if status else [],
         last_training_completion=status.last_training_completion if status else None,
         interrupted_jobs=list(status.interrupted_jobs) if status else [],
-        datasets=list(status.datasets) if status else [],
+        datasets=[dict(one) for one in status.datasets] if status else [],
         limited={**record.pressure.reached, **(status.limited if status else {})},
         near_limits=dict(record.pressure.near),
     )

@@ -8,7 +8,6 @@ round runs in its own short thread, because a file may be large and its disk may
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import threading
@@ -22,8 +21,8 @@ from typing import Any, TypeVar
 from datasite_worker.data import files, mocks
 from datasite_worker.data.files import Blocked, Content, Look, Unusable
 from datasite_worker.data.store import DatasetStore, Ids
-from fleet_common import folders
-from fleet_common.contract import DatasetOrder
+from fleet_common import state_files
+from fleet_common.contract import DatasetOrder, DatasetSaid
 from fleet_common.layout import WorkerFolder
 from fleet_common.moments import now_iso
 
@@ -63,30 +62,27 @@ class Ledger:
     @classmethod
     def kept(cls, path: Path) -> Ledger:
         """The ledger at ``path``; a new one where it is missing or broken: then everything is published again."""
-        try:
-            values = json.loads(path.read_text())
-            return cls(path, {name: _published(one) for name, one in values["datasets"].items()}, values["outdated"])
-        except FileNotFoundError:
-            return cls(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            logger.warning("%s cannot be used (%s): publishing all datasets again", path, type(error).__name__)
-            return cls(path)
+        kept = state_files.taken(path, _Kept, "publishing all datasets again")
+        return cls(path, kept.datasets, kept.outdated) if kept else cls(path)
 
     def write(self) -> None:
         told = {"datasets": {name: asdict(one) for name, one in self.datasets.items()}, "outdated": self.outdated}
-        folders.write_text(self.path, json.dumps(told))
+        state_files.write(self.path, told)
 
 
-def _published(values: dict[str, Any]) -> Published:
-    looks = tuple((int(at), int(size), int(inode), int(moved)) for at, size, inode, moved in values["looks"])
-    return Published(Ids(**values["ids"]), str(values["digest"]), looks, values["published_at"])
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The ledger's file."""
+
+    datasets: dict[str, Published]
+    outdated: dict[str, float]
 
 
 class Datasets:
     """``told`` is called with the datasets' part of the status document whenever it changed."""
 
     def __init__(
-        self, state_dir: Path, wanted: tuple[DatasetOrder, ...], told: Callable[[list[dict[str, Any]]], None]
+        self, state_dir: Path, wanted: tuple[DatasetOrder, ...], told: Callable[[list[DatasetSaid]], None]
     ) -> None:
         self._wanted = wanted
         self._told = told
@@ -99,7 +95,7 @@ class Datasets:
         self._trouble = ""
         self._thread: threading.Thread | None = None
 
-    def known(self) -> list[dict[str, Any]]:
+    def known(self) -> list[DatasetSaid]:
         """The datasets' part of the status document before the first round: what the previous process published."""
         return self._told_of(self._wanted, Ledger.kept(self._path)) if self._wanted else []
 
@@ -234,7 +230,7 @@ class Datasets:
             self._said = said
             self._told(said)
 
-    def _told_of(self, wanted: tuple[DatasetOrder, ...], ledger: Ledger) -> list[dict[str, Any]]:
+    def _told_of(self, wanted: tuple[DatasetOrder, ...], ledger: Ledger) -> list[DatasetSaid]:
         """Everybody may read it: no path, no value, no count."""
         at = {name: one.published_at for name, one in ledger.datasets.items()}
         return [

@@ -27,6 +27,7 @@ from typing import Any
 
 from datasite_worker.children import end_orphans, marked
 from datasite_worker.jobs.zygote_life import END, LARGEST, Work, live
+from fleet_common import signals
 
 _BURIAL = 5.0
 """Seconds that a zygote has to end its jobs, before it is killed."""
@@ -131,10 +132,9 @@ class Zygote:
     def bury(self) -> None:
         """End the zygote if it lives, with all its jobs, and clean up."""
         try:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, END)
+            if signals.to_child(self.pid, END):
                 self._wait(_BURIAL)
-                os.kill(self.pid, signal.SIGKILL)
+                signals.to_child(self.pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
             end_orphans(self._mark)

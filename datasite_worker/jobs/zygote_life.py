@@ -21,6 +21,7 @@ from typing import Any, NoReturn, Protocol
 import setproctitle
 
 from datasite_worker.children import end_all, mark
+from fleet_common import signals
 from fleet_common.process import become_subreaper
 
 LARGEST = 64 * 1024
@@ -110,7 +111,7 @@ class Life:
         if "run" in asked:
             self.fork(asked["run"], asked["errand"])
         elif asked["kill"] in self._jobs:
-            _kill(self._jobs[asked["kill"]][0])
+            signals.to_childs_group(self._jobs[asked["kill"]][0], signal.SIGKILL)
         return True
 
     def _prepare(self, errand: dict[str, Any]) -> Any:
@@ -148,7 +149,7 @@ class Life:
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:  # too many files: its end would go unnoticed
-            _kill(pid)
+            signals.to_childs_group(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             self._end_strays()
             self._refuse(tag, error)
@@ -162,7 +163,7 @@ class Life:
 
     def end_jobs(self) -> None:
         for pid, _ in self._jobs.values():
-            _kill(pid)
+            signals.to_childs_group(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self._jobs.clear()
         self._end_strays()
@@ -197,7 +198,8 @@ class Life:
         pid, pidfd = self._jobs.pop(tag)
         self._selector.unregister(pidfd)
         os.close(pidfd)
-        _kill_group(pid)  # what user code left in the group, while the number is still the job's
+        # What user code left in the group, while the number is still the job's.
+        signals.to_childs_group(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         self._end_strays()
         self._tell({"gone": tag, "status": status})
@@ -218,17 +220,6 @@ def _words(error: Exception) -> str:
 
 def _children() -> set[int]:
     return {int(word) for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
-
-
-def _kill(pid: int) -> None:
-    _kill_group(pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)  # it may have no group of its own yet
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def _nudge(fd: int) -> None:

@@ -539,7 +539,9 @@ class HookKeys(Keys):
     """A command or a webhook that fleet notifies of events."""
 
     command: list[Text] = Field(
-        default=[], description="Program and arguments, run without a shell. Standard input is the event as JSON."
+        default=[],
+        description="Program and arguments, run without a shell in the folder of fleet.yaml. "
+        "Standard input is the event as JSON.",
     )
     webhook: Webhook = Field(default=_HOOK.webhook, repr=False, description="A URL. Fleet POSTs the event as JSON.")
     events: Annotated[list[Text], AfterValidator(_known_events)] = Field(

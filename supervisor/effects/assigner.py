@@ -5,13 +5,12 @@ gpus.json    the assignment by name, with its reason; the next supervisor starts
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fleet_common import folders
+from fleet_common import state_files
 from supervisor.cards import Card
 from supervisor.effects.gpus import LONG_PATIENCE, PATIENCE, Gpus, Inventory
 from supervisor.policy.placement import (
@@ -133,31 +132,36 @@ class Assigner:
             for name, uuids in placement.assignments.items()
         }
         try:
-            folders.write_text(self._path, json.dumps({"version": 1, "lines": document}, indent=1))
+            state_files.succeed(self._path, {"version": 1, "lines": document})
         except OSError as error:
             log.error("cannot write the GPU assignment (%s); the next supervisor may assign other GPUs", error)
 
 
-def read_document(path: Path) -> dict[str, dict[str, Any]]:
-    """By name what was stored: ``gpus``, for what was ``asked``, ``why``, and whether it waits until the GPUs can be
-    seen (``unseen``); empty where nothing can be read."""
-    try:
-        lines = json.loads(folders.read_text(path))["lines"]
-        return {
-            str(name): {
-                "gpus": [str(uuid) for uuid in one["gpus"]],
-                "asked": str(one.get("asked", "")),
-                "why": str(one.get("why", "")),
-                "unseen": bool(one.get("unseen", False)),
-            }
-            for name, one in lines.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """One datasite's part of gpus.json. ``unseen``: it waits until the GPUs can be seen."""
+
+    gpus: tuple[str, ...]
+    asked: str = ""
+    why: str = ""
+    unseen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    lines: dict[str, Assigned]
+
+
+def read_document(path: Path) -> dict[str, Assigned]:
+    """What was stored, by name, for whoever only looks; empty where nothing can be read."""
+    found = state_files.read(path, _Document)
+    return found.lines if isinstance(found, _Document) else {}
 
 
 def read_placement(path: Path) -> Placement:
-    lines = read_document(path)
-    assignments = {name: tuple(one["gpus"]) for name, one in lines.items()}
-    unseen = tuple(name for name, one in lines.items() if one["unseen"])
-    return Placement(assignments, asked={name: one["asked"] for name, one in lines.items()}, unseen=unseen)
+    """What was stored. A file that does not fit is set aside."""
+    found = state_files.taken(path, _Document, "going on with the assignment before it, or a new one")
+    lines = found.lines if found else {}
+    assignments = {name: one.gpus for name, one in lines.items()}
+    unseen = tuple(name for name, one in lines.items() if one.unseen)
+    return Placement(assignments, asked={name: one.asked for name, one in lines.items()}, unseen=unseen)

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import anyio.to_thread
 import uvicorn
@@ -28,6 +28,7 @@ from starlette.routing import Route
 
 from fleet_common import folders
 from fleet_common.unix_path import short_path
+from fleet_common.untrusted import Between, Unfit, decoded
 from supervisor.effects.board import Board, Pinned
 from supervisor.effects.service import ServiceThread
 from supervisor.facts import OperatorAsked
@@ -39,6 +40,11 @@ from supervisor.snapshot import FleetSnapshot
 
 _LONGEST_POLL = 30.0
 _CLOSING = 1.0
+_LARGEST_HEAD = 16 * 1024
+"""Bytes of a request's line and headers. No request has a body that anybody reads."""
+_LONGEST_NUMBER = 32
+Revision = Annotated[int, Between(-1, 2**53)]
+Seconds = Annotated[float, Between(0, 1e9)]
 
 
 class ReloadFailed(Exception):
@@ -77,7 +83,14 @@ class ControlServer:
         """Listen on ``path``, which has mode 0600 from the start."""
         listening = _listen(path)
         config = uvicorn.Config(
-            self._app(), log_config=None, access_log=False, lifespan="off", ws="none", date_header=False
+            self._app(),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            date_header=False,
+            http="h11",  # the other one takes headers without end
+            h11_max_incomplete_event_size=_LARGEST_HEAD,
         )
         self._server = _Quiet(config)
         self._path = path
@@ -102,10 +115,9 @@ class ControlServer:
         )
 
     async def _status(self, request: Request) -> JSONResponse:
-        try:
-            after = int(request.query_params.get("after", "-1"))
-            timeout = float(request.query_params.get("timeout", "10"))
-        except ValueError:
+        after = _number(request.query_params.get("after", "-1"), Revision)
+        timeout = _number(request.query_params.get("timeout", "10"), Seconds)
+        if isinstance(after, Unfit) or isinstance(timeout, Unfit):
             return _refusal(400, "after must be a revision, and timeout a number of seconds")
         return JSONResponse(await anyio.to_thread.run_sync(self._snapshot, after, min(timeout, _LONGEST_POLL)))
 
@@ -166,6 +178,10 @@ class _Quiet(uvicorn.Server):
         self.should_exit = True
         self.force_exit = True
         self._over.set()
+
+
+def _number(text: str, form: Any) -> Any:
+    return decoded(text.encode("utf-8", "replace"), form, _LONGEST_NUMBER)
 
 
 def _refusal(code: int, error: str, **more: Any) -> JSONResponse:

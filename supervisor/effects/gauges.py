@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from supervisor.effects.processes import age, start_ticks
+from fleet_common.signals import start_ticks
+from supervisor.effects.processes import age
 from supervisor.snapshot import Measure
 
 _MIB = 1024 * 1024

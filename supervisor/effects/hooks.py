@@ -15,8 +15,10 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from fleet_common import signals
 from supervisor.spec import Hook
 
 log = logging.getLogger("fleet")
@@ -29,10 +31,12 @@ _ENDING = 1.0
 
 
 class Hooks:
-    """``use`` replaces the hooks at a reload; ``tell`` returns at once."""
+    """``use`` replaces the hooks at a reload; ``tell`` returns at once. ``folder``: where commands run, while it is
+    there."""
 
-    def __init__(self, hooks: tuple[Hook, ...]) -> None:
+    def __init__(self, hooks: tuple[Hook, ...], folder: Path = Path()) -> None:
         self._hooks = hooks
+        self._folder = folder
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_WAITING)
         self._dropped = 0
         self._starting = threading.Lock()
@@ -99,7 +103,7 @@ class Hooks:
         """Why it failed; empty when it did not."""
         try:
             with self._starting:
-                child = _start(hook)
+                child = _start(hook, self._folder if self._folder.is_dir() else Path("/"))
                 self._child = child.pid
         except OSError as error:
             return f"cannot be run: {error.strerror}"
@@ -122,13 +126,13 @@ def _post(hook: Hook, body: bytes) -> str:
     return "" if delivered else f"answered HTTP {answer.status_code}"
 
 
-def _start(hook: Hook) -> subprocess.Popen[bytes]:
+def _start(hook: Hook, folder: Path) -> subprocess.Popen[bytes]:
     """In its own session, so that its time limit reaches all that it started. It sees the few variables that all
     processes of the fleet see, and its own: while it runs, every process of this user can read them."""
     pipe = subprocess.PIPE
     environ = {**os.environ, **dict(hook.environment)}
     return subprocess.Popen(
-        hook.command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True, env=environ
+        hook.command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True, env=environ, cwd=folder
     )
 
 
@@ -143,8 +147,7 @@ def _outcome(child: subprocess.Popen[bytes], hook: Hook, body: bytes) -> str:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+    signals.to_childs_group(child.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.communicate(timeout=_ENDING)
     for pipe in (child.stdin, child.stdout):

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from fleet_common import folders
-from fleet_common.contract import parse_status
+from fleet_common.contract import LARGEST_PULSE, StatusDocument, parse_status
 from fleet_common.unix_path import short_path
 from supervisor.messages import Exited, Message, Signalled
 
-_MAX_PULSE = 64 * 1024
+_AT_ONCE = 64
+"""Pulses of one turn: whoever sends more must not keep the engine from its other work."""
 _Reader = Callable[[], list[Message]]
 
 
@@ -86,13 +87,10 @@ class Inbox:
         return [Signalled(signal.Signals(number).name) for number in self._signal_read.recv(4096)]
 
     def _read_pulses(self) -> list[Message]:
-        heard: list[Message] = []
-        while raw := _receive(self._pulses):
-            try:
-                heard.append(parse_status(raw))
-            except ValueError:
-                continue  # a stray datagram: only this user can send one, and it says nothing
-        return heard
+        """A stray datagram says nothing. Only this user can send one, but so can the code that a datasite runs."""
+        raw = [one for _ in range(_AT_ONCE) if (one := _receive(self._pulses)) is not None]
+        heard = (parse_status(one, LARGEST_PULSE) for one in raw)
+        return [status for status in heard if isinstance(status, StatusDocument)]
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -108,11 +106,12 @@ def _do_nothing(number: int, frame: Any) -> None:
     pass
 
 
-def _receive(pulses: socket.socket) -> bytes:
+def _receive(pulses: socket.socket) -> bytes | None:
+    """The next datagram; None: there is none now."""
     try:
-        return pulses.recv(_MAX_PULSE)
-    except BlockingIOError:
-        return b""
+        return pulses.recv(LARGEST_PULSE + 1)
+    except OSError:
+        return None
 
 
 def _pulse_socket(path: Path) -> socket.socket:

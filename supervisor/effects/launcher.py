@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import queue
 import signal
 import threading
@@ -18,8 +17,10 @@ from multiprocessing.context import ForkServerProcess
 
 from central.dashboard import entry as dashboard_entry
 from datasite_worker import entry as datasite_entry
+from fleet_common import signals
 from fleet_common.contract import DashboardOrder, LaunchOrder
-from supervisor.effects.processes import cause_of_code, reap, start_ticks
+from fleet_common.signals import start_ticks
+from supervisor.effects.processes import cause_of_code, reap
 from supervisor.facts import Fact, LaunchFailed, ProcessStarted
 from supervisor.policy.launching import AnyLaunchOrder
 from supervisor.record import ExitCause
@@ -63,8 +64,7 @@ class Launcher:
         """End a forkserver that does not answer: the current launch fails, and the next one gets a new forkserver."""
         pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
         if pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            signals.to_child(pid, signal.SIGKILL)
 
     def _start(self, order: AnyLaunchOrder) -> Fact:
         run = datasite_entry.run if isinstance(order, LaunchOrder) else dashboard_entry.run

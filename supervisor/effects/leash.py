@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from fleet_common.contract import LEASH_VARIABLE
-from supervisor.effects.processes import lives_since
+from fleet_common.signals import lives_since, send
 
 PATIENCE = 2.0
 """Seconds to wait until killed processes have ended: until then they may hold a port or a database."""
@@ -24,25 +24,28 @@ _LOOK = 0.002
 
 def bearers(leash: Path, since: int = 0, but: Collection[int] = ()) -> list[int]:
     """The running processes with that leash, except ourselves and those in ``but``, which belong to others. ``since``:
-    only those that started no earlier, in clock ticks since boot.
+    only those that started no earlier, in clock ticks since boot."""
+    return list(_bearers(leash, since, but))
 
-    ``since``: only those that began no earlier, in clock ticks since boot.
-    """
+
+def _bearers(leash: Path, since: int, but: Collection[int]) -> dict[int, int]:
+    """Each with its start time."""
     mark, path = f"{LEASH_VARIABLE}={leash}".encode(), str(leash)
     others = {os.getpid(), *but}
-    return [pid for pid in psutil.pids() if pid not in others and lives_since(pid, since) and _bears(pid, mark, path)]
+    living = {pid: began for pid in psutil.pids() if pid not in others and (began := lives_since(pid, since))}
+    return {pid: began for pid, began in living.items() if _bears(pid, mark, path)}
 
 
 def sweep(leash: Path, since: int = 0, but: Collection[int] = ()) -> int:
     """SIGKILL every process with the leash and wait until none is left; returns how many there were."""
-    found = bearers(leash, since, but)
+    found = _bearers(leash, since, but)
     give_up = time.monotonic() + PATIENCE
     left = found
     while left and time.monotonic() < give_up:
-        for pid in left:
-            _kill(pid)
+        for pid, began in left.items():
+            send(pid, began, signal.SIGKILL)
         time.sleep(_LOOK)
-        left = bearers(leash, since, but)
+        left = _bearers(leash, since, but)
     return len(found)
 
 
@@ -62,10 +65,3 @@ def _target(link: str) -> str:
         return os.readlink(link)  # noqa: PTH115 - a sweep reads thousands of them
     except OSError:
         return ""
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

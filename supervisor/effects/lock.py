@@ -6,7 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from fleet_common import folders
+from fleet_common import folders, state_files
+from fleet_common.untrusted import Pid
 
 
 def lock(path: Path) -> int | None:
@@ -23,8 +24,6 @@ def lock(path: Path) -> int | None:
 
 
 def lock_holder(path: Path) -> int | None:
-    """The pid in the lock file; None when it holds none."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
+    """The pid in the lock file; None when it holds none. An operator may be told to kill it."""
+    pid = state_files.read(path, Pid)
+    return pid if isinstance(pid, int) else None

@@ -8,7 +8,8 @@ import signal
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
-from fleet_common import folders
+from fleet_common import folders, signals
+from fleet_common.signals import is_same
 from supervisor.effects import clock, evidence, leash
 from supervisor.effects.announcer import Announcer
 from supervisor.effects.assigner import Assigner
@@ -23,7 +24,7 @@ from supervisor.effects.launcher import Launcher
 from supervisor.effects.places import write_place
 from supervisor.effects.probe_keys import ProbeKeyFiles
 from supervisor.effects.prober import Prober
-from supervisor.effects.processes import is_same, reap_strays, signal_group, sweep_group
+from supervisor.effects.processes import reap_strays
 from supervisor.effects.recorder import Kept, Recorder
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.effects.sdnotify import Notifier
@@ -73,6 +74,7 @@ class Machine:
         self._version = version
         self._started_at = clock.monotonic()
         self._watched: dict[int, int] = {}  # pid to start time
+        self._newborn: dict[int, int] = {}  # the same of those that this turn tells of
         self._ended: dict[int, int] = {}  # the same of the dead that are not yet cleared away
         self._evidence = evidence.Evidence()
         self._cgroups = cgroups
@@ -81,7 +83,7 @@ class Machine:
         self._inbox = Inbox(config.state.pulse_socket)
         self._inbox.catch(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
         self._service = ServiceThread()
-        self._hooks = Hooks(config.on_event)
+        self._hooks = Hooks(config.on_event, config.path.parent)
         self._announcer = Announcer(notifier, self._started_at, start_limit(config))
         self._probe_keys = ProbeKeyFiles(config.state.worker)
         self._prober = Prober(self._service, self._inbox.post, self._probe_keys)
@@ -117,11 +119,12 @@ class Machine:
         messages = self._inbox.wait(self._announcer.patience(timeout, self.now()))
         self._announcer.look(self._board.read().records, self.now())
         self._run_files.retry()
-        signals = {message.name for message in messages if isinstance(message, Signalled)}
-        if signal.SIGCHLD.name in signals:
+        self._newborn = {message.pid: message.created for message in messages if isinstance(message, ProcessStarted)}
+        caught = {message.name for message in messages if isinstance(message, Signalled)}
+        if signal.SIGCHLD.name in caught:
             self._reap_strays()
             self._launcher.warm()  # in case the forkserver died; otherwise this does nothing
-        if signal.SIGHUP.name in signals:
+        if signal.SIGHUP.name in caught:
             self._announcer.reloading(self.now())
             self._service.call(self._reload)
         return messages
@@ -153,10 +156,14 @@ class Machine:
             self._cgroups.limit(spec.name, may.memory, may.cpu_percent)
 
     def terminate(self, pid: int) -> None:
-        signal_group(pid, signal.SIGTERM)
+        self._signal(pid, signal.SIGTERM)
 
     def kill(self, pid: int) -> None:
-        signal_group(pid, signal.SIGKILL)
+        self._signal(pid, signal.SIGKILL)
+
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        """To the whole group of a worker. A pid that no fact has told us is nobody's."""
+        signals.send_group(pid, self._watched.get(pid) or self._newborn.get(pid, 0), number)
 
     def probe(self, order: Probe, spec: WorkerSpec) -> None:
         self._prober.probe(order, spec)
@@ -175,8 +182,7 @@ class Machine:
         except OSError as error:
             log.error("%s: cannot write its new settings (%s); restart it to apply them", spec.name, error)
             return
-        if order.pid in self._watched:  # not yet collected, so the pid is still its own
-            os.kill(order.pid, signal.SIGHUP)
+        signals.send(order.pid, self._watched.get(order.pid, 0), signal.SIGHUP)
 
     def watch(self, started: ProcessStarted | ProcessAdopted, spec: WorkerSpec) -> bool:
         """Watch the process from now on; False when it has ended already."""
@@ -199,15 +205,15 @@ class Machine:
 
     def collect(self, exited: Exited) -> ExitCause:
         """The cause of an exit."""
-        self._ended[exited.pid] = self._watched.pop(exited.pid, 0)
+        self._ended[exited.pid] = self._watched.pop(exited.pid, 0) or self._newborn.get(exited.pid, 0)
         limit = self._cgroups.out_of_memory(exited.name)
         work = self._config.state.worker(exited.name).work
         return self._evidence.explain(self._launcher.exit_cause(exited.pid), exited.pid, work, limit)
 
     def clear(self, exited: Exited) -> None:
         """Remove all that the dead process left; takes as long as its other processes take to end."""
-        sweep_group(exited.pid)
         created = self._ended.pop(exited.pid, 0)
+        signals.sweep_group(exited.pid, created)
         leash.sweep(self._config.state.worker(exited.name).leash, created, but=self._watched)
         self._cgroups.end(exited.name)
         self._run_files.remove(exited.name)

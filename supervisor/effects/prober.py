@@ -14,7 +14,8 @@ from typing import Any
 
 import h11
 
-from fleet_common.contract import PROBE_HEADER, STATUS_PATH, parse_status
+from fleet_common.contract import LARGEST_STATUS, PROBE_HEADER, STATUS_PATH, parse_status
+from fleet_common.untrusted import Unfit
 from supervisor.effects.probe_keys import ProbeKeyFiles
 from supervisor.effects.service import ServiceThread
 from supervisor.facts import ProbeAnswered
@@ -23,8 +24,6 @@ from supervisor.spec import WorkerSpec
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104 - compared, not bound
 _BLOCK = 65536
-_LONGEST = 1024 * 1024
-"""Bytes of an answer; a longer one is not from our worker."""
 
 
 class Prober:
@@ -48,7 +47,7 @@ class Prober:
             self._tell(answer)
         except TimeoutError:
             self._tell(_failed(order, f"no answer within {order.timeout:g} s"))
-        except (h11.ProtocolError, ValueError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a stranger on the port has sent, the engine gets an answer
             self._tell(_failed(order, _words(error)))
 
 
@@ -88,7 +87,7 @@ async def _answer(http: h11.Connection, receive: Callable[[], Awaitable[bytes]])
             code = event.status_code
         elif isinstance(event, h11.Data):
             body += event.data
-            if len(body) > _LONGEST:
+            if len(body) > LARGEST_STATUS:
                 raise ValueError("the answer is too long")
         elif isinstance(event, h11.EndOfMessage):
             return code, body
@@ -99,9 +98,8 @@ async def _answer(http: h11.Connection, receive: Callable[[], Awaitable[bytes]])
 def _judge(order: Probe, code: int, body: bytes) -> ProbeAnswered:
     if code != HTTPStatus.OK:
         return _failed(order, f"answered HTTP {code}")
-    try:
-        status = parse_status(body)
-    except ValueError:
+    status = parse_status(body)
+    if isinstance(status, Unfit):
         return _failed(order, "the answer is not from a worker of this fleet")
     if (status.factory_name, status.generation) != (order.name, order.generation):
         return _failed(order, f"another process answers on the port ({status.factory_name}, pid {status.pid})")

@@ -1,7 +1,5 @@
-"""Processes as the kernel sees them: identity, signals to a group, exit and cause.
-
-Pid and start time together identify a process; a pid alone does not, because the kernel uses it again.
-"""
+"""How old a process is, how it exited and why, and which dead children are left. Signals are ``fleet_common.signals``'
+affair, and so is which process a pid means."""
 
 from __future__ import annotations
 
@@ -11,75 +9,14 @@ from pathlib import Path
 
 import psutil
 
+from fleet_common.signals import is_zombie
 from supervisor.record import ExitCause, ExitKind
-
-
-def start_ticks(pid: int) -> int | None:
-    """When the process began, in clock ticks since boot (field 22 of proc(5) stat); None when there is none."""
-    fields = stat_fields(pid)
-    return int(fields[19]) if fields else None
-
-
-def is_zombie(pid: int) -> bool:
-    return (fields := stat_fields(pid)) is not None and fields[0] in _DEAD
-
-
-def lives_since(pid: int, ticks: int) -> bool:
-    """Whether the process exists, is no zombie, and started at ``ticks`` or later."""
-    fields = stat_fields(pid)
-    return fields is not None and fields[0] not in _DEAD and int(fields[19]) >= ticks
-
-
-_DEAD = (b"Z", b"X")
-
-
-def stat_fields(pid: int) -> list[bytes] | None:
-    """The fields of proc(5) stat from the third, the state, on. Read plainly: a sweep asks it of every process."""
-    try:
-        stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        raw = os.read(stat, 4096)
-    except OSError:
-        return None  # gone between the two
-    finally:
-        os.close(stat)
-    return raw[raw.rindex(b")") + 2 :].split() if b")" in raw else None
-
-
-def is_same(pid: int, created: int) -> bool:
-    """Whether ``pid`` still is the living process that began at ``created``."""
-    return start_ticks(pid) == created and not is_zombie(pid)
 
 
 def age(created: int) -> float:
     """Seconds since a process with that start time began."""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     return max(0.0, uptime - created / os.sysconf("SC_CLK_TCK"))
-
-
-def signal_group(pid: int, number: signal.Signals) -> None:
-    """Signal the worker's process group; only the worker, if it has no group of its own yet."""
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        _signal_alone(pid, number)
-
-
-def _signal_alone(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-def sweep_group(pid: int) -> None:
-    """SIGKILL all that a dead worker left in its process group: nothing may hold its port or its database."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
 
 
 def cause_of_code(code: int | None) -> ExitCause:

@@ -19,26 +19,31 @@ import json
 import logging
 import os
 import queue
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fleet_common import folders
+from fleet_common import folders, state_files
 from fleet_common.contract import StatusDocument
 from fleet_common.layout import HistoryFolder
+from fleet_common.untrusted import Natural, Unfit, decoded, fitted
 from supervisor.facts import Fact
 from supervisor.history import Event
 from supervisor.messages import DownAsked
 from supervisor.policy.fleet import GpuLoss, Reload
 from supervisor.policy.lifecycle import Step
-from supervisor.record import ExitCause, ExitKind, Wanted, WorkerRecord
+from supervisor.record import ExitCause, Wanted, WorkerRecord
 from supervisor.spec import Rules
+
+log = logging.getLogger("fleet")
 
 LEDGER_VERSION = 1
 _EVENT_BYTES, _EVENT_BACKUPS = 5 * 1024 * 1024, 4
 _JOURNAL_BYTES, _JOURNAL_BACKUPS = 5 * 1024 * 1024, 1
+_LONGEST_LINE = 1024 * 1024
 _CLOSING = 5.0
 _AT_ONCE = 64
 
@@ -102,7 +107,7 @@ class Recorder:
         document = ledger_document(records, running=running)
         if document == self._kept:
             return
-        folders.write_text(self._ledger, json.dumps(document, indent=1))
+        state_files.succeed(self._ledger, document)
         self._kept = document
 
 
@@ -155,13 +160,10 @@ def _append(file: _Lines, values: Mapping[str, Any]) -> None:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines; skips torn lines. Raises OSError when there is no such file."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open("rb") as lines:
         for line in lines:
-            try:
-                values = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(values, dict):
+            values = decoded(line, dict[str, Any], _LONGEST_LINE)
+            if not isinstance(values, Unfit):
                 yield values
 
 
@@ -211,10 +213,18 @@ class Remembered:
     """What a supervisor that did not stop in order left about one worker."""
 
     wanted: Wanted
-    reason: str
-    restarts: int
-    restarts_by_cause: dict[str, int]
-    last_exit: ExitCause | None
+    reason: str = ""
+    restarts: Natural = 0
+    restarts_by_cause: dict[str, Natural] = field(default_factory=dict)
+    last_exit: ExitCause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ledger:
+    """The file as a whole. ``workers``: each by itself is a ``Remembered``."""
+
+    running: bool
+    workers: dict[str, Any]
 
 
 def _remembered_of(record: WorkerRecord) -> tuple[Any, ...]:
@@ -236,37 +246,49 @@ def ledger_document(records: Mapping[str, WorkerRecord], *, running: bool) -> di
     return {"version": LEDGER_VERSION, "running": running, "workers": workers}
 
 
-def read_ledger(folder: HistoryFolder) -> dict[str, Remembered]:
-    """What the last supervisor left, by name; empty when it stopped in order, or left nothing readable."""
-    try:
-        document = json.loads(folders.read_text(folder.ledger))
-        if not document["running"]:
-            return {}
-        read = {name: _remembered(values) for name, values in document["workers"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+def read_ledger(folder: HistoryFolder, names: Iterable[str]) -> dict[str, Remembered]:
+    """What the last supervisor left, by name; empty when it stopped in order, or there was none.
+
+    A worker that an operator has stopped must not start because a file was damaged. So of whom nobody knows whether he
+    is wanted, that one is remembered as stopped, and why. ``names``: all who could be meant.
+    """
+    found = state_files.read(folder.ledger, _Ledger)
+    if found is None and not state_files.previous(folder.ledger).exists():
         return {}
-    return {name: past for name, past in read.items() if past is not None}
+    if found is None or isinstance(found, Unfit):
+        return _unknown(folder, found, names)
+    if not found.running:
+        return {}
+    return {name: _remembered(fitted(values, Remembered), folder) for name, values in found.workers.items()}
+
+
+def _unknown(folder: HistoryFolder, found: Unfit | None, names: Iterable[str]) -> dict[str, Remembered]:
+    """Nobody is wanted; the counts are those of the ledger before. The file stays where it is: should this supervisor
+    end before it has written another, the next one must not take it for the first."""
+    why = found.why if found else "it is missing"
+    log.error("%s cannot be used: %s; starting only what an operator starts from now on", folder.ledger, why)
+    if found:
+        with contextlib.suppress(OSError):
+            shutil.copyfile(folder.ledger, state_files.damaged(folder.ledger))
+    older = state_files.read(state_files.previous(folder.ledger), _Ledger)
+    workers = older.workers if isinstance(older, _Ledger) else {}
+    entries = {name: fitted(workers.get(name), Remembered) for name in names}
+    return {name: _not_wanted(past, folder) for name, past in entries.items()}
+
+
+def _remembered(past: Remembered | Unfit, folder: HistoryFolder) -> Remembered:
+    return _not_wanted(past, folder) if isinstance(past, Unfit) else past
+
+
+def _not_wanted(past: Remembered | Unfit, folder: HistoryFolder) -> Remembered:
+    known = Remembered(Wanted.DOWN) if isinstance(past, Unfit) else past
+    return replace(known, wanted=Wanted.DOWN, reason=f"{folder.ledger} was lost, and with it whether this was stopped")
 
 
 def forget(folder: HistoryFolder) -> None:
     """The fleet was stopped without its supervisor: the next one has nothing to restore."""
-    (folder.ledger).unlink(missing_ok=True)
-
-
-def _remembered(values: Any) -> Remembered | None:
-    """The part of one worker; None when another version wrote it in a form that this one does not know."""
-    try:
-        return _understood(values)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _understood(values: dict[str, Any]) -> Remembered:
-    end = values.get("last_exit")
-    cause = ExitCause(ExitKind(end["kind"]), end["detail"], end.get("code"), end.get("signal")) if end else None
-    by_cause = dict(values.get("restarts_by_cause", {}))
-    reason = str(values.get("reason", ""))
-    return Remembered(Wanted(values["wanted"]), reason, int(values.get("restarts", 0)), by_cause, cause)
+    for path in (state_files.previous(folder.ledger), folder.ledger):
+        path.unlink(missing_ok=True)
 
 
 def restored(record: WorkerRecord, past: Remembered) -> WorkerRecord:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fleet_common import folders
+from fleet_common import folders, state_files
+from fleet_common.signals import is_same
+from fleet_common.untrusted import Natural, Pid, Port, Unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +17,12 @@ class RunFile:
     ``gpus``: the UUIDs it was launched with; None: by a supervisor that knew none."""
 
     name: str
-    generation: int
-    pid: int
-    created: int
+    generation: Natural
+    pid: Pid
+    created: Natural
     boot: str
     fingerprint: str
-    port: int = 0
+    port: Port = 0
     gpus: tuple[str, ...] | None = None
 
 
@@ -32,12 +33,11 @@ class RunFiles:
         folders.make(folder)
 
     def write(self, run: RunFile) -> None:
-        """Written atomically: a reader sees the old file or the new one. On a full disk it is written later. It need
-        not survive a power cut: no process does.
+        """Written atomically: a reader sees the old file or the new one. On a full disk it is written later.
 
         It need not outlast a power cut: no process does."""
         try:
-            folders.write_text(self._path(run.name), json.dumps(asdict(run)), lasting=False)
+            state_files.write(self._path(run.name), asdict(run), lasting=False)
         except OSError:
             self._unwritten[run.name] = run
         else:
@@ -53,11 +53,14 @@ class RunFiles:
         self._path(name).unlink(missing_ok=True)
 
     def read_all(self) -> list[RunFile]:
-        """Every readable run file of this boot; removes the others, which say nothing."""
+        """Every run file of this boot. Those of another boot say nothing and are removed; those that do not fit are set
+        aside. The process of such a one is found by its leash."""
         found = []
-        for path in sorted(self._folder.glob("*.json")):
+        for path in _files(self._folder):
             run = _read(path)
-            if run is not None and run.boot == boot_id():
+            if isinstance(run, Unfit):
+                state_files.put_aside(path, run, "its process, if it runs, is replaced and not adopted")
+            elif run is not None and run.boot == boot_id():
                 found.append(run)
             else:
                 path.unlink(missing_ok=True)
@@ -67,14 +70,20 @@ class RunFiles:
         return self._folder / f"{name}.json"
 
 
-def _read(path: Path) -> RunFile | None:
-    try:
-        values = json.loads(folders.read_text(path))
-        known = {field.name for field in fields(RunFile)}
-        read = RunFile(**{key: value for key, value in values.items() if key in known})
-        return replace(read, gpus=None if read.gpus is None else tuple(read.gpus))
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
+def running(folder: Path) -> dict[str, int]:
+    """The pids of the workers that run, by name, for whoever only looks."""
+    runs = [_read(path) for path in _files(folder)]
+    known = [run for run in runs if isinstance(run, RunFile) and run.boot == boot_id()]
+    return {run.name: run.pid for run in known if is_same(run.pid, run.created)}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"))
+
+
+def _read(path: Path) -> RunFile | Unfit | None:
+    run = state_files.read(path, RunFile)
+    return Unfit("it names another worker") if isinstance(run, RunFile) and run.name != path.stem else run
 
 
 def boot_id() -> str:

@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 
 from fleet_common.contract import Limits
+from fleet_common.signals import stat_fields
 from supervisor.effects import clock
 from supervisor.effects.board import Pinned
 from supervisor.effects.cgroups import Cgroups, Usage
-from supervisor.effects.processes import stat_fields
 from supervisor.facts import Load, LoadSeen
 from supervisor.history import Event
 from supervisor.policy import launching, limits

@@ -5,7 +5,6 @@ Every call has a time limit. Every failure is a ``ControlError`` whose text an o
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from http import HTTPStatus
@@ -17,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 from fleet_common.layout import StateFolder
 from fleet_common.unix_path import address_in
+from fleet_common.untrusted import Unfit, decoded
 from supervisor.record import OperatorRequest
 from supervisor.snapshot import FleetSnapshot, from_dict
 
@@ -26,6 +26,7 @@ ANSWER_TIMEOUT = 5.0
 
 
 _RELOAD_TIMEOUT = 30.0
+_LARGEST = 64 * 1024 * 1024
 
 
 class ControlError(Exception):
@@ -84,7 +85,7 @@ class ControlClient:
         answer = self._call("GET", "/v1/status", params=poll, extra=poll.get("timeout", 0.0))
         try:
             return from_dict(answer)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise NoAnswer("the supervisor sent an unknown answer; it may run another version of fleet") from error
 
     def ask(self, name: str, request: OperatorRequest) -> int:
@@ -108,7 +109,7 @@ class ControlClient:
         try:
             connection.request(method, f"{path}?{urlencode(params)}" if params else path)
             response = connection.getresponse()
-            return _body(response.status, response.read(), name)
+            return _body(response.status, response.read(_LARGEST + 1), name)
         except TimeoutError as error:
             raise NoAnswer(
                 f"the supervisor does not answer within {self._patience + extra:g} s (state folder {self._state_dir})"
@@ -134,10 +135,9 @@ def _open_folder(state_dir: Path) -> int:
 
 
 def _body(code: int, raw: bytes, name: str) -> Any:
-    try:
-        body = json.loads(raw)
-    except ValueError as error:
-        raise NoAnswer(f"the process on the control socket is not a supervisor (HTTP {code})") from error
+    body = decoded(raw, Any, _LARGEST)
+    if isinstance(body, Unfit):
+        raise NoAnswer(f"the process on the control socket is not a supervisor (HTTP {code})")
     if HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES:
         return body
     answer = body if isinstance(body, dict) else {}

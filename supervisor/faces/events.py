@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fleet_common.layout import StateFolder
+from fleet_common.untrusted import Unfit, decoded
 from supervisor.faces import logfiles
 from supervisor.faces.formatting import clean
 
 _ROTATED = 4
+_LONGEST_LINE = 1024 * 1024
 
 EventDocument = dict[str, Any]
 
@@ -79,11 +80,8 @@ def _text(raw: bytes) -> str:
 def _parsed(lines: list[str]) -> Iterator[EventDocument]:
     """Skips lines that a crash or a full disk has torn."""
     for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
+        event = decoded(line.encode("utf-8", "replace"), dict[str, Any], _LONGEST_LINE)
+        if not isinstance(event, Unfit):
             yield event
 
 

@@ -103,7 +103,7 @@ def take(place: FleetLocation) -> Picture:
     seen, pids = Gpus().look(), _pids(place.state_dir)
     kept = read_document(StateFolder(place.state_dir).gpus)
     known = [name for name in kept if name in place.names or name in pids]
-    holders = tuple(Holder(name, tuple(kept[name]["gpus"]), kept[name]["why"], pids.get(name)) for name in known)
+    holders = tuple(Holder(name, kept[name].gpus, kept[name].why, pids.get(name)) for name in known)
     computing = {process.pid for card in seen.cards for process in card.processes}
     return Picture(seen, holders, _owners(computing, {pid: name for name, pid in pids.items()}))
 
@@ -112,10 +112,9 @@ def _pids(state_dir: Path) -> dict[str, int]:
     folder = StateFolder(state_dir).run
     if not folder.is_dir():
         return {}
-    from supervisor.effects.processes import is_same
-    from supervisor.effects.run_files import RunFiles
+    from supervisor.effects.run_files import running
 
-    return {run.name: run.pid for run in RunFiles(folder).read_all() if is_same(run.pid, run.created)}
+    return running(folder)
 
 
 def _owners(computing: set[int], datasites: dict[int, str]) -> dict[int, str]:

@@ -3,12 +3,13 @@ else."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet_common import state_files
 from fleet_common.layout import StateFolder
+from fleet_common.untrusted import Unfit, decoded
 from supervisor.faces.faults import Exit, Fault
 from supervisor.faces.formatting import clean
 
@@ -36,17 +37,26 @@ class Credentials:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    email: str
+    password: str
+    name: str = ""
+    generated: bool = False
+
+
 def read(state_dir: Path, datasite: str) -> Credentials:
     """The stored login. Raises Fault when there is none yet, or it cannot be read."""
     path = StateFolder(state_dir).worker(datasite).admin
     try:
-        stored = json.loads(path.read_bytes())
-        return Credentials(
-            datasite, stored["email"], stored.get("name", ""), stored["password"], bool(stored.get("generated", False))
-        )
+        raw = path.read_bytes()
     except FileNotFoundError as error:
         raise Fault(f"{clean(datasite)} has no login yet: it was never started", next_step="fleet up") from error
     except PermissionError as error:
         raise Fault(f"only the user of the fleet can read {path}", next_step="run this command as that user") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Fault(f"{path} cannot be read: {error}", Exit.NOT_DONE) from error
+    except OSError as error:
+        raise Fault(f"{path} cannot be read: {error.strerror}", Exit.NOT_DONE) from error
+    stored = decoded(raw, _Stored, state_files.LARGEST)
+    if isinstance(stored, Unfit):
+        raise Fault(f"{path} cannot be used: {stored.why}", Exit.NOT_DONE)
+    return Credentials(datasite, stored.email, stored.name, stored.password, stored.generated)

@@ -121,10 +121,6 @@ def survivors(state_dir: Path) -> list[str]:
     folder = StateFolder(state_dir).run
     if not folder.is_dir() or not any(folder.glob("*.json")):
         return []
-    from supervisor.effects.processes import is_same
-    from supervisor.effects.run_files import RunFiles
+    from supervisor.effects.run_files import running
 
-    try:
-        return sorted(clean(run.name) for run in RunFiles(folder).read_all() if is_same(run.pid, run.created))
-    except OSError:
-        return []
+    return sorted(map(clean, running(folder)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from supervisor.snapshot import FleetSnapshot
 
 OUTPUT = "fleet.out"
+_ISOLATED = (sys.executable, "-P", "-m", "supervisor")
+_DOORS = ("fleet", "__main__.py")
 _LAST_LINES = 15
 _LOOK = 0.1
 _LONGEST_POLL = 1.0
@@ -100,6 +103,15 @@ def _agree(plan: tuple[ResetItem, ...], *, yes: bool) -> None:
 # --- in the foreground ---
 
 
+def leave_current_folder() -> None:
+    """Go on in an interpreter that imports nothing from the current folder, where the files may be anybody's. Nor does
+    any that it starts."""
+    if sys.flags.safe_path or Path(sys.argv[0]).name not in _DOORS:
+        return
+    sys.stdout.flush()
+    os.execv(sys.executable, [*_ISOLATED, *sys.argv[1:]])  # noqa: S606 - no shell: our own interpreter and module
+
+
 def serve_here(config: FleetConfig, reset: tuple[str, ...], screen: Screen, *, quiet: bool) -> None:
     """Run the supervisor in this process until the fleet is stopped. Raises Fault when it cannot start."""
     from supervisor.daemon import AlreadyRunning, serve
@@ -169,7 +181,7 @@ def serve_detached(config: FleetConfig, timeout: float, screen: Screen) -> None:
 
 
 def _command(path: Path) -> list[str]:
-    return [sys.executable, "-m", "supervisor", "up", str(path), "--yes", "--quiet"]
+    return [*_ISOLATED, "up", str(path), "--yes", "--quiet"]
 
 
 def _spawn(config: FleetConfig) -> tuple[subprocess.Popen[bytes], Path, int]:

@@ -16,7 +16,9 @@ from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 
 from datasite_worker.pysyft import doors
-from fleet_common.contract import DatasetOrder, LaunchOrder, parse_settings
+from fleet_common.contract import DatasetOrder, LaunchOrder, LiveSettings
+from fleet_common.state_files import LARGEST
+from fleet_common.untrusted import Unfit, decoded
 from supervisor.policy.launching import launch_order, live_settings
 from supervisor.spec import Dataset, DatasiteSpec, Mock
 from tests.unit.fakes import fleet
@@ -39,12 +41,18 @@ ORDERS = (
 )
 
 
+def received(raw: bytes) -> tuple[DatasetOrder, ...] | Unfit:
+    """The datasets that a worker finds in its settings."""
+    settings = decoded(raw, LiveSettings, LARGEST)
+    return settings.datasets if isinstance(settings, LiveSettings) else Unfit("no settings")
+
+
 def test_datasets_cross_to_the_worker() -> None:
     """At its start, and again while it runs, as JSON."""
     order = launch_order(fleet(LINE), LINE, 1, 2)
     assert isinstance(order, LaunchOrder)
     assert ORDERS == order.settings.datasets
-    assert ORDERS == parse_settings(live_settings(fleet(LINE), LINE, 3).to_json()).datasets
+    assert ORDERS == received(live_settings(fleet(LINE), LINE, 3).to_json())
 
 
 @pytest.mark.parametrize("broken", ["x", ["x"], [{"name": "a"}], [None], 3])
@@ -52,11 +60,10 @@ def test_what_are_no_datasets_is_refused(broken: Any) -> None:
     """A newer supervisor's keys are passed over, an older one's settings have none."""
     settings = json.loads(live_settings(fleet(LINE), LINE, 3).to_json())
     newer = [{**asdict(one), "colour": "green"} for one in ORDERS]
-    assert ORDERS == parse_settings(json.dumps({**settings, "datasets": newer}).encode()).datasets
+    assert ORDERS == received(json.dumps({**settings, "datasets": newer}).encode())
     older = {key: value for key, value in settings.items() if key != "datasets"}
-    assert () == parse_settings(json.dumps(older).encode()).datasets
-    with pytest.raises(ValueError, match="not live settings"):
-        parse_settings(json.dumps({**settings, "datasets": broken}).encode())
+    assert () == received(json.dumps(older).encode())
+    assert isinstance(received(json.dumps({**settings, "datasets": broken}).encode()), Unfit)
 
 
 @pytest.mark.parametrize(

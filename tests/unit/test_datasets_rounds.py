@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ import pytest
 from datasite_worker.data.datasets import OUTDATED, RETRY, SETTLED, Datasets
 from datasite_worker.data.files import Content
 from datasite_worker.data.store import Held, Ids
-from fleet_common.contract import DatasetOrder
+from fleet_common.contract import DatasetOrder, DatasetSaid
 
 pytestmark = pytest.mark.process  # it loads PySyft
 
@@ -64,7 +63,7 @@ class Line:
 
     folder: Path
     store: FakeStore = field(default_factory=FakeStore)
-    said: list[list[dict[str, Any]]] = field(default_factory=list)
+    said: list[list[DatasetSaid]] = field(default_factory=list)
     now: float = NOW
 
     def __post_init__(self) -> None:
@@ -143,7 +142,7 @@ def test_a_changed_file_is_published_under_the_same_ids(line: Line) -> None:
     line.write("torque\n1\n2\n", LONG_AGO + 60)
     line.round()
     assert ([1.0, 2.0], before) == (line.rows(), line.store.datasets["bearings"][0])
-    assert line.said[0][0]["published_at"] < line.said[1][0]["published_at"]
+    assert str(line.said[0][0]["published_at"]) < str(line.said[1][0]["published_at"])
 
 
 def test_a_file_that_is_being_written_is_waited_for(line: Line) -> None:

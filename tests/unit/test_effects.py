@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,7 +16,10 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from fleet_common import signals
 from fleet_common.contract import StatusDocument
 from fleet_common.layout import WorkerFolder
 from fleet_common.unix_path import short_path
@@ -117,7 +122,7 @@ def test_a_pulse_is_heard_and_garbage_is_not(inbox: Inbox, tmp_path: Path) -> No
     said = StatusDocument("a", "localhost", 8080, "cpu", "running", generation=2, pid=9)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as worker:
         worker.connect(str(tmp_path / "pulse.sock"))
-        for raw in (b"\xff garbage", b"[1]", said.to_json()):
+        for raw in (b"\xff garbage", b"[1]", b"", b"[" * 30_000, said.to_json()):
             worker.send(raw)
     assert [said] == inbox.wait(10.0)
     assert 0o600 == (tmp_path / "pulse.sock").stat().st_mode & 0o777
@@ -134,12 +139,12 @@ def test_a_deep_state_folder_still_has_sockets(tmp_path: Path) -> None:
 
 def test_a_process_is_its_pid_and_its_start_time(sleeper: subprocess.Popen[bytes]) -> None:
     """The same pid with another start time is somebody else, and a zombie is nobody."""
-    created = processes.start_ticks(sleeper.pid) or 0
-    assert processes.is_same(sleeper.pid, created)
-    assert not processes.is_same(sleeper.pid, created + 1)
+    created = signals.start_ticks(sleeper.pid) or 0
+    assert signals.is_same(sleeper.pid, created)
+    assert not signals.is_same(sleeper.pid, created + 1)
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
-    assert not processes.is_same(sleeper.pid, created)
+    assert not signals.is_same(sleeper.pid, created)
 
 
 def test_a_group_is_swept_whole() -> None:
@@ -149,7 +154,7 @@ def test_a_group_is_swept_whole() -> None:
     assert leader.stdout is not None
     with leader, leader.stdout as said:
         said.readline(), said.readline()
-        processes.signal_group(leader.pid, signal.SIGKILL)
+        signals.send_group(leader.pid, signals.start_ticks(leader.pid) or 0, signal.SIGKILL)
         assert b"" == said.read()  # the pipe ends when the last of the group is gone
 
 
@@ -184,14 +189,14 @@ def test_one_lock_per_state_folder(tmp_path: Path) -> None:
 
 
 def test_run_files_survive_and_broken_ones_do_not_matter(tmp_path: Path) -> None:
-    """What can be read of this boot is told; a torn file or one of another boot is not."""
+    """What can be read of this boot is told; a torn file is set aside, and one of another boot removed."""
     files = RunFiles(tmp_path / "run")
     mine = RunFile("a", 2, 77, 5, boot_id(), "f")
     files.write(mine)
     files.write(RunFile("b", 2, 78, 5, "another boot", "f"))
     (tmp_path / "run" / "c.json").write_text('{"name": "c", "gen')
     assert [mine] == files.read_all()
-    assert ["a.json"] == [path.name for path in (tmp_path / "run").iterdir()]
+    assert ["a.json", "c.json.damaged"] == sorted(path.name for path in (tmp_path / "run").iterdir())
 
 
 def test_gauges_measure_a_living_process(sleeper: subprocess.Popen[bytes]) -> None:
@@ -332,6 +337,87 @@ def test_control_refuses_with_a_reason(control: tuple[httpx.Client, Board, list[
     board.pin(fleet(DatasiteSpec("alpha", 8080)), {"alpha": WorkerRecord("alpha")}, stopping=True)
     assert 409 == client.post("/v1/workers/alpha/start").status_code
     assert [] == posted
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "after=x",
+        "after=1.5",
+        "after=" + "9" * 5000,
+        "timeout=nan",
+        "timeout=inf",
+        "timeout=-1",
+        "timeout=1e999",
+        "timeout=soon",
+        "after=true",
+        "timeout=\ud83d",
+    ],
+)
+def test_control_takes_numbers_only(control: tuple[httpx.Client, Board, list[Any]], query: str) -> None:
+    """One that is none would wait for ever, or burn a core."""
+    client, _, _ = control
+    assert 400 == client.get(f"/v1/status?{query}".encode("utf-8", "replace").decode()).status_code
+
+
+HOSTILE = [
+    b"\xff" * 100, b"[" * 30_000, b"GET / HTTP/9.9\r\n\r\n", b"GET /v1/status HTTP/1.1\r\n", b"\0",
+    b"GET /v1/status HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 200_000, b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n",
+    b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    b"POST /v1/workers/%ff%00%0a/stop HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /v1/workers/alpha/" + b"[" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /v1/nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+]  # fmt: skip
+
+
+@given(chance=st.binary(max_size=300))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_on_the_control_socket_ask_for_anything(
+    control: tuple[httpx.Client, Board, list[Any]], tmp_path: Path, chance: bytes
+) -> None:
+    """Whatever a client sends, the next one is answered, and the engine has heard of nothing."""
+    client, _, posted = control
+    for raw in (*HOSTILE, chance, b"POST " + chance + b" HTTP/1.1\r\nHost: x\r\n\r\n"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger, contextlib.suppress(OSError):
+            stranger.connect(str(tmp_path / "control.sock"))
+            stranger.settimeout(5.0)
+            stranger.sendall(raw)
+    assert ([], 200) == (posted, client.get("/v1/status").status_code)
+
+
+@given(chance=st.binary(max_size=300), value=st.recursive(st.none() | st.integers() | st.text(), st.lists))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_pulse_reaches_the_engine_but_a_status(inbox: Inbox, tmp_path: Path, chance: bytes, value: Any) -> None:
+    """Any bytes, and any value in any field of a status: the wait raises nothing."""
+    said = {"factory_name": "a", "factory_hostname": "h", "factory_port": 1, "device": "cpu", "status": "running"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as worker:
+        worker.connect(str(tmp_path / "pulse.sock"))
+        for raw in (chance, json.dumps({**said, "datasets": value}).encode(), json.dumps(value).encode()):
+            worker.send(raw)
+    assert all(isinstance(one, StatusDocument) for one in inbox.wait(10.0))
+
+
+@pytest.mark.parametrize("body", [b"[" * 30_000, b"\xff", b"7", b'{"pid": true}', b"x" * 2_000_000])
+def test_whatever_answers_a_probe_the_engine_gets_an_answer(service: ServiceThread, body: bytes) -> None:
+    """One that it can take: nothing but a status of that very process is a success."""
+    stage = Stage(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    answer = probe_once(service, stage.port)
+    stage.close()
+    assert None is answer.status
+    assert "" != answer.reason
+
+
+def test_a_flood_of_pulses_leaves_the_engine_its_turn(inbox: Inbox, tmp_path: Path) -> None:
+    """One wait takes only so many of them."""
+    said = StatusDocument("a", "localhost", 8080, "cpu", "running", generation=2, pid=9).to_json()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as worker:
+        worker.connect(str(tmp_path / "pulse.sock"))
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while sent < 200:
+                worker.send(said)
+                sent += 1
+    assert min(sent, 64) == len(inbox.wait(10.0))
 
 
 def test_control_waits_for_news(control: tuple[httpx.Client, Board, list[Any]]) -> None:

@@ -408,7 +408,7 @@ def test_credentials_that_are_damaged(fleet_yaml: Path) -> None:
     (fleet_yaml.parent / ".fleet" / "datasites" / "line_a" / "admin.json").write_text("[]")
     result = fleet("credentials", "line_a")
     assert 1 == result.exit_code
-    assert "admin.json cannot be read" in result.output
+    assert "admin.json cannot be used: it is not a mapping" in result.output
 
 
 # --- files ---

@@ -15,8 +15,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from fleet_common.signals import start_ticks
 from supervisor.effects import assigner
-from supervisor.effects.processes import start_ticks
 from supervisor.effects.run_files import RunFile, RunFiles, boot_id
 from supervisor.faces.cli import app
 from supervisor.policy.placement import Placement

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
+from fleet_common.signals import is_zombie, start_ticks
 from supervisor.effects import hooks as module
 from supervisor.effects.hooks import Hooks
-from supervisor.effects.processes import is_zombie, reap_strays, start_ticks
+from supervisor.effects.processes import reap_strays
 from supervisor.history import Event, EventKind
 from supervisor.spec import Hook
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fleet_common.contract import LEASH_VARIABLE
+from fleet_common.signals import is_same, start_ticks
 from supervisor.effects.leash import bearers, sweep
-from supervisor.effects.processes import is_same, start_ticks
 
 pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")]
 """A look at every process must leave no descriptor behind."""

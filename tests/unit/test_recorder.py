@@ -16,6 +16,7 @@ from supervisor.effects import recorder as module
 from supervisor.effects.recorder import (
     Recorder,
     Remembered,
+    forget,
     read_ledger,
     read_lines,
     restored,
@@ -134,7 +135,7 @@ def test_the_next_supervisor_reads_what_the_last_one_left(recorder: Recorder, tm
     """What is wanted, the counts by cause, and how each ended last."""
     recorder.ledger(RECORDS, running=True)
     recorder.close()
-    assert REMEMBERED == read_ledger(HistoryFolder(tmp_path / "history"))
+    assert REMEMBERED == read_ledger(HistoryFolder(tmp_path / "history"), RECORDS)
     assert [LEDGER] == [path.name for path in (tmp_path / "history").glob("ledger*")]
 
 
@@ -143,7 +144,7 @@ def test_a_fleet_that_went_down_in_order_leaves_nothing_to_remember(recorder: Re
     recorder.ledger(RECORDS, running=True)
     recorder.ledger(RECORDS, running=False)
     recorder.close()
-    assert {} == read_ledger(HistoryFolder(tmp_path / "history"))
+    assert {} == read_ledger(HistoryFolder(tmp_path / "history"), RECORDS)
 
 
 def test_the_ledger_is_written_only_when_it_changed(recorder: Recorder, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_reader_never_sees_half_a_ledger(tmp_path: Path) -> None:
         recorder.ledger({**RECORDS, "gamma": WorkerRecord("gamma", restarts=at, wanted=Wanted.UP)}, running=True)
     seen = 0
     while seen < 299:
-        read = read_ledger(HistoryFolder(tmp_path))
+        read = read_ledger(HistoryFolder(tmp_path), RECORDS)
         assert read in ({}, REMEMBERED) or {"alpha", "beta", "gamma"} == set(read)
         seen = read["gamma"].restarts if "gamma" in read else seen
     recorder.close()
@@ -198,24 +199,64 @@ def test_ledgers_of_other_versions_are_read(tmp_path: Path, worker: dict[str, An
     """An upgrade, and going back from one, loses nothing that both know."""
     document = {**LEDGER_NOW, "workers": {"alpha": worker}, "version": 99 if "mood" in worker else 1, "new": [1]}
     (tmp_path / LEDGER).write_text(json.dumps(document))
-    assert {"alpha": expected} == read_ledger(HistoryFolder(tmp_path))
+    assert {"alpha": expected} == read_ledger(HistoryFolder(tmp_path), RECORDS)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"running": true}', '{"running": true, "workers": 3}'])
-def test_a_ledger_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
-    """A supervisor starts as if for the first time, and says nothing of it to nobody."""
-    assert {} == read_ledger(HistoryFolder(tmp_path))
-    (tmp_path / LEDGER).write_text(text)
-    assert {} == read_ledger(HistoryFolder(tmp_path))
+UNKNOWN = "was lost, and with it whether this was stopped"
+
+
+def test_without_a_ledger_everything_starts(tmp_path: Path) -> None:
+    """It is the first start, or the fleet was stopped in order."""
+    assert {} == read_ledger(HistoryFolder(tmp_path), RECORDS)
 
 
 @pytest.mark.parametrize(
-    "worker", [{"wanted": "sideways"}, {"wanted": "up", "last_exit": {"kind": "moonlight", "detail": ""}}, {}, 3, None]
-)
+    "raw",
+    [b"", b"{", b"[]", b"7", b"null", b'{"running": true}', b'{"running": true, "workers": 3}', b"[" * 30_000,
+     b'{"running": "yes", "workers": {}}', bytes(range(256))],
+)  # fmt: skip
+def test_a_ledger_that_cannot_be_read_starts_nobody(
+    tmp_path: Path, raw: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody may have been stopped by an operator, who stands at the machine by now. The log says so, the file is kept,
+    and a second start says the same."""
+    for _ in range(2):
+        (tmp_path / LEDGER).write_bytes(raw)
+        past = read_ledger(HistoryFolder(tmp_path), RECORDS)
+        assert {"alpha": Wanted.DOWN, "beta": Wanted.DOWN} == {name: one.wanted for name, one in past.items()}
+        assert all(UNKNOWN in one.reason for one in past.values())
+    assert raw == (tmp_path / f"{LEDGER}.damaged").read_bytes() == (tmp_path / LEDGER).read_bytes()
+    assert f"{LEDGER} cannot be used" in caplog.text
+
+
+def test_the_counts_of_a_lost_ledger_are_those_of_the_one_before(tmp_path: Path) -> None:
+    """Who was wanted there may have been stopped since; a crash that it knows of has happened."""
+    recorder = Recorder(HistoryFolder(tmp_path))
+    recorder.ledger(RECORDS, running=True)
+    recorder.ledger({**RECORDS, "alpha": WorkerRecord("alpha", wanted=Wanted.DOWN)}, running=True)
+    recorder.close()
+    for damage in (lambda: (tmp_path / LEDGER).write_bytes(b"\0" * 300), (tmp_path / LEDGER).unlink):
+        damage()
+        alpha = read_ledger(HistoryFolder(tmp_path), RECORDS)["alpha"]
+        assert (Wanted.DOWN, 3, {"signal": 3}, KILLED) == (
+            alpha.wanted, alpha.restarts, alpha.restarts_by_cause, alpha.last_exit
+        )  # fmt: skip
+    forget(HistoryFolder(tmp_path))
+    assert {} == read_ledger(HistoryFolder(tmp_path), RECORDS)
+
+
+@pytest.mark.parametrize(
+    "worker",
+    [{"wanted": "sideways"}, {"wanted": "up", "last_exit": {"kind": "moonlight", "detail": ""}}, {}, 3, None,
+     {"wanted": "up", "restarts": -1}, {"wanted": "up", "restarts": True}, {"wanted": "up", "reason": ["x"]}],
+)  # fmt: skip
 def test_one_bad_entry_takes_no_other_with_it(tmp_path: Path, worker: Any) -> None:
-    """An entry in words of another version, an unknown kind of end say, is passed over; the others are remembered."""
+    """An entry in words of another version, an unknown kind of end say, leaves its worker down; the others are
+    remembered."""
     (tmp_path / LEDGER).write_text(json.dumps({**LEDGER_NOW, "workers": {"alpha": worker, "beta": WORKER}}))
-    assert {"beta": Remembered(Wanted.DOWN, "stopped", 2, {"oom": 2}, None)} == read_ledger(HistoryFolder(tmp_path))
+    past = read_ledger(HistoryFolder(tmp_path), RECORDS)
+    assert Remembered(Wanted.DOWN, "stopped", 2, {"oom": 2}, None) == past["beta"]
+    assert (Wanted.DOWN, True) == (past["alpha"].wanted, UNKNOWN in past["alpha"].reason)
 
 
 def test_a_restored_record_hides_no_crash() -> None:
@@ -264,7 +305,7 @@ def test_a_full_disk_loses_lines_and_nothing_else(tiny: Path, monkeypatch: pytes
     again.ledger(RECORDS, running=True)
     again.close()
     assert "room again" == [line["text"] for line in read_lines(tiny / EVENTS)][-1]
-    assert REMEMBERED == read_ledger(HistoryFolder(tiny))
+    assert REMEMBERED == read_ledger(HistoryFolder(tiny), RECORDS)
 
 
 def test_lines_come_back_when_there_is_room_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,10 +77,10 @@ def test_a_trouble_that_passes_advises_no_reset(
 ) -> None:
     """A full or failing disk is tried again; only what lasts is called a broken identity."""
 
-    def fail(_: Path) -> str:
+    def fail(_: Path) -> bytes:
         raise OSError(number, "as told")
 
-    monkeypatch.setattr(folders, "read_text", fail)
+    monkeypatch.setattr(folders, "read", fail)
     with pytest.raises(refused) as caught:
         identity(tmp_path)
     assert (number == errno.EACCES) is ("reset" in str(caught.value))

@@ -35,8 +35,10 @@ def up(
       fleet up fleet.yaml --detach
       fleet up --yes            agree to remove state (reset: true)
     """
-    from supervisor.faces.up import confirm_reset, refuse_second, serve_detached, serve_here
+    from supervisor.faces.up import confirm_reset, leave_current_folder, refuse_second, serve_detached, serve_here
 
+    if not detach:
+        leave_current_folder()
     config = load_config(fleet_file(context, path, file))
     refuse_second(config)
     reset = confirm_reset(config, yes=yes)
