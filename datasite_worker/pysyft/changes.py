@@ -40,6 +40,7 @@ _JOBS = "tests/real/test_jobs.py"
 _DATASETS = "tests/real/test_datasets.py"
 _TRAINING = "tests/real/test_training.py"
 _PRELOAD = "tests/unit/test_preload.py"
+_DURABILITY = "tests/unit/test_durability.py, tests/real/test_fleet.py"
 _R, _W, _O, _B = Kind.REPLACED, Kind.WRAPPED, Kind.OVERRIDDEN, Kind.BORROWED
 _SERIAL = "syft.serde.recursive_primitives"
 _SERVER = "syft.server.server"
@@ -131,6 +132,11 @@ CHANGES = (
         _B, "syft.service.code.user_code.parse_user_code",
         "(raw_code, func_name, original_func_name, function_input_kwargs)", "approvals",
         "Shows whether PySyft would run exactly the text whose hash is listed.", "tests/unit/test_approvals.py",
+    ),
+    # --- what is stored ---
+    Change(
+        _R, "syft.service.blob_storage.service.BlobStorageService.write_to_disk", "(self, context, uid, data)",
+        "durability.of_files", "PySyft answers before the file is on the disk.", _DURABILITY,
     ),
     # --- execution ---
     Change(

@@ -15,7 +15,7 @@ from datasite_worker.data.store import DatasetStore
 from datasite_worker.engine import Hosting, Reception
 from datasite_worker.jobs.store import JobStore
 from datasite_worker.jobs.zygote_life import Work
-from datasite_worker.pysyft import containment, doors, server, uploads
+from datasite_worker.pysyft import containment, doors, durability, server, uploads
 from datasite_worker.pysyft.approvals import Approvals
 from datasite_worker.pysyft.datasets import PySyftDatasets
 from datasite_worker.pysyft.jobs import runner
@@ -34,6 +34,7 @@ class PySyft:
     def open(self, hosting: Hosting, activity: Activity) -> PySyftDatasite:
         containment.watch(activity)
         doors.close()
+        durability.of_files()
         return PySyftDatasite(hosting.name, server.make_server(hosting))
 
 

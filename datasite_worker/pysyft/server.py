@@ -34,9 +34,9 @@ from datasite_worker import bounds
 from datasite_worker.bounds import Connections
 from datasite_worker.credentials import AdminLogin
 from datasite_worker.engine import Hosting
-from datasite_worker.pysyft import gate, logs, routes
+from datasite_worker.pysyft import durability, gate, logs, routes
 from datasite_worker.pysyft.envelope import CheckedCall
-from datasite_worker.pysyft.jobs import settling, shared_database
+from datasite_worker.pysyft.jobs import settling
 from datasite_worker.pysyft.logins import Logins
 from datasite_worker.pysyft.sessions import Sessions
 from datasite_worker.refusals import Refusals
@@ -123,7 +123,7 @@ def make_server(hosting: Hosting) -> SettledDatasite:
     made = assemble(SettledDatasite, hosting)
     made.access = hosting.access
     _open_registration(made)
-    shared_database.be_patient(made)
+    durability.of_database(made)
     return made
 
 

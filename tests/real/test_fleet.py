@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
+import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
@@ -98,3 +102,62 @@ def test_a_taken_port_is_named_and_only_that_line_waits(tmp_path: Path) -> None:
             assert made.line("alpha")["ready"] is True
         finally:
             made.down()
+
+
+class Traced:
+    """What a process does to files, and when: strace tells."""
+
+    CALLS = "trace=openat,write,pwrite64,ftruncate,fsync,fdatasync,close"
+
+    def __init__(self, pid: int, into: Path) -> None:
+        self._into = into
+        words = ["strace", "-f", "-qq", "-y", "-ttt", "-T", "-e", self.CALLS, "-p", str(pid), "-o", str(into)]
+        self._process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        eventually(lambda: self._traced(pid))
+
+    def _traced(self, pid: int) -> bool:
+        assert None is self._process.poll(), "strace cannot trace here"
+        tasks = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+        return all(f"TracerPid:\t{self._process.pid}\n" in task for task in tasks)
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+
+    def unflushed(self, folder: Path, began: float, ended: float) -> tuple[set[str], int]:
+        """The files below ``folder`` that were written in that time and not flushed after it; and how many flushes."""
+        dirty, flushes = set[str](), 0
+        for line in self._into.read_text(errors="replace").splitlines():
+            found = re.match(r"\d+ +(\d+\.\d+) (\w+)\(\d+<([^>]+)>", line)
+            if found is None or not began <= float(found[1]) <= ended or not Path(found[3]).is_relative_to(folder):
+                continue
+            if found[2] in ("fsync", "fdatasync"):
+                dirty.discard(found[3])
+                flushes += 1
+            elif found[2] in ("write", "pwrite64") and not found[3].endswith("-shm"):
+                dirty.add(found[3])
+        return dirty, flushes
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
+def test_what_is_acknowledged_is_on_the_disk(fleet: Fleet, tmp_path: Path) -> None:
+    """When a client has its answer, nothing that the datasite has written for it waits in the kernel: neither the
+    database's log nor a large array's file."""
+    import syft as sy
+
+    client = fleet.login("alpha", fleet.alpha)
+    large = np.arange(3_000_000.0)  # 24 MB: PySyft stores it in a file
+    traced, spans = Traced(fleet.line("alpha")["pid"], tmp_path / "strace"), []
+    try:
+        for number, data in enumerate([np.arange(9.0), np.arange(8.0), large]):
+            began = time.time()
+            asset = sy.Asset(name="x", data=data, mock=data * 0)
+            client.upload_dataset(sy.Dataset(name=f"flushed {number}", asset_list=[asset]))
+            spans.append((began, time.time()))
+    finally:
+        traced.end()
+    found = [traced.unflushed(fleet.state("alpha") / "syft", *span) for span in spans]
+    assert [set()] * 3 == [dirty for dirty, _ in found]
+    assert all(flushes > 0 for _, flushes in found)
+    written = (tmp_path / "strace").read_text(errors="replace")
+    assert re.search(r"fsync\(\d+<[^>]*/syft/[^>]*>\) += 0", written), "no file beside the database was flushed"

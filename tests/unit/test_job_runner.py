@@ -17,7 +17,8 @@ from syft.service.job.job_stash import JobStatus
 from syft.service.user.user_roles import ServiceRole
 
 from datasite_worker.jobs.errand import Errand
-from datasite_worker.pysyft.jobs import runner, shared_database
+from datasite_worker.pysyft import durability
+from datasite_worker.pysyft.jobs import runner
 
 pytestmark = pytest.mark.process  # it loads PySyft
 
@@ -54,7 +55,7 @@ def test_a_child_of_a_job_has_a_database_connection_of_its_own(tmp_path: Path, m
     monkeypatch.setattr(os, "register_at_fork", hooks.update)
     engine = create_engine(f"sqlite:///{tmp_path}/one.db")
     server = SimpleNamespace(db=SimpleNamespace(engine=engine))
-    shared_database.be_patient(server)
+    durability.of_database(server)
 
     def used() -> Any:
         with contextlib.closing(engine.raw_connection()) as connection:

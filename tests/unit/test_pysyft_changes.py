@@ -22,7 +22,7 @@ REQUEST = frozenset({"created_by", "endpoints", "lib_endpoints", "mock_execution
 OURS = frozenset(
     {
         *("access", "cached_deseralized_message", "kill_jobs"),  # fields of our own subclasses, and a new one
-        *("closed", "reaches", "watched"),  # marks on functions of ours
+        *("closed", "flushed", "reaches", "watched"),  # marks on functions of ours
         "shutdown",  # what PySyft's handle lets its maker set
         *("depth", "field", "handlers", "propagate", "rules", "should_exit"),  # of other libraries, and our own
     }

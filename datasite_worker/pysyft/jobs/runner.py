@@ -40,7 +40,7 @@ from syft.types.uid import UID
 from datasite_worker.credentials import identity
 from datasite_worker.jobs.errand import Errand
 from datasite_worker.means import chance, gpu, threads
-from datasite_worker.pysyft import doors, gate
+from datasite_worker.pysyft import doors, durability, gate
 from datasite_worker.pysyft.containment import contained
 from datasite_worker.pysyft.jobs import shared_database
 from fleet_common import folders
@@ -56,6 +56,7 @@ def prepare(errand: dict[str, Any]) -> Server:
     does not survive a fork with an open one. If it fails, it is called again."""
     told = Errand(**errand)
     doors.close()
+    durability.of_files()
     _append_to(told.log)
     with contextlib.suppress(ImportError):  # an optimizer would say so
         import_module("torch._dynamo")  # as the first optimizer would, in every job; a fleet's line was born with it
@@ -148,7 +149,7 @@ def _server(told: Errand) -> Server:
         migrate=False,
         dev_mode=told.dev_mode,
     )
-    shared_database.be_patient(made)
+    durability.of_database(made)
     return made
 
 

@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import event
 from syft.service.queue.queue_stash import QueueItem
-
-_PATIENCE = 60
-"""Seconds to wait for another process that writes; PySyft's five are soon over while a large result is written."""
-
-
-def be_patient(server: Any) -> None:
-    """Wait long for the database. PySyft sets its own time on one connection only, the first."""
-    engine = server.db.engine
-    event.listen(engine, "connect", lambda connection, _: connection.execute(f"PRAGMA busy_timeout = {_PATIENCE}000"))
-    engine.dispose()
 
 
 def on_arrival(server: Any, tell: Callable[[QueueItem], None]) -> None:
