@@ -58,7 +58,7 @@ def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
     """Report the failure of a worker that could not become a datasite, usually because it cannot write a folder."""
     from fleet_common import pulse
 
-    why = f"cannot start: {error}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    why = f"cannot start: {error}" if isinstance(error, OSError) else failures.in_words(error)
     last = StatusDocument(
         factory_name=order.name,
         factory_hostname=order.advertise,
@@ -100,7 +100,7 @@ def run_guarded(datasite: Any) -> int:
         return ExitCode.CONFIGURATION
     except Exception as error:
         logger.exception("the datasite failed")
-        datasite.report_failure(f"{type(error).__name__}: {error}")
+        datasite.report_failure(failures.in_words(error))
         return ExitCode.FAILURE
     return ExitCode.CLEAN
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 
 
 class ConfigurationFailure(Exception):
@@ -19,6 +20,30 @@ _PASSING = {
     errno.EAGAIN,
     errno.ESTALE,
 }
+
+
+_MEMORY = ("cannot allocate memory", "failed to map segment")
+"""How libraries say that there is none."""
+
+
+def in_words(error: BaseException) -> str:
+    """The error for people. Names the limit of this process's memory where that is the reason."""
+    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return f"{said}{memory_limit()}" if _lacks_memory(error) else said
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return any(words in str(error).lower() for words in _MEMORY)
+
+
+def memory_limit() -> str:
+    """The limit of this process's address space, to go behind an error; empty where there is none."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return ""
+    return f"; its address space is limited to {limit // 2**20} MiB (ulimit -v), and PyTorch alone takes several GiB"
 
 
 def may_pass(error: BaseException) -> bool:

@@ -49,6 +49,11 @@ class StateFolder:
         return self.root / "run"
 
     @property
+    def forkserver(self) -> Path:
+        """The folder of the forkserver's sockets."""
+        return self.root / "forkserver"
+
+    @property
     def history(self) -> HistoryFolder:
         return HistoryFolder(self.root / "history")
 

@@ -85,6 +85,7 @@ def _leave_forkserver() -> None:
         if fd is not None:
             setattr(helper, name, None)
             os.close(fd)
+    multiprocessing.process.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]  # the supervisor's
 
 
 _held: dict[Path, int] = {}

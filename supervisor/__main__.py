@@ -5,10 +5,27 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line on ``sys.argv``; ends the process with its exit code."""
+    _open_what_is_closed()
     _import_typer_alone()
     from supervisor.faces.cli import run
 
     run()
+
+
+def _open_what_is_closed() -> None:
+    """Standard input, output and error of a process that was started without: the first file that it opened would
+    take their place, and everything that is printed would go there."""
+    import os
+    import sys
+
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115 - for life
 
 
 def _import_typer_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -111,9 +112,10 @@ def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
         run_files = RunFiles(config.state.run)
         stopped = _end(run_files, _survivors(run_files), config.shutdown_grace)
         swept = _sweep(config)
-        for socket in (config.state.control_socket, config.state.pulse_socket):
-            socket.unlink(missing_ok=True)
-        forget(config.state.history)
+        with contextlib.suppress(OSError):  # on a disk that is read-only by now; the processes have ended all the same
+            for socket in (config.state.control_socket, config.state.pulse_socket):
+                socket.unlink(missing_ok=True)
+            forget(config.state.history)
         return (*stopped, *swept)
     finally:
         os.close(lock_file)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import queue
 import signal
 import threading
 from collections.abc import Callable
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, process, resource_tracker
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
 from central.dashboard import entry as dashboard_entry
 from datasite_worker import entry as datasite_entry
-from fleet_common import signals
+from fleet_common import failures, folders, signals
 from fleet_common.contract import DashboardOrder, LaunchOrder
 from fleet_common.signals import start_ticks
 from supervisor.effects.processes import cause_of_code, reap
@@ -26,14 +28,24 @@ from supervisor.policy.launching import AnyLaunchOrder
 from supervisor.record import ExitCause
 
 PRELOAD = ["datasite_worker.preload", "central.dashboard.preload"]
+_LONGEST_ADDRESS = 107
 _STATUS_WAIT = 0.5
 """Seconds to wait for the forkserver to tell an exit status: it does so at once, or never."""
 
 
-class Launcher:
-    """``launch`` only queues; ``tell`` receives ``ProcessStarted`` or ``LaunchFailed`` from the launcher's thread."""
+def _why(error: Exception) -> str:
+    """An error of the connection says nothing: its other end has ended."""
+    if isinstance(error, ConnectionError | EOFError):
+        return f"the forkserver ended while it loaded PySyft ({type(error).__name__}){failures.memory_limit()}"
+    return failures.in_words(error)
 
-    def __init__(self, tell: Callable[[Fact], None]) -> None:
+
+class Launcher:
+    """``launch`` only queues; ``tell`` receives ``ProcessStarted`` or ``LaunchFailed`` from the launcher's thread.
+    ``folder``: for the sockets of the forkserver."""
+
+    def __init__(self, tell: Callable[[Fact], None], folder: Path) -> None:
+        _use(folder)
         self._tell = tell
         self._orders: queue.SimpleQueue[AnyLaunchOrder | Callable[[], object] | None] = queue.SimpleQueue()
         self._context = multiprocessing.get_context("forkserver")
@@ -73,7 +85,7 @@ class Launcher:
             with self._lock:
                 process.start()
         except Exception as error:  # noqa: BLE001 - whatever it was, this thread has to go on launching the others
-            return LaunchFailed(order.name, order.generation, f"{type(error).__name__}: {error}")
+            return LaunchFailed(order.name, order.generation, _why(error))
         pid = process.pid or 0
         self._processes[pid] = process
         return ProcessStarted(order.name, order.generation, pid, start_ticks(pid) or 0)
@@ -114,3 +126,13 @@ class Launcher:
         if stop is not None and forkserver._forkserver._forkserver_pid:  # type: ignore[attr-defined]
             with contextlib.suppress(OSError, ChildProcessError):
                 stop()  # closes the pipe that keeps it alive, and waits
+
+
+def _use(folder: Path) -> None:
+    """Have multiprocessing make its sockets in ``folder``, and remove those of a supervisor that was killed. Where the
+    path is too long for a socket's address, they stay in a folder of multiprocessing's own, below /tmp."""
+    folders.make(folder)
+    for left in folder.glob("listener-*"):
+        left.unlink(missing_ok=True)
+    if len(os.fsencode(folder / "listener-12345678")) <= _LONGEST_ADDRESS:
+        process.current_process()._config["tempdir"] = str(folder)  # type: ignore[attr-defined]  # no public name

@@ -90,7 +90,7 @@ class Machine:
         self._gpu_watch = GpuWatch(assigner, self._inbox.post)
         self._watcher = Watcher(self._board.read, cgroups, self._inbox.post)
         self._hold()
-        self._launcher = Launcher(self._inbox.post)
+        self._launcher = Launcher(self._inbox.post, config.state.forkserver)
         self._control = ControlServer(self._board, self.picture, self._inbox.post, self._load_asked, self.place)
         self._control.open(config.state.control_socket, self._service)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,8 +50,10 @@ class RunFiles:
             self.write(run)
 
     def remove(self, name: str) -> None:
+        """On a disk that is read-only by now it stays, and says nothing: its process has ended."""
         self._unwritten.pop(name, None)
-        self._path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path(name).unlink(missing_ok=True)
 
     def read_all(self) -> list[RunFile]:
         """Every run file of this boot. Those of another boot say nothing and are removed; those that do not fit are set
@@ -63,7 +66,7 @@ class RunFiles:
             elif run is not None and run.boot == boot_id():
                 found.append(run)
             else:
-                path.unlink(missing_ok=True)
+                self.remove(path.stem)
         return found
 
     def _path(self, name: str) -> Path:

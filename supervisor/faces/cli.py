@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Annotated
 
+import click
 import typer
 
 from supervisor.faces.commands import (
@@ -31,6 +32,7 @@ from supervisor.faces.commands import (
 from supervisor.faces.commands.arguments import FleetFileOption, NoColor
 from supervisor.faces.context import Options
 from supervisor.faces.faults import EXIT_CODES, Exit
+from supervisor.faces.formatting import clean_log
 from supervisor.faces.screen import tolerate_narrow_encodings
 
 app = typer.Typer(
@@ -107,6 +109,9 @@ def run() -> None:
     except KeyboardInterrupt:
         _leave(Exit.INTERRUPTED)
     except BrokenPipeError:
+        _leave(Exit.NOT_DONE)
+    except OSError as error:  # a full or read-only disk: no error of the program
+        click.echo(f"Error: {clean_log(str(error))}", err=True)
         _leave(Exit.NOT_DONE)
     finally:
         _flush()

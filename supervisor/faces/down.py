@@ -67,6 +67,8 @@ def stop_leftovers(config: FleetConfig, screen: Screen) -> bool:
         ) from error
     except folders.Unsafe as error:
         raise unsafe(error) from error
+    except OSError as error:
+        raise Fault(f"cannot stop what may be left in {clean(str(config.state_dir))}: {error}") from error
     for name in stopped:
         screen.say(f"{clean(name)} stopped (its supervisor had ended)")
     return bool(stopped)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 OUTPUT = "fleet.out"
 _ISOLATED = (sys.executable, "-P", "-m", "supervisor")
-_DOORS = ("fleet", "__main__.py")
 _LAST_LINES = 15
 _LOOK = 0.1
 _LONGEST_POLL = 1.0
@@ -106,7 +105,7 @@ def _agree(plan: tuple[ResetItem, ...], *, yes: bool) -> None:
 def leave_current_folder() -> None:
     """Go on in an interpreter that imports nothing from the current folder, where the files may be anybody's. Nor does
     any that it starts."""
-    if sys.flags.safe_path or Path(sys.argv[0]).name not in _DOORS:
+    if sys.flags.safe_path or not _is_the_program():
         return
     sys.stdout.flush()
     os.execv(sys.executable, [*_ISOLATED, *sys.argv[1:]])  # noqa: S606 - no shell: our own interpreter and module
@@ -152,6 +151,13 @@ def _display(config: FleetConfig, screen: Screen) -> Iterator[None]:
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
+
+
+def _is_the_program() -> bool:
+    """Whether this process is ``fleet``, and not another that has called it."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    return spec.name == "supervisor.__main__" if spec else Path(getattr(main, "__file__", "")).name == "fleet"
 
 
 # --- in the background ---

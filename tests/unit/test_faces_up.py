@@ -188,7 +188,7 @@ def stand_in(plant: Path, workers: str) -> str:
 
 def test_the_command_that_is_run_in_the_background() -> None:
     """The same `fleet up`, told that all was agreed to."""
-    expected = [sys.executable, "-m", "supervisor", "up", "/p/fleet.yaml", "--yes", "--quiet"]
+    expected = [sys.executable, "-P", "-m", "supervisor", "up", "/p/fleet.yaml", "--yes", "--quiet"]
     assert expected == up._command(Path("/p/fleet.yaml"))
 
 
