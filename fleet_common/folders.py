@@ -358,12 +358,26 @@ class _Appended:
 
 
 class RotatingLog(_Appended, RotatingFileHandler):
-    """A rotating log. It makes files from earlier rotations private too."""
+    """A rotating log. It makes files from earlier rotations private too, and its own again where somebody has removed
+    it."""
 
     def __init__(self, path: Path, *, size: int, backups: int, delay: bool = False) -> None:
         super().__init__(path, maxBytes=size, backupCount=backups, encoding="utf-8", delay=delay)
         for number in range(1, backups + 1):
             keep_private(path.with_name(f"{path.name}.{number}"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.stream is not None and self._is_gone():  # type: ignore[redundant-expr]  # None until the first line
+            stream, self.stream = self.stream, None  # type: ignore[assignment]  # as FileHandler.close has it
+            with contextlib.suppress(OSError):
+                stream.close()
+        super().emit(record)
+
+    def _is_gone(self) -> bool:
+        try:
+            return not os.path.samestat(Path(self.baseFilename).stat(), os.fstat(self.stream.fileno()))
+        except OSError:
+            return True
 
 
 class FollowedLog(_Appended, WatchedFileHandler):

@@ -22,7 +22,7 @@ from supervisor.effects.assigner import Assigner
 from supervisor.effects.cgroups import Cgroups
 from supervisor.effects.control import ReloadFailed
 from supervisor.effects.machine import Machine
-from supervisor.effects.places import write_place
+from supervisor.effects.places import listens, write_place
 from supervisor.effects.recorder import Recorder, Remembered, forget, read_ledger, restored
 from supervisor.effects.run_files import RunFile, RunFiles
 from supervisor.effects.sdnotify import Notifier
@@ -77,6 +77,9 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
     lock_file = lock.lock(config.state.lock)
     if lock_file is None:
         raise AlreadyRunning(lock.lock_holder(config.state.lock))
+    if listens(config.state_dir):
+        os.close(lock_file)
+        raise AlreadyRunning(None)
     _log_to(config.log_dir / "fleet.log", echo=echo)
     become_subreaper()
     environ = dict(os.environ)  # a reload reads ${env:…} as this start did
@@ -102,6 +105,8 @@ def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> No
 def stop_orphans(config: FleetConfig) -> tuple[str, ...]:
     """Stop workers whose supervisor is gone; returns their names. Raises AlreadyRunning, and Unsafe where another user
     could have written the run files and so chosen what is killed."""
+    if listens(config.state_dir):
+        raise AlreadyRunning(lock.lock_holder(config.state.lock))
     if not config.state_dir.is_dir():
         return ()
     _check_folders(config)

@@ -34,7 +34,7 @@ _RULES = (
     Rules(RestartPolicy(max_crashes=2), _LIVENESS_FIRST),
     Rules(RestartPolicy(RestartMode.NEVER), _READINESS_FIRST),
 )
-_SERVING = StatusDocument(NAME, "", 0, "cpu", "running", phase=Phase.SERVING)
+_SERVING = StatusDocument(NAME, "", 0, "cpu", "running", pid=1, phase=Phase.SERVING)
 _TOO_BIG = facts.Load(memory=2, memory_limit=1, memory_looks=LOOKS)
 _ENDS = (
     ExitCause(ExitKind.CLEAN, "exit code 0", 0),

@@ -81,7 +81,20 @@ class ControlServer:
 
     def open(self, path: Path, service: ServiceThread) -> None:
         """Listen on ``path``, which has mode 0600 from the start."""
-        listening = _listen(path)
+        self._path = path
+        self._service = service
+        self._serve(_listen(path))
+
+    def reopen(self) -> None:
+        """Listen again, where somebody has removed the socket; nobody can reach the old one. Raises OSError, and then
+        changes nothing."""
+        if self._server is None or self._path is None or self._service is None:
+            return
+        listening, old = _listen(self._path), self._server
+        self._serve(listening)
+        self._service.run(old.end)
+
+    def _serve(self, listening: socket.socket) -> None:
         config = uvicorn.Config(
             self._app(),
             log_config=None,
@@ -93,9 +106,8 @@ class ControlServer:
             h11_max_incomplete_event_size=_LARGEST_HEAD,
         )
         self._server = _Quiet(config)
-        self._path = path
-        self._service = service
-        self._serving = service.submit(self._server.serve(sockets=[listening]))
+        assert self._service is not None
+        self._serving = self._service.submit(self._server.serve(sockets=[listening]))
 
     def close(self) -> None:
         if self._server is None or self._serving is None or self._path is None or self._service is None:

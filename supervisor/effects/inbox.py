@@ -47,9 +47,21 @@ class Inbox:
     def post(self, message: Message) -> None:
         """Has no effect after ``close``: a thread may live a moment longer."""
         self._posted.append(message)
+        self.ring()
+
+    def ring(self) -> None:
+        """End the wait, from any thread, without a message."""
         with self._ringing:
             if not self._closed:
                 os.eventfd_write(self._bell, 1)
+
+    def reopen(self) -> None:
+        """Listen for pulses again, where somebody has removed the socket. Raises OSError, and then changes nothing."""
+        again = _pulse_socket(self._pulse_path)
+        self._selector.unregister(self._pulses)
+        self._pulses.close()
+        self._pulses = again
+        self._selector.register(self._pulses, selectors.EVENT_READ, self._read_pulses)
 
     def catch(self, *numbers: signal.Signals) -> None:
         """Turn these signals into ``Signalled`` messages. The handler itself does nothing: the C layer writes the

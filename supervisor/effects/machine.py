@@ -7,8 +7,10 @@ import os
 import signal
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from fleet_common import folders, signals
+from fleet_common.layout import StateFolder
 from fleet_common.signals import is_same
 from supervisor.effects import clock, evidence, leash
 from supervisor.effects.announcer import Announcer
@@ -16,11 +18,13 @@ from supervisor.effects.assigner import Assigner
 from supervisor.effects.board import Board, Pinned
 from supervisor.effects.cgroups import Cgroups
 from supervisor.effects.control import ControlServer, ReloadFailed
+from supervisor.effects.doors import Doors
 from supervisor.effects.gauges import Gauges
 from supervisor.effects.gpu_watch import GpuWatch
 from supervisor.effects.hooks import Hooks
 from supervisor.effects.inbox import Inbox
 from supervisor.effects.launcher import Launcher
+from supervisor.effects.lock import lock
 from supervisor.effects.places import write_place
 from supervisor.effects.probe_keys import ProbeKeyFiles
 from supervisor.effects.prober import Prober
@@ -65,6 +69,8 @@ class Machine:
         assigner: Assigner,
         cgroups: Cgroups,
     ) -> None:
+        self._relocked = -1  # the lock, where it had to be taken again
+        self._unmended = ""  # why what is lost cannot be made again, once told
         self._config = config
         self._run_files = run_files
         self._recorder = recorder
@@ -93,8 +99,11 @@ class Machine:
         self._launcher = Launcher(self._inbox.post, config.state.forkserver)
         self._control = ControlServer(self._board, self.picture, self._inbox.post, self._load_asked, self.place)
         self._control.open(config.state.control_socket, self._service)
+        self._doors = Doors(self._inbox.ring)
+        self._doors.keep(*_kept(config.state))
 
     def close(self) -> None:
+        self._doors.close()
         self._gpu_watch.close()
         self._watcher.close()
         self._board.close()
@@ -119,6 +128,8 @@ class Machine:
         messages = self._inbox.wait(self._announcer.patience(timeout, self.now()))
         self._announcer.look(self._board.read().records, self.now())
         self._run_files.retry()
+        if lost := self._doors.lost():
+            self._mend(lost)
         self._newborn = {message.pid: message.created for message in messages if isinstance(message, ProcessStarted)}
         caught = {message.name for message in messages if isinstance(message, Signalled)}
         if signal.SIGCHLD.name in caught:
@@ -128,6 +139,43 @@ class Machine:
             self._announcer.reloading(self.now())
             self._service.call(self._reload)
         return messages
+
+    def _mend(self, lost: list[Path]) -> None:
+        """Make again what somebody has removed from the state folder. On failure, the next look tries again."""
+        state = self._config.state
+        try:
+            for folder in (state.root, state.datasites, state.forkserver):
+                folders.make(folder)
+            self._recorder.restore()
+            self._run_files.restore()
+            if state.lock in lost:
+                self._lock_again(state.lock)
+            if state.pulse_socket in lost:
+                self._inbox.reopen()
+            if state.control_socket in lost:
+                self._control.reopen()
+            write_place(self._config)
+            self._remember()
+        except OSError as error:
+            if str(error) != self._unmended:
+                log.error("the state folder has lost %s, which cannot be made again: %s", _names(lost), error)
+            self._unmended = str(error)
+            return
+        self._unmended = ""
+        self._doors.keep(*_kept(state))
+        log.warning("the state folder had lost %s; made again", _names(lost))
+
+    def _remember(self) -> None:
+        pinned = self._board.read()
+        if not pinned.stopping:
+            self._recorder.ledger(pinned.records, running=True)
+
+    def _lock_again(self, path: Path) -> None:
+        """Raises OSError when another supervisor has it by now."""
+        fd = lock(path)
+        if fd is None:
+            raise BlockingIOError(f"another supervisor has {path}")
+        self._relocked = fd
 
     def _reap_strays(self) -> None:
         hooks = self._hooks.children()
@@ -281,3 +329,12 @@ class Machine:
             self._inbox.post(self._load_asked())
         except ReloadFailed as error:
             self._inbox.post(Event(FLEET, EventKind.RELOAD_REFUSED, f"reload refused: {error}", warning=True))
+
+
+def _kept(state: StateFolder) -> tuple[Path, ...]:
+    """What must be there while a supervisor runs."""
+    return state.lock, state.control_socket, state.pulse_socket, state.run, state.history.root
+
+
+def _names(paths: list[Path]) -> str:
+    return ", ".join(path.name for path in paths)

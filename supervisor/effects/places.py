@@ -7,18 +7,16 @@ supervisor listens on one there. So nothing has to be registered, and nothing st
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from fleet_common import folders
+from fleet_common import folders, state_files
 from fleet_common.layout import StateFolder
+from fleet_common.untrusted import Port
 from supervisor.spec import FleetConfig
 
 _SOCKETS = Path("/proc/net/unix")
-_LARGEST = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class Place:
     file: str
     fleet: str
     log_dir: str
-    ports: dict[str, int]
+    ports: dict[str, Port]
     dashboard: bool
 
     def is_of(self, file: Path) -> bool:
@@ -40,24 +38,17 @@ def write_place(config: FleetConfig) -> None:
     ports = {spec.name: spec.port for spec in config.datasites}
     place = Place(_real(config.path), config.name, str(config.log_dir), ports, config.dashboard is not None)
     with contextlib.suppress(OSError):
-        folders.write_text(config.state.place, json.dumps(asdict(place)), lasting=False)
+        state_files.write(config.state.place, asdict(place), lasting=False)
 
 
 def read_place(state_dir: Path) -> Place | None:
     """None where there is none that we can read and trust."""
     try:
         folders.check(state_dir)
-        path = StateFolder(state_dir).place
-        return None if path.stat().st_size > _LARGEST else _sound(json.loads(folders.read_text(path)))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except OSError:
         return None
-
-
-def _sound(values: Any) -> Place | None:
-    place = Place(**values)
-    texts = (place.file, place.fleet, place.log_dir, *place.ports)
-    sound = all(type(text) is str for text in texts) and type(place.dashboard) is bool
-    return place if sound and all(type(port) is int for port in place.ports.values()) else None
+    found = state_files.read(StateFolder(state_dir).place, Place)
+    return found if isinstance(found, Place) else None
 
 
 def running(file: Path, but: Path | None = None, sockets: Path = _SOCKETS) -> tuple[Path, Place] | None:
@@ -68,6 +59,11 @@ def running(file: Path, but: Path | None = None, sockets: Path = _SOCKETS) -> tu
         return None
     places = ((folder, read_place(folder)) for folder in found)
     return next(((folder, place) for folder, place in places if place and place.is_of(file)), None)
+
+
+def listens(state_dir: Path, sockets: Path = _SOCKETS) -> bool:
+    """Whether a supervisor of that folder runs, also when somebody has removed its socket or the whole folder."""
+    return _real(state_dir) in map(_real, _state_folders(sockets))
 
 
 def _state_folders(sockets: Path) -> list[Path]:

@@ -85,6 +85,11 @@ class Recorder:
             self._told = entries
             self._put(lambda: self._keep(records, running=running))
 
+    def restore(self) -> None:
+        """Somebody has removed the folder: make it again. The next call of ``ledger`` writes it. Raises OSError."""
+        folders.make(self._ledger.parent)
+        self._told, self._kept = None, {}
+
     def _put(self, work: Callable[[], None], *, wait: bool = False) -> None:
         """In the order of the calls, which all come from one thread; with ``wait``, when there are enough of them."""
         self._routine.append(work)

@@ -31,18 +31,26 @@ class RunFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._unwritten: dict[str, RunFile] = {}
+        self._running: dict[str, RunFile] = {}
         folders.make(folder)
 
     def write(self, run: RunFile) -> None:
         """Written atomically: a reader sees the old file or the new one. On a full disk it is written later.
 
         It need not outlast a power cut: no process does."""
+        self._running[run.name] = run
         try:
             state_files.write(self._path(run.name), asdict(run), lasting=False)
         except OSError:
             self._unwritten[run.name] = run
         else:
             self._unwritten.pop(run.name, None)
+
+    def restore(self) -> None:
+        """Write all of them again, where somebody has removed the folder. Raises OSError."""
+        folders.make(self._folder)
+        for run in list(self._running.values()):
+            self.write(run)
 
     def retry(self) -> None:
         """Write what could not be written before."""
@@ -52,6 +60,7 @@ class RunFiles:
     def remove(self, name: str) -> None:
         """On a disk that is read-only by now it stays, and says nothing: its process has ended."""
         self._unwritten.pop(name, None)
+        self._running.pop(name, None)
         with contextlib.suppress(OSError):
             self._path(name).unlink(missing_ok=True)
 
@@ -65,6 +74,7 @@ class RunFiles:
                 state_files.put_aside(path, run, "its process, if it runs, is replaced and not adopted")
             elif run is not None and run.boot == boot_id():
                 found.append(run)
+                self._running[run.name] = run
             else:
                 self.remove(path.stem)
         return found

@@ -61,9 +61,10 @@ def stop_leftovers(config: FleetConfig, screen: Screen) -> bool:
     try:
         stopped = stop_orphans(config)
     except AlreadyRunning as error:
+        whose, hung = (f" (pid {error.pid})", f"kill {error.pid}") if error.pid else ("", "kill the process `fleet up`")
         raise Fault(
-            f"a supervisor (pid {error.pid}) holds the state folder but does not listen on its control socket",
-            next_step=f"wait a moment and try again; if it hangs: kill {error.pid}",
+            f"a supervisor{whose} holds the state folder but does not listen on its control socket",
+            next_step=f"wait a moment and try again; if it hangs: {hung}",
         ) from error
     except folders.Unsafe as error:
         raise unsafe(error) from error

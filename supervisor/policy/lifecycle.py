@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fleet_common.contract import ExitCode, Phase
+from fleet_common.contract import ExitCode, Phase, StatusDocument
 from supervisor.facts import (
     DeadlineReached,
     Fact,
@@ -304,10 +304,19 @@ def hear(record: WorkerRecord, fact: PulseReceived, now: float) -> Step:
 def probed_starting(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
     due = health.scheduled(record.rules.probes.startup, now)
     record = replace(record, probe_pending=False, readiness=due, liveness=due)
-    if fact.status is None:
+    status, _ = _own_answer(record, fact)
+    if status is None:
         return Step(record)
-    ready = _become_ready(replace(record, status=fact.status, settings_due=False), now)
+    ready = _become_ready(replace(record, status=status, settings_due=False), now)
     return _configure(ready) if record.settings_due else Step(ready)
+
+
+def _own_answer(record: WorkerRecord, fact: ProbeAnswered) -> tuple[StatusDocument | None, str]:
+    """The status, if it is from this very process, or why it does not count. On the port may be a twin, of another
+    supervisor: it has the same name, and may have the same generation."""
+    if fact.status is None or fact.status.pid == record.pid:
+        return fact.status, fact.reason
+    return None, f"another process answers on the port (pid {fact.status.pid})"
 
 
 def _become_ready(record: WorkerRecord, now: float) -> WorkerRecord:
@@ -324,18 +333,19 @@ def _become_ready(record: WorkerRecord, now: float) -> WorkerRecord:
 
 def probed(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
     """A failed readiness only shows; a failed liveness replaces the process."""
-    probes, ok = record.rules.probes, fact.status is not None
+    probes, (status, reason) = record.rules.probes, _own_answer(record, fact)
+    ok = status is not None
     record = replace(
         record,
         probe_pending=False,
-        status=fact.status or record.status,
+        status=status or record.status,
         readiness=health.answered(record.readiness, probes.readiness, ok, now),
         liveness=health.answered(record.liveness, probes.liveness, ok, now),
     )
     if health.has_failed(record.liveness, probes.liveness):
-        return _kill(record, now, f"did not answer {record.liveness.failures} probes in a row: {fact.reason}")
+        return _kill(record, now, f"did not answer {record.liveness.failures} probes in a row: {reason}")
     if record.state is READY and health.has_failed(record.readiness, probes.readiness):
-        return Step(_enter(record, UNREADY, now, f"readiness probe failed: {fact.reason}"))
+        return Step(_enter(record, UNREADY, now, f"readiness probe failed: {reason}"))
     if record.state is UNREADY and ok and health.has_succeeded(record.readiness, probes.readiness):
         return Step(_enter(record, READY, now))
     return Step(record)

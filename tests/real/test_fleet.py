@@ -161,3 +161,18 @@ def test_what_is_acknowledged_is_on_the_disk(fleet: Fleet, tmp_path: Path) -> No
     assert all(flushes > 0 for _, flushes in found)
     written = (tmp_path / "strace").read_text(errors="replace")
     assert re.search(r"fsync\(\d+<[^>]*/syft/[^>]*>\) += 0", written), "no file beside the database was flushed"
+
+
+def test_lost_doors_and_logs_come_back(fleet: Fleet) -> None:
+    """Commands work again within seconds after somebody has removed the sockets, and a new log has the next line."""
+    state, before = fleet.state_folder, fleet.line("alpha")["pid"]
+    for path in (state.control_socket, state.pulse_socket, state.lock):
+        path.unlink()
+    shutil.rmtree(fleet.folder / "logs")
+    assert before == fleet.line("alpha")["pid"]
+    second = fleet.run("up", "--detach", "--timeout", "20")
+    assert (5, before) == (second.returncode, fleet.line("alpha")["pid"]), second.stderr
+    eventually(lambda: state.pulse_socket.exists() and state.lock.exists())
+    assert "made again" in fleet.log("fleet")
+    fleet.must("restart", "alpha")
+    assert fleet.line("alpha")["ready"]

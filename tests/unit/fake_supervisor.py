@@ -132,8 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         if self.path == "/v1/down":
-            self._send(202, {"request": "down"})
             self.server.fake.went_down.set()
+            self._send(202, {"request": "down"})
             return
         if self.path.startswith("/v1/reload"):
             self._send(*self.server.fake.reload(self.path.endswith("dry_run=1")))

@@ -469,3 +469,17 @@ def test_an_every_day_fact_is_a_healthy_workers() -> None:
     assert True is health.is_routine(DeadlineReached("a", 3), ready)
     assert False is health.is_routine(DeadlineReached("a", 3), starting)
     assert False is health.is_routine(FACTS[ProcessExited], ready)
+
+
+@pytest.mark.parametrize(("pid", "theirs"), [(77, 78), (None, 78)])
+def test_a_twin_on_the_port_answers_for_nobody(pid: int | None, theirs: int) -> None:
+    """Another supervisor's datasite may have the name and the generation; it is not ours that is ready."""
+    answer = ProbeAnswered("a", 3, replace(document(), pid=theirs))
+    asked = step(replace(record(WorkerState.STARTING), pid=pid), answer, 100.0).record
+    assert (WorkerState.STARTING, None) == (asked.state, asked.ready_since)
+    shown = record(WorkerState.READY, pid=77, readiness=Check(0.0, 2), liveness=Check(0.0, 2))
+    unready = step(shown, answer, 100.0).record
+    assert (WorkerState.UNREADY, f"readiness probe failed: another process answers on the port (pid {theirs})") == (
+        unready.state,
+        unready.reason,
+    )
