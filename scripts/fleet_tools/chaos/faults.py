@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from fleet_common.unix_path import short_path
 from fleet_tools.chaos.board import Mood
 from fleet_tools.chaos.field import Field
 from fleet_tools.chaos.plan import Strike
@@ -228,6 +230,61 @@ def fleet_down_up(field: Field, strike: Strike) -> Iterator[None]:  # noqa: ARG0
         field.touch(line.name, restarts=-line.restarts)  # counts begin anew
     yield
     _up(field)
+
+
+@fault(weight=2)
+def pulse_garbage(field: Field, strike: Strike) -> Iterator[None]:  # noqa: ARG001 - the one signature of all
+    """Hostile datagrams to the pulse socket: the supervisor goes on"""
+    before = field.supervisor()
+    stranger = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with stranger, short_path(field.plant.state_folder.pulse_socket) as address, contextlib.suppress(OSError):
+        for raw in (b"[" * 30_000, b"\xff" * 1000, b"", b'{"pid": true}', b"{" * 60_000):
+            stranger.sendto(raw, address)
+    yield
+    field.promise(field.overlap or field.supervisor() == before, "a datagram ended the supervisor")
+
+
+@fault(weight=1, alone=True)
+def doors_lost(field: Field, strike: Strike) -> Iterator[None]:  # noqa: ARG001 - the one signature of all
+    """Sockets and lock are removed: the supervisor makes them again"""
+    before, state = field.supervisor(), field.plant.state_folder
+    for path in (state.control_socket, state.pulse_socket, state.lock):
+        path.unlink()
+    yield
+    until(lambda: all(path.exists() for path in (state.control_socket, state.lock)), field.patience, "new doors")
+    field.promise(field.supervisor() == before, "another supervisor has made the doors")
+
+
+@fault(weight=1, alone=True)
+def run_file_damaged(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to the supervisor, and a run file that names process 1: that datasite is replaced, the others adopted"""
+    before = field.victim(strike)
+    field.touch(before.name)
+    _kill_supervisor(field)
+    run = field.plant.state_folder.run / f"{before.name}.json"
+    run.write_text(json.dumps({**json.loads(run.read_text()), "pid": True}))
+    yield
+    _up(field)
+    field.back(before)
+    field.promise(run.with_name(f"{run.name}.damaged").exists(), "the damaged run file was not kept")
+
+
+@fault(weight=1, alone=True)
+def ledger_damaged(field: Field, strike: Strike) -> Iterator[None]:
+    """SIGKILL to the supervisor and to a worker, and a torn ledger: that datasite waits for `fleet start`"""
+    before = field.victim(strike)
+    with field.excused(*(line.name for line in field.plant.lines)):  # counts are those of the ledger before it
+        field.touch(before.name)
+        _kill_supervisor(field)
+        field.hit(before, signal.SIGKILL, supervised=False)
+        ledger = field.plant.state_folder.history.ledger
+        ledger.write_bytes(ledger.read_bytes()[: ledger.stat().st_size // 2])
+        yield
+        _up(field)
+        down = next(one for one in field.plant.look().datasites if one.name == before.name)
+        field.promise(down.wanted == "down", f"{before.name} was started although nobody knows whether it is wanted")
+        field.plant.must("start", before.name)
+        field.back(before)
 
 
 def _kill_supervisor(field: Field) -> None:
