@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -17,6 +18,7 @@ from urllib.parse import quote, urlencode
 from fleet_common.layout import StateFolder
 from fleet_common.unix_path import address_in
 from fleet_common.untrusted import Unfit, decoded
+from supervisor.effects.places import listens
 from supervisor.record import OperatorRequest
 from supervisor.snapshot import FleetSnapshot, from_dict
 
@@ -26,6 +28,7 @@ ANSWER_TIMEOUT = 5.0
 
 
 _RELOAD_TIMEOUT = 30.0
+_DOOR_PATIENCE, _DOOR_LOOK = 8.0, 0.05
 _LARGEST = 64 * 1024 * 1024
 
 
@@ -66,6 +69,7 @@ class ControlClient:
         self._state_dir = state_dir
         self._socket = StateFolder(state_dir).control_socket
         self._patience = answer_timeout
+        _wait_for_door(state_dir)
         self._folder = _open_folder(state_dir)
 
     def __enter__(self) -> ControlClient:
@@ -123,6 +127,24 @@ class ControlClient:
         if isinstance(error, PermissionError):
             return Refused(f"{self._socket} belongs to another user; run this command as that user")
         return NotRunning(f"no supervisor is running (state folder {self._state_dir})")
+
+
+def _wait_for_door(state_dir: Path) -> None:
+    """Where somebody has removed the control socket of a running supervisor, it makes it again within seconds."""
+    door, give_up = StateFolder(state_dir).control_socket, time.monotonic() + _DOOR_PATIENCE
+    while _is_missing(door) and listens(state_dir) and time.monotonic() < give_up:
+        time.sleep(_DOOR_LOOK)
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file; one in another user's folder may be there."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _open_folder(state_dir: Path) -> int:

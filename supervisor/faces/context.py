@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 import typer
 
-from fleet_common.layout import StateFolder
 from supervisor.faces.faults import Exit, Fault, unknown_name
 from supervisor.faces.formatting import clean
 from supervisor.faces.screen import Screen
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
     from supervisor.faces.client import ControlClient
     from supervisor.faces.location import FleetLocation
     from supervisor.spec import FleetConfig
-
-
-_DOOR_PATIENCE, _DOOR_LOOK = 8.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -115,21 +110,8 @@ def talking_to(place: FleetLocation) -> Iterator[ControlClient]:
     """A client of the fleet's supervisor; what fails becomes a Fault with its exit code."""
     from supervisor.faces.client import ControlClient
 
-    wait_for_door(place.state_dir)
     with control_faults(place), ControlClient(place.state_dir) as client:
         yield client
-
-
-def wait_for_door(state_dir: Path) -> None:
-    """Where somebody has removed the control socket of a running supervisor, it makes it again within seconds."""
-    door = StateFolder(state_dir).control_socket
-    if door.exists():
-        return
-    from supervisor.effects.places import listens
-
-    give_up = time.monotonic() + _DOOR_PATIENCE
-    while not door.exists() and time.monotonic() < give_up and listens(state_dir):
-        time.sleep(_DOOR_LOOK)
 
 
 @contextmanager

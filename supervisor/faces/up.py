@@ -16,7 +16,6 @@ import click
 
 from fleet_common import folders
 from supervisor.faces.client import ControlClient, ControlError
-from supervisor.faces.context import wait_for_door
 from supervisor.faces.faults import Exit, Fault, unsafe
 from supervisor.faces.formatting import clean, size
 from supervisor.faces.screen import Screen
@@ -40,7 +39,6 @@ _LONGEST_POLL = 1.0
 
 def refuse_second(config: FleetConfig) -> None:
     """Raises Fault when a supervisor answers for this state folder. The lock finds a silent one later."""
-    wait_for_door(config.state_dir)
     try:
         with ControlClient(config.state_dir) as client:
             pid = client.status().supervisor_pid

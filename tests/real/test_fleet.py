@@ -169,6 +169,7 @@ def test_lost_doors_and_logs_come_back(fleet: Fleet) -> None:
     for path in (state.control_socket, state.pulse_socket, state.lock):
         path.unlink()
     shutil.rmtree(fleet.folder / "logs")
+    assert 0 == fleet.run("status").returncode
     assert before == fleet.line("alpha")["pid"]
     second = fleet.run("up", "--detach", "--timeout", "20")
     assert (5, before) == (second.returncode, fleet.line("alpha")["pid"]), second.stderr
