@@ -12,6 +12,7 @@ from datasite_worker.pysyft.engine import PySyft
 from fleet_common.contract import (
     Access,
     AdminOrder,
+    Approval,
     ComputeOrder,
     DatasetOrder,
     LaunchOrder,
@@ -44,7 +45,7 @@ class Options(TypedDict, total=False):
     location: str
     limits: Limits
     published: tuple[DatasetOrder, ...]
-    approved_code: tuple[str, ...]
+    approved_code: tuple[Approval, ...]
     access: Access
     threads: int
     threads_fixed: bool

@@ -18,7 +18,7 @@ from datasite_worker.jobs.store import JobStore
 from datasite_worker.jobs.zygote_life import Work
 from datasite_worker.means.limits import Limiter
 from datasite_worker.refusals import Refusals
-from fleet_common.contract import Access, StatusDocument
+from fleet_common.contract import Access, Approval, StatusDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class HostedDatasite(Protocol):
     def create_admin(self, login: AdminLogin) -> bool:
         """Add the user with role ADMIN; False when the e-mail exists already (its password stays as it is)."""
 
-    def approve(self, hashes: tuple[str, ...]) -> None:
-        """Approve code with these hashes from now on, including code that already waits."""
+    def approve(self, approvals: tuple[Approval, ...]) -> None:
+        """Approve such code from now on, including code that already waits."""
 
     def serve(self, listener: socket.socket, reception: Reception) -> Serving:
         """Start to answer HTTP on ``listener``."""

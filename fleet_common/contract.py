@@ -94,6 +94,29 @@ class DatasetOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """An entry of ``approved_code``: the function with this ``hash`` may run on this ``dataset``.
+
+    ``assets``: only these of it; empty: all. ``by``: the e-mail of the only user; empty: every user. ``config``: the
+    values that the function's configuration may have, by key; other keys are free. ``runs``: how often; 0: no limit.
+    ``until``: the end, ISO 8601 with offset; empty: none.
+    """
+
+    hash: str
+    dataset: str
+    assets: tuple[str, ...] = ()
+    by: str = ""
+    config: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    runs: int = 0
+    until: str = ""
+
+    @property
+    def key(self) -> str:
+        """What is approved, and for whom: runs are counted under it. Limits may change and leave it the same."""
+        return json.dumps([self.hash, self.dataset, sorted(self.assets), self.by])
+
+
+@dataclass(frozen=True, slots=True)
 class LiveSettings:
     """Settings that a running worker applies without a restart. Only the worker of that ``generation`` does."""
 
@@ -102,7 +125,7 @@ class LiveSettings:
     capabilities: dict[str, Any]
     region: str = ""
     location: str = ""
-    approved_code: tuple[str, ...] = ()
+    approved_code: tuple[Approval, ...] = ()
     limits: Limits = Limits()
     datasets: tuple[DatasetOrder, ...] = ()
 

@@ -133,6 +133,16 @@ class WorkerFolder:
         return self.root / "datasets.json"
 
     @property
+    def approvals(self) -> Path:
+        """What fleet.yaml has approved, and how often it ran."""
+        return self.root / "approvals.json"
+
+    @property
+    def approvals_lock(self) -> Path:
+        """Held by whoever reads and replaces ``approvals``: the datasite, or a job."""
+        return self.root / "approvals.lock"
+
+    @property
     def database(self) -> Path:
         """The embedded dashboard's database."""
         return self.root / "dashboard.db"

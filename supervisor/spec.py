@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from fleet_common import layout
+from fleet_common.contract import Approval
 
 
 class Applies(StrEnum):
@@ -206,7 +207,7 @@ class DatasiteSpec:
     capabilities: Capabilities = field(default=Capabilities(), metadata=LIVE)
     region: str = field(default="", metadata=LIVE)
     location: str = field(default="", metadata=LIVE)
-    approved_code: tuple[str, ...] = field(default=(), metadata=LIVE)  # sha256:… of functions that may always run
+    approved_code: tuple[Approval, ...] = field(default=(), metadata=LIVE)  # functions that may run without a request
     datasets: tuple[Dataset, ...] = field(default=(), metadata=LIVE)
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False, metadata=RESTART)  # may hold secrets
 

@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     commands_of.add_argument("--ca", help="file with the certificates to trust")
     commands_of.add_argument("--client-cert", help="file with the client certificate and its key")
     commands = commands_of.add_subparsers(dest="command", required=True)
-    commands.add_parser("requests", help="list the requests that wait for approval, with their hashes").add_argument(
+    commands.add_parser("requests", help="list the requests that wait for approval").add_argument(
         "--source", action="store_true", help="also show the source of each function"
     )
     commands.add_parser("approve", help="approve a request: its code may run").add_argument("request")
@@ -74,6 +74,7 @@ def _show(waiting: list[Waiting], *, with_source: bool) -> None:
         print("No request waits for approval.")
     for one in waiting:
         print(f"{one.request_id}  {one.function}  {one.requester}\n  {one.code_hash}")
+        print(f"  reads {', '.join(one.reads) or 'no dataset'}")
         if with_source:
             print(one.source)
 

@@ -120,7 +120,7 @@ class DatasiteClient:
         return str(stored)
 
     def code_hash(self, model_id: str, data: Data) -> str:
-        """The hash that the owner lists under ``approved_code`` to approve this model on this data in advance."""
+        """The hash that the owner lists under ``approved_code``, with the dataset, to approve this model in advance."""
         place = self._place(data) if isinstance(data, str) else _Place(_SENT, ("data",), {}, own=True)
         return self._function(self._model(model_id), place).hash
 
@@ -150,7 +150,7 @@ class DatasiteClient:
         code, request = self._submitted(function, place, model)
         begins = model.stored if parameters is None else self._send(_fitting(parameters, model))
         inputs = {"parameters": begins, "config": self._send(config), **place.ids}
-        training = Training(self._connection, model, function, code, request, inputs)
+        training = Training(self._connection, model, function, code, request, inputs, place.name)
         self._last[model_id] = training
         training.poll()
         return training

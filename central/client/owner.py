@@ -6,9 +6,11 @@ Logs in as the datasite's ADMIN. Never approves by itself: ``approved_code`` in 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from syft.service.policy.policy import Matches
 from syft.service.user.user_roles import ServiceRole
 from syft.types.uid import UID
 
@@ -26,6 +28,8 @@ class Waiting:
     requester: str
     code_hash: str
     source: str = field(repr=False)
+    reads: tuple[str, ...] = ()
+    """The assets that the code will read, as dataset/asset."""
 
 
 class Owner:
@@ -38,7 +42,8 @@ class Owner:
 
     def waiting(self) -> list[Waiting]:
         """The waiting requests, oldest first."""
-        found = [self._waiting(one) for one in self._connection.call("request.get_all_pending")]
+        names = self._names()
+        found = [self._waiting(one, names) for one in self._connection.call("request.get_all_pending")]
         return found[::-1]
 
     def approve(self, request_id: str) -> None:
@@ -62,7 +67,12 @@ class Owner:
         )
         return chosen
 
-    def _waiting(self, request: Any) -> Waiting:
+    def _names(self) -> dict[UID, str]:
+        """The published assets, as dataset/asset."""
+        datasets = self._connection.call("dataset.get_all")
+        return {asset.action_id: f"{one.name}/{asset.name}" for one in datasets for asset in one.asset_list}
+
+    def _waiting(self, request: Any, names: dict[UID, str]) -> Waiting:
         code = self._connection.ask(lambda: request.code)
         return Waiting(
             str(request.id),
@@ -70,7 +80,16 @@ class Owner:
             request.requesting_user_email or request.requesting_user_name,
             code_hash(code.raw_code),
             code.raw_code,
+            tuple(names.get(one, f"an object that is in no dataset ({one})") for one in inputs_of(code)),
         )
+
+
+def inputs_of(code: Any) -> tuple[UID, ...]:
+    """The objects, besides the user's own, that the code may read by its policy."""
+    told = (code.input_policy_init_kwargs or {}).values()
+    rules = [rule for by_name in told for rule in (by_name.values() if isinstance(by_name, Mapping) else (by_name,))]
+    values = [rule.val if isinstance(rule, Matches) else rule for rule in rules]
+    return tuple(one for one in values if isinstance(one, UID))
 
 
 def _uid(request_id: str) -> UID:

@@ -55,6 +55,7 @@ class Training:
         code: Any,
         request: Any,
         inputs: dict[str, Any],
+        dataset: str,
     ) -> None:
         self._connection = connection
         self._model = model
@@ -67,6 +68,7 @@ class Training:
         self._result: Any = None
         self._state = TrainingState.WAITING
         self.function_name = function.name
+        self.dataset = dataset
         self.code_hash = function.hash
         """The hash that the owner may list under ``approved_code``."""
         self.request_id = str(request)
@@ -129,7 +131,7 @@ class Training:
             decision = f"{self._connection.name} has denied {self.function_name} ({self._denied})"
         return NotApproved(
             f"{decision}; ask the owner to approve request {self.request_id}, "
-            f"or to list {self.code_hash} under approved_code",
+            f"or to list {{hash: {self.code_hash}, dataset: {self.dataset}}} under approved_code",
             code_hash=self.code_hash,
             request_id=self.request_id,
         )

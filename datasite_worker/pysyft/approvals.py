@@ -1,15 +1,16 @@
-"""The owner's standing approvals: code whose hash fleet.yaml lists is approved as soon as it is requested.
+"""The owner's standing approvals: code that fleet.yaml approves for a dataset is approved as soon as it is requested.
 
 Only approves requests that would otherwise wait for the owner. It denies nothing and withdraws no approval. A hash
 covers only a function's text, so everything else in a request must be harmless: no policy made of user code, no other
-function than the one in the text, no data except published datasets and the requester's own.
+function than the one in the text, no data except the dataset that is listed with it and the requester's own.
 """
 
 from __future__ import annotations
 
 import ast
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from syft.service.code.user_code import UserCode, parse_user_code
@@ -28,7 +29,8 @@ from syft.service.user.user_roles import ServiceRole
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
-from fleet_common.contract import code_hash
+from datasite_worker.approvals import Asked, Damaged, Reads, Record, not_covered, shown
+from fleet_common.contract import Approval, code_hash
 
 logger = logging.getLogger(__name__)
 
@@ -39,54 +41,89 @@ _OUTPUT = (OutputPolicyExecuteCount, OutputPolicyExecuteOnce)
 class Approvals:
     """Watches the requests of one PySyft server, including those that already wait."""
 
-    def __init__(self, server: Any, approved: Iterable[str]) -> None:
+    def __init__(self, server: Any, approved: Iterable[Approval], record: Record) -> None:
         self._server = server
-        self._approved: frozenset[str] = frozenset()
+        self._record = record
+        self._approved: tuple[Approval, ...] = ()
         self._context = AuthedServiceContext(server=server, credentials=server.verify_key, role=ServiceRole.ADMIN)
         self._requests = server.services.request
         self._submit = self._requests.submit
         self._requests.submit = self._submitted  # the instance's: PySyft asks it by name for every request
         self.allow(approved)
 
-    def allow(self, approved: Iterable[str]) -> None:
-        """Set the approved hashes, also for waiting requests. Earlier approvals stay."""
-        self._approved = frozenset(approved)
-        if self._approved:
-            for request in self._requests.get_all(self._context):
-                self._consider_calmly(request)
+    def allow(self, approved: Iterable[Approval]) -> None:
+        """Set the approvals of fleet.yaml, also for waiting requests. What was approved earlier stays approved."""
+        self._approved = tuple(approved)
+        if not (self._approved or self._record.exists):
+            return
+        first = not self._record.exists
+        try:
+            self._record.allow(self._approved)
+        except (Damaged, OSError) as error:
+            logger.error("%s; until then, only the owner's calls run", error)
+            self._approved = ()
+            return
+        for request in self._requests.get_all(self._context) if self._approved else ():
+            self._consider_calmly(request, first=first)
 
     def _submitted(self, *args: Any, **kwargs: Any) -> Any:
         request = self._submit(*args, **kwargs)
         self._consider_calmly(request)
         return self._requests.get_by_uid(self._context, request.id)
 
-    def _consider_calmly(self, request: Request) -> None:
+    def _consider_calmly(self, request: Request, *, first: bool = False) -> None:
         """A request that cannot be read waits for the owner: it must not prevent the start of a datasite."""
         try:
-            self._consider(request)
+            self._consider(request, first=first)
         except Exception:
-            logger.warning("request %s cannot be checked; it stays pending", request.id, exc_info=True)
+            logger.warning("request %s cannot be checked; it stays as it is", request.id, exc_info=True)
 
-    def _consider(self, request: Request) -> None:
+    def _consider(self, request: Request, *, first: bool) -> None:
         code = _asked_for(request, self._context)
-        if code is None or request.get_status(self._context) is not RequestStatus.PENDING:
+        status = request.get_status(self._context)
+        if code is None or self._runs_anyway(request):
             return
-        found = code_hash(code.raw_code)
+        asked = self._asked(request, code)
+        if status is RequestStatus.APPROVED and first:
+            self._take_over(request, code, asked)
+        elif status is RequestStatus.PENDING:
+            self._decide(request, code, asked)
+
+    def _asked(self, request: Request, code: UserCode) -> Asked:
+        return Asked(code_hash(code.raw_code), reads_of(self._server, code), request.requesting_user_email or "")
+
+    def _decide(self, request: Request, code: UserCode, asked: Asked) -> None:
         who = request.requesting_user_email or request.requesting_user_name
-        if found not in self._approved:
-            if self._runs_anyway(request):
-                return
-            logger.info("waits for approval: %s by %s, %s, request %s", code.service_func_name, who, found, request.id)
-        elif doubt := self._doubt(code):
-            logger.warning(
-                "waits for approval although fleet.yaml lists its code: %s by %s: %s",
-                code.service_func_name,
-                who,
-                doubt,
-            )
+        told = f"{code.service_func_name} by {who}"
+        listed = [one for one in self._approved if one.hash == asked.hash]
+        covering = [one for one in listed if not not_covered(one, asked)]
+        if not listed:
+            logger.info("waits for approval: %s, %s, request %s, %s", told, asked.hash, request.id, shown(asked.reads))
+        elif doubt := self._doubt(code) or self._limit(listed, covering, asked):
+            logger.warning("waits for approval although fleet.yaml lists its code: %s: %s", told, doubt)
         else:
+            self._record.grant(str(code.id), covering)  # before it is approved: it never runs without its limits
             self._requests.apply(self._context, request.id)
-            logger.info("approved by fleet.yaml: %s by %s, %s", code.service_func_name, who, found)
+            logger.info("approved by fleet.yaml: %s, %s, %s", told, asked.hash, shown(asked.reads))
+
+    def _limit(self, listed: list[Approval], covering: list[Approval], asked: Asked) -> str:
+        """Why none of the listed approvals approves this request; empty if one does."""
+        reasons = [self._record.spent(one, time.time()) for one in covering] or [not_covered(listed[0], asked)]
+        return "" if "" in reasons else reasons[0]
+
+    def _take_over(self, request: Request, code: UserCode, asked: Asked) -> None:
+        """A datasite of an earlier release approved code for every dataset, and kept no record."""
+        listed = [one for one in self._approved if one.hash == asked.hash]
+        if covering := [one for one in listed if not not_covered(one, asked)]:
+            self._record.grant(str(code.id), covering)
+        elif listed:
+            logger.warning(
+                "approved earlier, and not by fleet.yaml now: %s by %s, request %s, %s; deny it, unless it may run",
+                code.service_func_name,
+                asked.by,
+                request.id,
+                shown(asked.reads),
+            )
 
     def _runs_anyway(self, request: Request) -> bool:
         """PySyft runs an ADMIN's code without anybody's approval."""
@@ -130,6 +167,30 @@ def _asked_for(request: Request, context: AuthedServiceContext) -> UserCode | No
 
 def _rules(code: UserCode) -> list[Any]:
     return [rule for by_name in (code.input_policy_init_kwargs or {}).values() for rule in by_name.values()]
+
+
+def reads_of(server: Any, code: UserCode) -> Reads:
+    """The assets that the code may read by its policy, also one of its own."""
+    context = AuthedServiceContext(server=server, credentials=server.verify_key, role=ServiceRole.ADMIN)
+    found = [
+        (dataset.name, asset.name)
+        for uid in _objects(code.input_policy_init_kwargs)
+        for dataset in server.services.dataset.get_by_action_id(context, uid)
+        for asset in dataset.asset_list
+        if asset.action_id == uid
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _objects(value: Any) -> Iterator[UID]:
+    """Every id among a policy's arguments."""
+    if isinstance(value, Matches):
+        yield value.val
+    elif isinstance(value, UID):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _objects(inner)
 
 
 def _runs_its_text(code: UserCode) -> bool:

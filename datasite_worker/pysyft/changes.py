@@ -126,7 +126,7 @@ CHANGES = (
     Change(
         _W, "syft.service.request.request_service.RequestService.submit",
         "(self, context, request, send_message=True, reason='')", "approvals.Approvals",
-        "Code that fleet.yaml lists is approved when it is requested.", "tests/unit/test_approvals.py",
+        "Code that fleet.yaml lists for a dataset is approved when it is requested.", "tests/unit/test_approvals.py",
     ),
     Change(
         _B, "syft.service.code.user_code.parse_user_code",
@@ -145,12 +145,16 @@ CHANGES = (
         f"tests/unit/test_containment.py, {_TRAINING}",
     ),
     Change(
-        _R, f"{_ACTION}.execute_byte_code", "(code_item, kwargs, context)", "containment.watch, jobs.runner",
-        "This module imports the function by name. In a job it does not run on the mocks.", f"{_TRAINING}, {_JOBS}",
+        _R, f"{_ACTION}.execute_byte_code", "(code_item, kwargs, context)",
+        "containment.watch, guard.set_up, jobs.runner",
+        "This module imports the function by name. The limits of an approval are checked before it runs. In a job it "
+        "does not run on the mocks.",
+        f"{_TRAINING}, {_JOBS}, tests/unit/test_approvals.py",
     ),
     Change(
-        _R, f"{_ACTION}.filter_twin_kwargs", "(kwargs, twin_mode, allow_python_types=False)", "jobs.runner",
-        "PySyft also runs a function on the mocks, so a training would take twice as long.", _JOBS,
+        _R, f"{_ACTION}.filter_twin_kwargs", "(kwargs, twin_mode, allow_python_types=False)",
+        "guard.set_up, jobs.runner",
+        "PySyft also runs a function on the mocks: a training would take twice as long, and count as two runs.", _JOBS,
     ),
     Change(
         _R, "syft.service.context.AuthedServiceContext.job", "property", "jobs.runner",

@@ -9,17 +9,19 @@ from typing import Any
 import syft as sy
 
 from datasite_worker.activity import Activity
+from datasite_worker.approvals import Record
 from datasite_worker.bounds import Connections
 from datasite_worker.credentials import AdminLogin
 from datasite_worker.data.store import DatasetStore
 from datasite_worker.engine import Hosting, Reception
 from datasite_worker.jobs.store import JobStore
 from datasite_worker.jobs.zygote_life import Work
-from datasite_worker.pysyft import containment, doors, durability, server, uploads
+from datasite_worker.pysyft import containment, doors, durability, guard, server, uploads
 from datasite_worker.pysyft.approvals import Approvals
 from datasite_worker.pysyft.datasets import PySyftDatasets
 from datasite_worker.pysyft.jobs import runner
 from datasite_worker.pysyft.jobs.store import PySyftJobs
+from fleet_common.contract import Approval
 
 
 class PySyft:
@@ -35,14 +37,17 @@ class PySyft:
         containment.watch(activity)
         doors.close()
         durability.of_files()
-        return PySyftDatasite(hosting.name, server.make_server(hosting))
+        made, record = server.make_server(hosting), Record(hosting.state)
+        guard.set_up(made, record)
+        return PySyftDatasite(hosting.name, made, record)
 
 
 class PySyftDatasite:
     """A ``HostedDatasite``."""
 
-    def __init__(self, name: str, made: server.SettledDatasite) -> None:
+    def __init__(self, name: str, made: server.SettledDatasite, record: Record) -> None:
         self._name = name
+        self._record = record
         self._server = made
         self._approvals: Approvals | None = None
         self.interrupted = made.interrupted
@@ -52,11 +57,11 @@ class PySyftDatasite:
     def create_admin(self, login: AdminLogin) -> bool:
         return server.create_admin(self._server, login)
 
-    def approve(self, hashes: tuple[str, ...]) -> None:
+    def approve(self, approvals: tuple[Approval, ...]) -> None:
         if self._approvals is None:
-            self._approvals = Approvals(self._server, hashes)
+            self._approvals = Approvals(self._server, approvals, self._record)
         else:
-            self._approvals.allow(hashes)
+            self._approvals.allow(approvals)
 
     def serve(self, listener: socket.socket, reception: Reception) -> server.Serving:
         connections = Connections()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from fleet_common.contract import Approval
 from supervisor.config import schema, values
 from supervisor.config.interpolation import Interpolator
 from supervisor.config.problems import ConfigError, Flaw, Mark, Problem, problems_of
@@ -200,12 +201,18 @@ def _datasite(keys: schema.DatasiteKeys, base: Path, embedded_url: str, fqdn: Ca
         capabilities=_capabilities(keys),
         region=keys.region,
         location=keys.location,
-        approved_code=tuple(dict.fromkeys(keys.approved_code)),
+        approved_code=tuple(_approval(one) for one in keys.approved_code),
         datasets=tuple(
             Dataset(one.name, base / one.path, _mock(one.mock, base), one.description) for one in keys.datasets
         ),
         environment=tuple(keys.environment.items()),
     )
+
+
+def _approval(keys: schema.ApprovalKeys) -> Approval:
+    assets = [keys.asset] if isinstance(keys.asset, str) else keys.asset
+    config = {key: tuple(allowed) if isinstance(allowed, list) else (allowed,) for key, allowed in keys.config.items()}
+    return Approval(keys.hash, keys.dataset, tuple(assets), keys.by, config, keys.runs, keys.until)
 
 
 def _mock(keys: str | schema.MockKeys, base: Path) -> Mock:

@@ -58,6 +58,7 @@ _SECONDS = {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)? ?(ms|s|m|h|d))+$"
 _BYTES = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(B|[kKMGT]B|[KMGT]iB)$"}
 _NAME = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"}
 _GPU_UUID = {"type": "string", "pattern": "^(GPU|MIG|MIG-GPU)-[0-9A-Fa-f]"}
+_SETTING: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 _GPU_INDEX = {"type": "integer", "minimum": 0, "maximum": 999}
 
 
@@ -74,6 +75,9 @@ Text = Annotated[str, BeforeValidator(values.text), WithJsonSchema(_LINE)]
 OptionalText = Annotated[str, BeforeValidator(values.optional_text), WithJsonSchema({"type": "string"})]
 CodeHash = Annotated[
     str, BeforeValidator(values.code_hash), _any({"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"})
+]
+Moment = Annotated[
+    str, BeforeValidator(values.moment), _any({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}"})
 ]
 Folder = Annotated[str, BeforeValidator(values.folder), WithJsonSchema(_LINE)]
 DatasetName = Annotated[
@@ -420,6 +424,58 @@ class DatasetKeys(Keys):
         return self
 
 
+Asset = Annotated[
+    Annotated[Text, Tag("(word)")]
+    | Annotated[list[Text], Tag("(list)"), Field(json_schema_extra={"minItems": 1, "uniqueItems": True})],
+    Discriminator(_form),
+]
+Setting = Annotated[Any, BeforeValidator(values.setting), WithJsonSchema(_SETTING)]
+Settings = Annotated[
+    Annotated[Setting, Tag("(word)")]
+    | Annotated[list[Setting], Tag("(list)"), Field(json_schema_extra={"minItems": 1})],
+    Discriminator(_form),
+]
+
+
+class ApprovalKeys(Keys):
+    """A function that may run on one dataset without a request to the owner."""
+
+    hash: CodeHash = Field(description="The SHA-256 of the function's source: sha256:…")
+    dataset: Text = Field(description="The name of the one dataset that the function may read.")
+    asset: Asset = Field(default=[], description="The only assets of the dataset that it may read. Default: all.")
+    by: Email = Field(default="", description="The e-mail of the only user who may run it. Default: every user.")
+    config: dict[str, Settings] = Field(
+        default={},
+        description="The values that the function's configuration may have: key: value, or key: [value, value].",
+    )
+    runs: Limit = Field(default=0, description="How often it may run. Default: no limit.")
+    until: Moment = Field(
+        default="", description="The last day, such as 2027-03-31, or a time such as 2027-03-31T18:00. Default: no end."
+    )
+
+
+def _for_a_dataset(value: Any) -> Any:
+    """An entry that is a bare hash, as fleet.yaml had it before, would approve the function for every dataset."""
+    if isinstance(value, Scalar) and not value.broken:
+        shown = value.text if re.fullmatch(r"sha256:[0-9a-fA-F]{64}", value.text) else "sha256:…"
+        message = f"an approval needs the dataset that the code may read; write {{hash: {shown}, dataset: NAME}}"
+        raise Wrong(message, value)
+    return value
+
+
+def _each_approval_once(approvals: list[ApprovalKeys]) -> list[ApprovalKeys]:
+    told = [(one.hash, one.dataset, str(one.asset), one.by) for one in approvals]
+    if twice := next((one for one in told if told.count(one) > 1), None):
+        first, second = [number for number, one in enumerate(told, 1) if one == twice][:2]
+        raise Wrong(f"entries {first} and {second} approve the same code for the same data and user; keep one")
+    return approvals
+
+
+Approvals = Annotated[
+    list[Annotated[ApprovalKeys, BeforeValidator(_for_a_dataset)]], AfterValidator(_each_approval_once)
+]
+
+
 def _each_name_once(datasets: list[DatasetKeys]) -> list[DatasetKeys]:
     names = [one.name for one in datasets]
     if twice := next((name for name in names if names.count(name) > 1), ""):
@@ -468,9 +524,10 @@ class SharedKeys(Keys):
     )
     region: OptionalText = _set(_DATASITE, "region", "Where the plant is. The dashboard groups datasites by it.")
     location: OptionalText = _set(_DATASITE, "location", "Where the line is in the plant, for people.")
-    approved_code: list[CodeHash] = Field(
+    approved_code: Approvals = Field(
         default=[],
-        description="Functions that may run without a separate approval, each as the SHA-256 of its source: sha256:…",
+        description="Functions that may run without a separate approval, each for one dataset: {hash: sha256:…, "
+        "dataset: NAME}.",
     )
     datasets: Datasets = Field(
         default=[], max_length=MOST_DATASETS, description="Files of this machine, offered to the centre with a mock."

@@ -10,6 +10,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -261,6 +262,30 @@ def code_hash(value: Any) -> str:
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", read):
         raise Wrong(f"expected {expected}{shown(value)}", value)
     return read
+
+
+def moment(value: Any) -> str:
+    """A day or a time, as ISO 8601 with offset. A day means its end. Without an offset, it is the machine's time."""
+    expected = "a day such as 2027-03-31, or a time such as 2027-03-31T18:00"
+    read = scalar(value, expected)
+    try:
+        found = datetime.fromisoformat(read.text.strip())
+    except ValueError:
+        raise Wrong(f"expected {expected}{shown(read)}", read) from None
+    if len(read.text.strip()) <= len("2027-03-31"):
+        found += timedelta(days=1)
+    return found.astimezone().isoformat() if found.tzinfo is None else found.isoformat()
+
+
+def setting(value: Any) -> str | float | bool:
+    """A value of a function's configuration: a number, true or false, or text."""
+    read = scalar(value, "a number, true or false, or text")
+    if read.kind is Kind.BOOL:
+        return _is_true(read.text)
+    number_read = None if read.quoted else _float(read.text)
+    if number_read is None:
+        return text(value)
+    return int(number_read) if number_read.is_integer() else number_read
 
 
 def folder(value: Any) -> str:

@@ -108,7 +108,9 @@ def test_a_training_waits_for_the_owner(site: Alone, client: DatasiteClient, mod
     assert {"vibration": ("x", "y")} == client.datasets()
     training = client.execute_federated_training(model, CONFIG, "vibration")
     assert TrainingState.WAITING == training.state
-    with pytest.raises(NotApproved, match=f"list {training.code_hash} under approved_code") as refused:
+    with pytest.raises(
+        NotApproved, match=f"list {{hash: {training.code_hash}, dataset: vibration}} under approved_code"
+    ) as refused:
         client.get_parameters(training)
     assert (client.code_hash(model, "vibration"), training.request_id) == (
         refused.value.code_hash,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from central.client import DatasiteClient, NotApproved, TrainingState, connect
+from central.client import DatasiteClient, NotApproved, TrainingFailed, TrainingState, connect
 from tests.real.harness import Fleet, a_fleet, eventually
 from tests.real.test_client import CONFIG, EMAIL, PASSWORD, ROWS, Wear, furnish
 
@@ -43,18 +43,22 @@ def owner(fleet: Fleet, *words: str) -> str:
 
 
 def test_a_listed_hash_needs_no_owner(fleet: Fleet, client: DatasiteClient) -> None:
-    """It waits; the owner lists the hash that the client told and reloads; the same training then runs, and another
-    model's, which differs by a little, waits on. The line keeps its process."""
+    """It waits; the owner lists the hash that the client told and reloads; the same training then runs, once as listed,
+    and another model's, which differs by a little, waits on. The line keeps its process."""
     model = client.upload_model(Wear(4), "wear", init={"hidden": 4})
     training = client.execute_federated_training(model, CONFIG, "vibration")
     assert TrainingState.WAITING == training.state
     pid = fleet.line("alpha")["pid"]
-    fleet.extra = f", approved_code: ['{client.code_hash(model, 'vibration')}']"
+    listed = client.code_hash(model, "vibration")
+    fleet.extra = f", approved_code: [{{hash: '{listed}', dataset: vibration, by: {EMAIL}, runs: 1}}]"
     fleet.write()
     assert 0 == fleet.run("reload").returncode
     eventually(lambda: training.state is not TrainingState.WAITING)
     assert ROWS == client.get_parameters(training, timeout=240).samples
-    assert f"approved by fleet.yaml: {training.function_name} by {EMAIL}, {training.code_hash}" in fleet.log("alpha")
+    told = f"approved by fleet.yaml: {training.function_name} by {EMAIL}, {training.code_hash}"
+    assert f"{told}, reads vibration/x, vibration/y" in fleet.log("alpha")
+    with pytest.raises(TrainingFailed, match="the approval was for one run, and all of them were used"):
+        client.train(model, Wear(4).state_dict(), CONFIG, "vibration", timeout=240)
     near = client.upload_model(Wear(5), "wear", init={"hidden": 5})
     with pytest.raises(NotApproved):
         client.train(near, Wear(5).state_dict(), CONFIG, "vibration")
@@ -68,7 +72,8 @@ def test_the_owner_decides_on_the_command_line(fleet: Fleet, client: DatasiteCli
     good, bad = (client.execute_federated_training(model, CONFIG, "vibration") for model in models)
     shown = owner(fleet, "requests", "--source")
     for training in (good, bad):
-        assert f"{training.request_id}  {training.function_name}  {EMAIL}\n  {training.code_hash}\n" in shown
+        told = f"{training.request_id}  {training.function_name}  {EMAIL}\n  {training.code_hash}\n"
+        assert f"{told}  reads vibration/x, vibration/y\n" in shown
     assert "torch.nn.Linear(in_features=3, out_features=1, bias=True)" in shown
     owner(fleet, "approve", good.request_id)
     owner(fleet, "deny", bad.request_id, "--reason", "too small")

@@ -15,6 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fleet_common.contract import Approval
 from supervisor import config
 from supervisor.config import ConfigError, Problem
 from supervisor.spec import (
@@ -291,6 +292,36 @@ def test_datasets_arrive(read: Read, tmp_path: Path) -> None:
         Dataset("e", tmp_path / "data/e.npz", Mock("file", path=tmp_path / "data/mock.npz")),
     ) == beta
     assert () == gamma
+
+
+HASH = f"sha256:{'0a' * 32}"
+
+
+def test_approvals_arrive(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with its dataset; a day means its end, by the machine's clock."""
+    monkeypatch.setenv("TZ", "UTC-2")
+    time.tzset()
+    datasite = only(
+        read,
+        f"""
+        approved_code: [
+          {{hash: "{HASH.upper().replace("SHA", "sha")}", dataset: My data}},
+          {{hash: "{HASH}", dataset: wear, asset: x, by: s@centre.example.com, runs: 20, until: 2027-03-31}},
+          {{hash: "{HASH}", dataset: wear, asset: [x, y], until: "2027-03-31T18:00Z",
+            config: {{epochs: [1, 2], learning_rate: 1e-3, optimizer: sgd, nesterov: true}}}}]
+        """.replace("\n", " "),
+    )
+    assert (
+        Approval(HASH, "My data"),
+        Approval(HASH, "wear", ("x",), "s@centre.example.com", {}, 20, "2027-04-01T00:00:00+02:00"),
+        Approval(
+            HASH, "wear", ("x", "y"), "",
+            {"epochs": (1, 2), "learning_rate": (0.001,), "optimizer": ("sgd",), "nesterov": (True,)},
+            0, "2027-03-31T18:00:00+00:00",
+        ),
+    ) == datasite.approved_code  # fmt: skip
+    monkeypatch.undo()
+    time.tzset()
 
 
 @pytest.mark.parametrize("dashboard", ["", "dashboard:", "dashboard: null"])
@@ -585,6 +616,39 @@ SINGLE = [
         22,
         "datasets",
         "datasets 1 and 2 have the same name",
+    ),
+    (
+        f"approved_code: ['sha256:{'0a' * 32}']",
+        28,
+        "approved_code[0]",
+        f"an approval needs the dataset that the code may read; write {{hash: sha256:{'0a' * 32}, dataset: NAME}}",
+    ),
+    ("approved_code: [x]", 28, "approved_code[0]", "write {hash: sha256:…, dataset: NAME}"),
+    (f"approved_code: [{{hash: 'sha256:{'0a' * 32}'}}]", 28, "approved_code[0].dataset", "this key is required"),
+    ("approved_code: [{hash: x, dataset: d}]", 35, "approved_code[0].hash", "the SHA-256 of a function's source"),
+    (
+        f"approved_code: [{{hash: 'sha256:{'0a' * 32}', dataset: d, runs: 0}}]",
+        128,
+        "approved_code[0].runs",
+        "a whole number, 1 to 100000, not 0",
+    ),
+    (
+        f"approved_code: [{{hash: 'sha256:{'0a' * 32}', dataset: d, until: soon}}]",
+        129,
+        "approved_code[0].until",
+        "a day such as 2027-03-31, .*not 'soon'",
+    ),
+    (
+        f"approved_code: [{{hash: 'sha256:{'0a' * 32}', dataset: d, config: [a]}}]",
+        130,
+        "approved_code[0].config",
+        "expected a mapping",
+    ),
+    (
+        f"approved_code: [{{hash: &h 'sha256:{'0a' * 32}', dataset: d}}, {{hash: *h, dataset: d, runs: 2}}]",
+        27,
+        "approved_code",
+        "entries 1 and 2 approve the same code for the same data and user; keep one",
     ),
     ("environment: [A]", 25, "environment", "expected a mapping"),
     ("environment: {A: [b]}", 29, "environment.A", "not a list"),

@@ -22,7 +22,8 @@ REQUEST = frozenset({"created_by", "endpoints", "lib_endpoints", "mock_execution
 OURS = frozenset(
     {
         *("access", "cached_deseralized_message", "kill_jobs"),  # fields of our own subclasses, and a new one
-        *("closed", "flushed", "reaches", "watched"),  # marks on functions of ours
+        *("closed", "flushed", "guarded", "reaches", "unguarded", "watched"),  # marks on functions of ours
+        "arguments",  # of this thread's last call
         "shutdown",  # what PySyft's handle lets its maker set
         *("depth", "field", "handlers", "propagate", "rules", "should_exit"),  # of other libraries, and our own
     }

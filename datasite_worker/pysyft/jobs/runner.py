@@ -37,10 +37,11 @@ from syft.types.datetime import DateTime
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
+from datasite_worker.approvals import Record
 from datasite_worker.credentials import identity
 from datasite_worker.jobs.errand import Errand
 from datasite_worker.means import chance, gpu, threads
-from datasite_worker.pysyft import doors, durability, gate
+from datasite_worker.pysyft import doors, durability, gate, guard
 from datasite_worker.pysyft.containment import contained
 from datasite_worker.pysyft.jobs import shared_database
 from fleet_common import folders
@@ -77,6 +78,7 @@ def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> No
     threads.use(told.threads)
     gpu.limit_memory(told.gpu_memory_bytes)
     action_service.execute_byte_code = contained(action_service.execute_byte_code)
+    guard.set_up(server, Record(Path(told.state_dir)))
     _leave_mocks_alone()
     _share_no_connection(server)
     shared_database.on_arrival(server, lambda _item: nudge())
