@@ -12,6 +12,7 @@ from datasite_worker.pysyft.engine import PySyft
 from fleet_common.contract import (
     Access,
     AdminOrder,
+    AnyBounds,
     Approval,
     ComputeOrder,
     DatasetOrder,
@@ -46,6 +47,7 @@ class Options(TypedDict, total=False):
     limits: Limits
     published: tuple[DatasetOrder, ...]
     approved_code: tuple[Approval, ...]
+    training_bounds: AnyBounds
     access: Access
     threads: int
     threads_fixed: bool
@@ -111,6 +113,7 @@ def _settings(options: Options) -> LiveSettings:
         approved_code=options.get("approved_code", ()),
         limits=options.get("limits", Limits()),
         datasets=options.get("published", ()),
+        training_bounds=options.get("training_bounds", {}),
     )
 
 

@@ -18,7 +18,7 @@ from datasite_worker.jobs.store import JobStore
 from datasite_worker.jobs.zygote_life import Work
 from datasite_worker.means.limits import Limiter
 from datasite_worker.refusals import Refusals
-from fleet_common.contract import Access, Approval, StatusDocument
+from fleet_common.contract import Access, AnyBounds, Approval, StatusDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,9 @@ class HostedDatasite(Protocol):
 
     def approve(self, approvals: tuple[Approval, ...]) -> None:
         """Approve such code from now on, including code that already waits."""
+
+    def bound(self, bounds: AnyBounds) -> None:
+        """Hold trainings within these bounds from now on. Raises OSError when they cannot be kept for the jobs."""
 
     def serve(self, listener: socket.socket, reception: Reception) -> Serving:
         """Start to answer HTTP on ``listener``."""

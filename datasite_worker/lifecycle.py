@@ -147,6 +147,7 @@ class Lifecycle:
         self._jobs.start()
         admin = self.order.admin
         self.create_admin_user(admin.email, admin.name, admin.password)
+        hosted.bound(self._settings.training_bounds)
         hosted.approve(self._settings.approved_code)
         return hosted
 
@@ -316,6 +317,7 @@ class Lifecycle:
         if self._jobs is not None:
             self._jobs.allow(settings.limits.sessions)
         if self._hosted is not None:
+            self._hosted.bound(settings.training_bounds)
             self._hosted.approve(settings.approved_code)
         logger.info(
             "settings: heartbeat every %g s, capabilities %s", settings.heartbeat_interval, settings.capabilities

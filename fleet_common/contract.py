@@ -116,6 +116,36 @@ class Approval:
         return json.dumps([self.hash, self.dataset, sorted(self.assets), self.by])
 
 
+Range = tuple[float, float]
+"""The least and the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBounds:
+    """The owner's bounds for trainings on one dataset. ``enforce`` False: none of them holds.
+
+    ``target``, ``features``: the only columns of a table to learn, and to learn from; empty: the scientist chooses.
+    ``clip``: the largest L2 norm of the change of the parameters; 0: any. ``noise``: random noise on each value that
+    changed, as a share of the largest change in its tensor. ``exact_metrics``: all digits instead of two.
+    """
+
+    enforce: bool = True
+    min_samples: int = 50
+    target: str = ""
+    features: tuple[str, ...] = ()
+    batch_size: Range = (4, 1024)
+    learning_rate: Range = (1e-6, 1.0)
+    epochs: Range = (1, 1000)
+    steps: Range = (2, 1_000_000)
+    clip: float = 100.0
+    noise: float = 0.05
+    exact_metrics: bool = False
+
+
+AnyBounds = dict[str, TrainingBounds]
+"""By dataset. "": those of all others."""
+
+
 @dataclass(frozen=True, slots=True)
 class LiveSettings:
     """Settings that a running worker applies without a restart. Only the worker of that ``generation`` does."""
@@ -128,6 +158,7 @@ class LiveSettings:
     approved_code: tuple[Approval, ...] = ()
     limits: Limits = Limits()
     datasets: tuple[DatasetOrder, ...] = ()
+    training_bounds: AnyBounds = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()

@@ -138,6 +138,11 @@ class WorkerFolder:
         return self.root / "approvals.json"
 
     @property
+    def training_bounds(self) -> Path:
+        """The owner's bounds for trainings, for the jobs."""
+        return self.root / "training-bounds.json"
+
+    @property
     def approvals_lock(self) -> Path:
         """Held by whoever reads and replaces ``approvals``: the datasite, or a job."""
         return self.root / "approvals.lock"

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from fleet_common import layout
-from fleet_common.contract import Approval
+from fleet_common.contract import Approval, TrainingBounds
 
 
 class Applies(StrEnum):
@@ -171,6 +171,7 @@ class Dataset:
     path: Path  # .csv, .parquet or .npz
     mock: Mock = Mock()
     description: str = ""
+    training_bounds: TrainingBounds | None = None  # None: the datasite's
 
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
@@ -209,6 +210,7 @@ class DatasiteSpec:
     location: str = field(default="", metadata=LIVE)
     approved_code: tuple[Approval, ...] = field(default=(), metadata=LIVE)  # functions that may run without a request
     datasets: tuple[Dataset, ...] = field(default=(), metadata=LIVE)
+    training_bounds: TrainingBounds = field(default=TrainingBounds(), metadata=LIVE)  # of datasets without their own
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False, metadata=RESTART)  # may hold secrets
 
     @property

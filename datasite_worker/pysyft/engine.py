@@ -8,6 +8,7 @@ from typing import Any
 
 import syft as sy
 
+from datasite_worker import training_bounds
 from datasite_worker.activity import Activity
 from datasite_worker.approvals import Record
 from datasite_worker.bounds import Connections
@@ -21,7 +22,7 @@ from datasite_worker.pysyft.approvals import Approvals
 from datasite_worker.pysyft.datasets import PySyftDatasets
 from datasite_worker.pysyft.jobs import runner
 from datasite_worker.pysyft.jobs.store import PySyftJobs
-from fleet_common.contract import Approval
+from fleet_common.contract import AnyBounds, Approval
 
 
 class PySyft:
@@ -38,15 +39,15 @@ class PySyft:
         doors.close()
         durability.of_files()
         made, record = server.make_server(hosting), Record(hosting.state)
-        guard.set_up(made, record)
-        return PySyftDatasite(hosting.name, made, record)
+        guard.set_up(made, record, {})
+        return PySyftDatasite(hosting, made, record)
 
 
 class PySyftDatasite:
     """A ``HostedDatasite``."""
 
-    def __init__(self, name: str, made: server.SettledDatasite, record: Record) -> None:
-        self._name = name
+    def __init__(self, hosting: Hosting, made: server.SettledDatasite, record: Record) -> None:
+        self._name, self._state = hosting.name, hosting.state
         self._record = record
         self._server = made
         self._approvals: Approvals | None = None
@@ -62,6 +63,10 @@ class PySyftDatasite:
             self._approvals = Approvals(self._server, approvals, self._record)
         else:
             self._approvals.allow(approvals)
+
+    def bound(self, bounds: AnyBounds) -> None:
+        training_bounds.keep(self._state, bounds)
+        guard.use(self._server, bounds)
 
     def serve(self, listener: socket.socket, reception: Reception) -> server.Serving:
         connections = Connections()

@@ -10,8 +10,9 @@ from collections.abc import Mapping as Environ
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from fleet_common.contract import Approval
+from fleet_common.contract import Approval, TrainingBounds
 from supervisor.config import schema, values
 from supervisor.config.interpolation import Interpolator
 from supervisor.config.problems import ConfigError, Flaw, Mark, Problem, problems_of
@@ -178,6 +179,7 @@ def _dashboard(top: schema.FleetKeys) -> DashboardSpec | None:
 
 
 def _datasite(keys: schema.DatasiteKeys, base: Path, embedded_url: str, fqdn: Callable[[], str]) -> DatasiteSpec:
+    bounds = _bounds(keys.training_bounds, TrainingBounds())
     derived = fqdn if values.is_wildcard(keys.hostname) else lambda: keys.hostname
     return DatasiteSpec(
         name=keys.name,
@@ -202,9 +204,8 @@ def _datasite(keys: schema.DatasiteKeys, base: Path, embedded_url: str, fqdn: Ca
         region=keys.region,
         location=keys.location,
         approved_code=tuple(_approval(one) for one in keys.approved_code),
-        datasets=tuple(
-            Dataset(one.name, base / one.path, _mock(one.mock, base), one.description) for one in keys.datasets
-        ),
+        datasets=tuple(_dataset(one, base, bounds) for one in keys.datasets),
+        training_bounds=bounds,
         environment=tuple(keys.environment.items()),
     )
 
@@ -213,6 +214,23 @@ def _approval(keys: schema.ApprovalKeys) -> Approval:
     assets = [keys.asset] if isinstance(keys.asset, str) else keys.asset
     config = {key: tuple(allowed) if isinstance(allowed, list) else (allowed,) for key, allowed in keys.config.items()}
     return Approval(keys.hash, keys.dataset, tuple(assets), keys.by, config, keys.runs, keys.until)
+
+
+def _dataset(keys: schema.DatasetKeys, base: Path, bounds: TrainingBounds) -> Dataset:
+    own = _bounds(keys.training_bounds, bounds) if keys.training_bounds else None
+    return Dataset(keys.name, base / keys.path, _mock(keys.mock, base), keys.description, own)
+
+
+def _bounds(keys: schema.BoundsKeys, base: TrainingBounds) -> TrainingBounds:
+    """``base`` with what the file sets."""
+    told = {key: _bound(getattr(keys, key)) for key in keys.model_fields_set}
+    return replace(base, **told)
+
+
+def _bound(value: Any) -> Any:
+    if isinstance(value, schema.RangeKeys):
+        return value.min, value.max
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _mock(keys: str | schema.MockKeys, base: Path) -> Mock:

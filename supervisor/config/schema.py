@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from fleet_common.contract import TrainingBounds
 from supervisor.config import values
 from supervisor.config.tree import Scalar
 from supervisor.config.values import Wrong
@@ -187,7 +188,7 @@ class Keys(BaseModel):
 _ADMIN, _RESTART, _PROBES, _GPU = Admin(), RestartPolicy(), ProbePolicy(), GpuRequest()
 _RESOURCES, _CAPABILITIES, _DASHBOARD = Resources(), Capabilities(), DashboardSpec()
 _ACCESS = Access()
-_MOCK = Mock()
+_MOCK, _BOUNDS = Mock(), TrainingBounds()
 _DATASITE = DatasiteSpec("", 0)
 _STARTUP, _HOOK, _HOST = StartupPolicy(), Hook(), HostLimits()
 _GRACE: Any = next(field.default for field in fields(FleetConfig) if field.name == "shutdown_grace")
@@ -402,6 +403,42 @@ MockRule = Annotated[
 ]
 
 
+class RangeKeys(Keys):
+    """The least and the most that is allowed."""
+
+    min: Amount = Field(description="The least.")
+    max: Amount = Field(description="The most.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max < self.min:
+            raise Wrong(f"expected at least min, which is {self.min:g}", key="max")
+        return self
+
+
+def _range(key: str, description: str) -> Any:
+    low, high = getattr(_BOUNDS, key)
+    return Field(default_factory=lambda: RangeKeys.model_construct(min=low, max=high), description=description)
+
+
+class BoundsKeys(Keys):
+    """What trainings on a dataset may do, and what may leave."""
+
+    enforce: Flag = _set(_BOUNDS, "enforce", "Whether these bounds hold. false: the scientist may do anything.")
+    min_samples: Limit = _set(_BOUNDS, "min_samples", "A training on fewer rows is refused.")
+    target: OptionalText = _set(_BOUNDS, "target", "The only column of a table to learn. Default: any.")
+    features: list[Text] = Field(default=[], description="The only columns of a table to learn from. Default: any.")
+    batch_size: RangeKeys = _range("batch_size", "Rows of a step.")
+    learning_rate: RangeKeys = _range("learning_rate", "The learning rate.")
+    epochs: RangeKeys = _range("epochs", "How often a training goes through the data.")
+    steps: RangeKeys = _range("steps", "Steps of a training. A single one shows sums over rows.")
+    clip: Amount = _set(_BOUNDS, "clip", "The largest L2 norm of the change of the parameters. 0: any.")
+    noise: Share = _set(
+        _BOUNDS, "noise", "Random noise on what changed, as a share of the largest change in its tensor. 0: none."
+    )
+    exact_metrics: Flag = _set(_BOUNDS, "exact_metrics", "Whether metrics leave with all their digits, instead of two.")
+
+
 class DatasetKeys(Keys):
     """A file of this machine that a datasite offers to the centre."""
 
@@ -415,6 +452,9 @@ class DatasetKeys(Keys):
         "empty, or path or rows.",
     )
     description: OptionalText = Field(default="", description="The dataset's description at the centre.")
+    training_bounds: BoundsKeys | None = Field(
+        default=None, description="Bounds for trainings on this dataset. They replace the datasite's, key by key."
+    )
 
     @model_validator(mode="after")
     def _same_kind(self) -> Self:
@@ -531,6 +571,10 @@ class SharedKeys(Keys):
     )
     datasets: Datasets = Field(
         default=[], max_length=MOST_DATASETS, description="Files of this machine, offered to the centre with a mock."
+    )
+    training_bounds: BoundsKeys = Field(
+        default_factory=BoundsKeys,
+        description="Bounds for trainings on datasets that have none of their own, uploaded ones too.",
     )
     environment: dict[EnvironmentName, EnvironmentValue] = Field(
         default={}, repr=False, description="Environment variables of this datasite, passed on as written."

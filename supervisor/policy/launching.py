@@ -10,6 +10,7 @@ from typing import Any
 from fleet_common.contract import (
     Access,
     AdminOrder,
+    AnyBounds,
     ComputeOrder,
     DashboardOrder,
     DatasetOrder,
@@ -115,7 +116,13 @@ def live_settings(config: FleetConfig, spec: DatasiteSpec, generation: int) -> L
         spec.approved_code,
         limits_of(config, spec),
         tuple(map(_dataset, spec.datasets)),
+        _bounds(spec),
     )
+
+
+def _bounds(spec: DatasiteSpec) -> AnyBounds:
+    own = {one.name: one.training_bounds for one in spec.datasets if one.training_bounds is not None}
+    return {"": spec.training_bounds, **own}
 
 
 def _dataset(spec: Dataset) -> DatasetOrder:

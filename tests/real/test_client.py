@@ -27,7 +27,7 @@ from central.client import (
 from tests.real.harness import Alone, alone, answers, eventually, login
 from tests.real.wire import content, wire
 
-ROWS = 48
+ROWS = 64
 CONFIG = {"epochs": 5, "batch_size": 16, "learning_rate": 0.02, "seed": 7}
 EMAIL, PASSWORD = "scientist@centre.example.com", "a-long-password"
 
@@ -122,7 +122,8 @@ def test_a_training_waits_for_the_owner(site: Alone, client: DatasiteClient, mod
 
 
 def test_parameters_metrics_and_rows_come_back(client: DatasiteClient, approved: str) -> None:
-    """Each round begins from the parameters it is given, under the one approval, and a seed repeats it."""
+    """Each round begins from the parameters it is given, under the one approval, and a seed repeats it, noise and all.
+    Metrics come with two digits."""
     start = Wear(4).state_dict()
     first, again = (client.train(approved, start, CONFIG, "vibration", timeout=120) for _ in range(2))
     assert set(start) == set(first.parameters)
@@ -131,7 +132,8 @@ def test_parameters_metrics_and_rows_come_back(client: DatasiteClient, approved:
     for key in start:  # to rounding: a job has as many threads as the line can spare just then
         torch.testing.assert_close(first.parameters[key], again.parameters[key], rtol=1e-4, atol=1e-5)
     onward = client.train(approved, first.parameters, CONFIG, "vibration", timeout=120)
-    assert onward.metrics["loss_before"] == pytest.approx(first.metrics["loss"], rel=1e-4)
+    assert onward.metrics["loss_before"] == pytest.approx(first.metrics["loss"], rel=0.3)
+    assert [float(f"{value:.2g}") for value in first.metrics.values()] == list(first.metrics.values())
 
 
 def test_only_parameters_and_metrics_cross_the_wire(site: Alone, approved: str) -> None:
@@ -156,7 +158,7 @@ def test_only_parameters_and_metrics_cross_the_wire(site: Alone, approved: str) 
 
 def test_after_a_sigkill_the_same_object_goes_on(site: Alone, client: DatasiteClient, approved: str) -> None:
     """A training that the SIGKILL cut off is told as interrupted; the next round needs no new login and no approval."""
-    training = client.execute_federated_training(approved, {**CONFIG, "epochs": 1_000_000}, "vibration")
+    training = client.execute_federated_training(approved, {**CONFIG, "epochs": 1000, "batch_size": 4}, "vibration")
     eventually(lambda: training.state is TrainingState.RUNNING)
     site.end(signal.SIGKILL)
     site.start()

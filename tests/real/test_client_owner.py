@@ -1,4 +1,5 @@
-"""A fleet whose owner lists a training's hash in fleet.yaml, and the owner's commands for all that is not listed."""
+"""A fleet whose owner lists a training's hash in fleet.yaml, the owner's bounds for it, and the owner's commands for all
+that is not listed."""
 
 from __future__ import annotations
 
@@ -8,13 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from central.client import DatasiteClient, NotApproved, TrainingFailed, TrainingState, connect
+from tests import reconstruction
 from tests.real.harness import Fleet, a_fleet, eventually
 from tests.real.test_client import CONFIG, EMAIL, PASSWORD, ROWS, Wear, furnish
+from tests.reconstruction import Attack
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +86,52 @@ def test_the_owner_decides_on_the_command_line(fleet: Fleet, client: DatasiteCli
         client.get_parameters(bad)
     password = owner(fleet, "add-scientist", "new@centre.example.com").split(": ")[1].strip()
     assert "DATA_SCIENTIST" == connect("http://127.0.0.1", fleet.alpha, "new@centre.example.com", password).role
+
+
+INNOCENT = "innocent"
+
+
+def test_an_update_shows_no_row_unless_the_owner_switches_the_bounds_off(fleet: Fleet, client: DatasiteClient) -> None:
+    """An approved model of two layers gives rows away where its scientist may do anything. With the default bounds the
+    attack in one step does not begin, for the owner's own training neither, and the one that keeps to the ranges finds no
+    row."""
+    x, y = publish_rows(fleet)
+    model = client.upload_model(reconstruction.model(), INNOCENT)
+    listed = f", approved_code: [{{hash: '{client.code_hash(model, 'rows')}', dataset: rows}}]"
+    bounded_by(fleet, f"{listed}, training_bounds: {{enforce: false}}", enforce=False)
+    assert 100 < found(client, model, reconstruction.ONE_STEP, x)
+    assert 100 < found(client, model, reconstruction.TWO_STEPS, x)
+    bounded_by(fleet, listed, enforce=True)
+    kept = json.loads((fleet.state("alpha") / "admin.json").read_text())
+    admin = connect("http://127.0.0.1", fleet.alpha, kept["email"], kept["password"])
+    for one, name in ((client, model), (admin, admin.upload_model(reconstruction.model(), INNOCENT))):
+        with pytest.raises(
+            TrainingFailed, match="bounds for the dataset rows refuse it: learning_rate must be 1e-06 to 1"
+        ):
+            found(one, name, reconstruction.ONE_STEP, x)
+    assert 0 == found(client, model, reconstruction.TWO_STEPS, x)
+    assert "by the bounds of the dataset rows: learning_rate must be" in fleet.log("alpha")
+    assert len(x) == len(y)
+
+
+def publish_rows(fleet: Fleet) -> tuple[Any, Any]:
+    import syft as sy
+
+    x, y = reconstruction.rows()
+    assets = [sy.Asset(name=name, data=data, mock=data[:4] * 0) for name, data in (("x", x), ("y", y))]
+    fleet.login("alpha", fleet.alpha).upload_dataset(sy.Dataset(name="rows", asset_list=assets))
+    return x, y
+
+
+def bounded_by(fleet: Fleet, extra: str, *, enforce: bool) -> None:
+    """Reload with these settings, and wait until the datasite has taken the bounds up."""
+    fleet.extra = extra
+    fleet.write()
+    assert 0 == fleet.run("reload").returncode
+    told = fleet.state("alpha") / "training-bounds.json"
+    eventually(lambda: json.loads(told.read_text())[""]["enforce"] is enforce)
+
+
+def found(client: DatasiteClient, model: str, attack: Attack, private: Any) -> int:
+    update = client.train(model, attack.parameters(), attack.config, "rows", timeout=240)
+    return attack.found(update.parameters, private)

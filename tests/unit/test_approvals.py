@@ -61,7 +61,7 @@ class Site:
             )  # fmt: skip
         self.ann, self.bob = self.login("ann@example.com"), self.login("bob@example.com")
         self.record = Record(folder)
-        guard.set_up(self.server, self.record)
+        guard.set_up(self.server, self.record, {})
         self.approvals = Approvals(self.server, (), self.record)
 
     def login(self, email: str) -> Any:
@@ -251,7 +251,7 @@ def test_an_approval_for_two_runs_ends_with_the_second(site: Site) -> None:
     assert [{"rows": 6}, {"rows": 6}] == [site.runs(request), site.runs(request)]
     with pytest.raises(Exception, match="the approval was for 2 runs, and all of them were used"):
         site.runs(request)
-    guard.set_up(site.server, Record(site.folder))
+    guard.set_up(site.server, Record(site.folder), {})
     with pytest.raises(Exception, match="the approval was for 2 runs"):
         site.runs(request)
     site.approvals.allow([listed_for_d(source("twice"), runs=3)])

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet_common.contract import Approval
+from fleet_common.contract import Approval, TrainingBounds
 from supervisor import config
 from supervisor.config import ConfigError, Problem
 from supervisor.spec import (
@@ -292,6 +292,27 @@ def test_datasets_arrive(read: Read, tmp_path: Path) -> None:
         Dataset("e", tmp_path / "data/e.npz", Mock("file", path=tmp_path / "data/mock.npz")),
     ) == beta
     assert () == gamma
+
+
+def test_bounds_for_trainings_arrive(read: Read) -> None:
+    """A datasite's replace the defaults key by key, and a dataset's those of its datasite."""
+    datasite = only(
+        read,
+        """
+        training_bounds: {min_samples: 100, clip: 5, steps: {min: 10, max: 20}},
+        datasets: [{name: a, path: a.csv}, {name: b, path: b.csv, training_bounds: {
+          enforce: false, target: wear, features: [load, heat], batch_size: {min: 8, max: 64},
+          learning_rate: {min: 0.001, max: 0.1}, epochs: {min: 1, max: 3}, clip: 0, noise: 0, exact_metrics: true}}]
+        """.replace("\n", " "),
+    )
+    own = TrainingBounds(min_samples=100, clip=5.0, steps=(10.0, 20.0))
+    assert (own, None) == (datasite.training_bounds, datasite.datasets[0].training_bounds)
+    assert (
+        TrainingBounds(
+            False, 100, "wear", ("load", "heat"), (8.0, 64.0), (0.001, 0.1), (1.0, 3.0), (10.0, 20.0), 0.0, 0.0, True
+        )
+        == datasite.datasets[1].training_bounds
+    )
 
 
 HASH = f"sha256:{'0a' * 32}"
@@ -650,6 +671,11 @@ SINGLE = [
         "approved_code",
         "entries 1 and 2 approve the same code for the same data and user; keep one",
     ),
+    ("training_bounds: {min_sample: 3}", 30, "training_bounds.min_sample", r"did you mean min_samples\?"),
+    ("training_bounds: {noise: 2}", 37, "training_bounds.noise", "a number, 0 to 1, not 2"),
+    ("training_bounds: {epochs: {min: 1}}", 38, "training_bounds.epochs.max", "this key is required. The most"),
+    ("training_bounds: {epochs: {min: 2, max: 1}}", 52, "training_bounds.epochs.max", "at least min, which is 2"),
+    ("training_bounds: {epochs: 3}", 38, "training_bounds.epochs", "expected a mapping"),
     ("environment: [A]", 25, "environment", "expected a mapping"),
     ("environment: {A: [b]}", 29, "environment.A", "not a list"),
     ("environment: {A: }", 29, "environment.A", r"text \(\"\" for an empty value\)"),

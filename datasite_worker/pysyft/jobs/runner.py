@@ -37,6 +37,7 @@ from syft.types.datetime import DateTime
 from syft.types.errors import SyftException
 from syft.types.uid import UID
 
+from datasite_worker import training_bounds
 from datasite_worker.approvals import Record
 from datasite_worker.credentials import identity
 from datasite_worker.jobs.errand import Errand
@@ -78,7 +79,7 @@ def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> No
     threads.use(told.threads)
     gpu.limit_memory(told.gpu_memory_bytes)
     action_service.execute_byte_code = contained(action_service.execute_byte_code)
-    guard.set_up(server, Record(Path(told.state_dir)))
+    guard.set_up(server, Record(Path(told.state_dir)), training_bounds.kept(Path(told.state_dir)))
     _leave_mocks_alone()
     _share_no_connection(server)
     shared_database.on_arrival(server, lambda _item: nudge())
