@@ -34,7 +34,7 @@ _MOST_METRICS, _LONGEST_METRIC = 16, 64
 
 
 class Unbounded(Exception):
-    """The result is none that may leave. The message holds no data."""
+    """The parameters or the result of a training are none. The message holds no data."""
 
 
 def keep(state: Path, bounds: AnyBounds) -> None:
@@ -74,6 +74,13 @@ def rows_of(arguments: Mapping[str, Any]) -> int:
     if isinstance(data, Mapping):
         return rows_of(data)
     return len(data) if data is not None else min(len(arguments["x"]), len(arguments["y"]))
+
+
+def copied(parameters: object) -> dict[str, torch.Tensor]:
+    """The parameters that a training begins with: it may change its own. Raises Unbounded when they are none."""
+    if not isinstance(parameters, Mapping) or not all(hasattr(one, "clone") for one in parameters.values()):
+        raise Unbounded("its parameters are not tensors by name")
+    return {name: one.clone() for name, one in parameters.items()}
 
 
 def refusal(bounds: TrainingBounds, config: object, rows: int) -> str:

@@ -75,6 +75,8 @@ def _show(waiting: list[Waiting], *, with_source: bool) -> None:
     for one in waiting:
         print(f"{one.request_id}  {one.function}  {one.requester}\n  {one.code_hash}")
         print(f"  reads {', '.join(one.reads) or 'no dataset'}")
+        if not one.training:
+            print("  is not in the form of a training: training_bounds do not hold for it")
         if with_source:
             print(one.source)
 

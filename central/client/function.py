@@ -23,6 +23,10 @@ PAIR = (("x", "y"), ("features", "target"), ("X", "y"))
 """Names of asset pairs that form one set of data: the features, and the target."""
 
 
+FORMS = (("parameters", "config", "data"), ("parameters", "config", "x", "y"))
+"""The arguments of a training function, for one asset and for a pair."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """The source of a loss, of its metric, of the target's conversion, and of the check of the data."""
@@ -75,7 +79,7 @@ class TrainingFunction:
     """The source, and its name and arguments for PySyft."""
 
     name: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...]  # by these a datasite recognises a training, for which its owner's bounds hold
     source: str
 
     @property
@@ -92,8 +96,8 @@ class TrainingFunction:
 def training_function(model: str, maker: str, loss: str, data: str, assets: Sequence[str]) -> TrainingFunction:
     """The function that trains the model of ``maker`` on ``assets`` of the dataset ``data``: one, or a pair of
     ``PAIR``."""
-    inputs = ("data",) if len(assets) == 1 else ("x", "y")
-    arguments = ("parameters", "config", *inputs)
+    arguments = FORMS[len(assets) > 1]
+    inputs = arguments[2:]
     pieces: dict[str, Any] = {
         "arguments": ", ".join(arguments),
         "title": f"Train the model {_word(model)} on the dataset {_plain(data)} ({', '.join(map(_plain, assets))})",

@@ -16,6 +16,7 @@ from syft.types.uid import UID
 
 from central.client.connection import ADMIN, Connection
 from central.client.errors import ClientError
+from central.client.function import FORMS
 from fleet_common.contract import code_hash
 
 
@@ -30,6 +31,8 @@ class Waiting:
     source: str = field(repr=False)
     reads: tuple[str, ...] = ()
     """The assets that the code will read, as dataset/asset."""
+    training: bool = True
+    """Whether it has the form of a training, for which a datasite enforces its owner's bounds."""
 
 
 class Owner:
@@ -81,6 +84,7 @@ class Owner:
             code_hash(code.raw_code),
             code.raw_code,
             tuple(names.get(one, f"an object that is in no dataset ({one})") for one in inputs_of(code)),
+            set(code.input_kwargs) in map(set, FORMS),
         )
 
 

@@ -44,10 +44,10 @@ class Guard:
         held = self._bounds(code, arguments, context)
         arguments = _with_columns(held, arguments)
         rows = self._begin(held, code, arguments)
+        received = _received(code, arguments) if held else {}
         self._count(code, arguments, context)
         if not held:
             return execute(code, arguments, context)
-        received = {name: one.clone() for name, one in arguments["parameters"].items()}
         noise = self._noise(code, arguments)
         output = execute(code, arguments, context)
         for one in () if output.errored else held.values():
@@ -92,6 +92,13 @@ def _with_columns(held: dict[str, TrainingBounds], arguments: dict[str, Any]) ->
     for bounds in held.values():
         arguments = {**arguments, "config": training_bounds.filled(bounds, arguments["config"])}
     return arguments
+
+
+def _received(code: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return training_bounds.copied(arguments["parameters"])
+    except Unbounded as error:
+        raise _refused(code, str(error)) from error
 
 
 def _bounded(code: Any, result: Any, received: Any, bounds: TrainingBounds, rows: int, noise: Any) -> Any:

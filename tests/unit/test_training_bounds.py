@@ -109,7 +109,7 @@ def test_noise_has_the_size_of_the_largest_change() -> None:
     spread = torch.stack([one["weight"] for one in draws]).std(0)
     assert 0.25 < spread.min() < 0.35 > spread.max() > 0.25
     means = torch.stack([one["norm.running_mean"] for one in draws]).std(0)
-    assert (True, True) == (0.8e5 < means[0] < 1.2e5, 0.08 < means[1] < 0.12)
+    assert (True, True) == (0.8e5 < float(means[0]) < 1.2e5, 0.08 < float(means[1]) < 0.12)
     same = result(parameters=RECEIVED)
     assert torch.equal(RECEIVED["weight"], left(same, DEFAULT)["parameters"]["weight"])
 
@@ -178,6 +178,17 @@ def test_code_of_another_form_is_no_training() -> None:
         ("config", "x"),
     )
     assert [True, True, False, False] == [bounds_of.is_training(dict.fromkeys(form)) for form in forms]
+
+
+def test_a_training_begins_with_tensors() -> None:
+    """A copy of them is kept: the function may change those that it gets."""
+    given = {"w": torch.zeros(2)}
+    kept = bounds_of.copied(given)
+    given["w"] += 1
+    assert [0.0, 0.0] == kept["w"].tolist()
+    for other in ({"w": [0.0]}, [torch.zeros(2)], None):
+        with pytest.raises(Unbounded, match="not tensors by name"):
+            bounds_of.copied(other)
 
 
 def test_rows_are_those_of_the_data() -> None:
