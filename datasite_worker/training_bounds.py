@@ -172,12 +172,13 @@ def _parameters(
         if not isinstance(after, torch.Tensor) or (after.shape, after.dtype) != (before.shape, before.dtype):
             raise Unbounded("a parameter has another form than in the model that was sent")
     moving = [name for name, before in received.items() if before.is_floating_point()]
-    changes = {name: parameters[name].double() - received[name].double() for name in moving}
+    wide = {name: torch.promote_types(received[name].dtype, torch.float32) for name in moving}
+    changes = {name: parameters[name].to(wide[name]) - received[name].to(wide[name]) for name in moving}
     scale = _scale(changes, bounds.clip)
     found = {name: parameters[name] for name in received}
     for name, change in changes.items():
         kept = change if _is_statistic(name) and math.isfinite(scale) else change * scale
-        found[name] = (received[name].double() + kept + _noise(name, kept, bounds.noise, noise)).to(
+        found[name] = (received[name].to(wide[name]) + kept + _noise(name, kept, bounds.noise, noise)).to(
             received[name].dtype
         )
     return found
@@ -190,7 +191,12 @@ def _is_statistic(name: str) -> bool:
 def _scale(changes: Mapping[str, torch.Tensor], clip: float) -> float:
     """The factor that brings the change of all parameters within the clip. NaN when one is not finite: then all become
     NaN, and the centre sees no more than that the training diverged."""
-    norm = math.sqrt(sum(float((one**2).sum()) for name, one in changes.items() if not _is_statistic(name)))
+    import torch
+
+    norms = (
+        torch.linalg.vector_norm(one, dtype=torch.float64) for name, one in changes.items() if not _is_statistic(name)
+    )
+    norm = math.hypot(*map(float, norms))
     if not math.isfinite(norm):
         return math.nan
     return min(1.0, clip / norm) if clip and norm else 1.0
@@ -204,7 +210,7 @@ def _noise(name: str, change: torch.Tensor, share: float, noise: np.random.Gener
     if not share or not change.numel():
         return 0.0
     size = change.abs() if _is_statistic(name) else change.abs().max()
-    return torch.from_numpy(np.asarray(noise.standard_normal(tuple(change.shape)))) * (share * size)
+    return torch.from_numpy(np.asarray(noise.standard_normal(tuple(change.shape), dtype=np.float32))) * (share * size)
 
 
 def noise_of(key: bytes, *inputs: object) -> np.random.Generator:

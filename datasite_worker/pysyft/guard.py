@@ -48,7 +48,7 @@ class Guard:
         self._count(code, arguments, context)
         if not held:
             return execute(code, arguments, context)
-        noise = self._noise(code, arguments)
+        noise = self._noise(code, arguments if any(one.noise for one in held.values()) else {})
         output = execute(code, arguments, context)
         for one in () if output.errored else held.values():
             output.result = _bounded(code, output.result, received, one, rows, noise)

@@ -116,7 +116,7 @@ def warnings(
 ) -> list[Flaw]:
     """What is valid but unwise. ``readable_by_all``: every user may read the file. ``exists``: whether a file named in
     it exists."""
-    found = [flaw for entry in entries for flaw in (*_exposed(entry), *_absent(entry, exists))]
+    found = [flaw for entry in entries for flaw in (*_exposed(entry), *_absent(entry, exists), *_elsewhere(entry))]
     if isinstance(dashboard := root.items.get("dashboard"), Mapping):
         found += _exposed(dashboard)
     return found + ([flaw for entry in entries for flaw in _open_password(entry)] if readable_by_all else [])
@@ -140,6 +140,21 @@ def _absent(entry: Mapping, exists: Callable[[str], bool]) -> Iterator[Flaw]:
         if isinstance(dataset, Mapping) and name is not None and not exists(name):
             node = dataset.items["path"]
             yield Flaw(node.mark, node.key, "file not found; the dataset is published as soon as the file exists")
+
+
+def _elsewhere(entry: Mapping) -> Iterator[Flaw]:
+    """Approvals for a dataset that the file does not list."""
+    listed, approved = (entry.items.get(key) for key in ("datasets", "approved_code"))
+    if not isinstance(listed, Sequence) or not isinstance(approved, Sequence):
+        return
+    names = {_value(one, "name", values.text) for one in listed.items if isinstance(one, Mapping)}
+    for one in approved.items:
+        name = _value(one, "dataset", values.text) if isinstance(one, Mapping) else None
+        if isinstance(one, Mapping) and name is not None and name not in names:
+            node = one.items["dataset"]
+            yield Flaw(
+                node.mark, node.key, "not listed under datasets; correct only if somebody uploads such a dataset"
+            )
 
 
 def _open_password(entry: Mapping) -> Iterator[Flaw]:

@@ -1033,6 +1033,21 @@ def test_a_file_that_others_can_write_gives_a_warning(tmp_path: Path, mode: int)
     )
 
 
+def test_an_approval_for_a_dataset_that_is_not_listed_gives_a_warning(tmp_path: Path) -> None:
+    """It may be one that a user uploads; a typing mistake would approve nothing. A datasite without a list has only such."""
+    path = tmp_path / "fleet.yaml"
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    approved = f"approved_code: [{{hash: '{HASH}', dataset: waer}}]"
+    path.write_text(
+        f"{HEAD}  - {{name: a, port: 1, {approved}, datasets: [{{name: wear, path: a.csv}}]}}\n"
+        f"  - {{name: b, port: 2, {approved}}}\n"
+    )
+    path.chmod(0o600)
+    (warning,) = config.check(path, {}, lambda: "plant7")[1]
+    assert (4, "datasites[0].approved_code[0].dataset") == (warning.line, warning.key)
+    assert "not listed under datasets; correct only if somebody uploads such a dataset" == warning.message
+
+
 def test_a_missing_dataset_file_gives_a_warning(tmp_path: Path) -> None:
     """It keeps nobody from starting: the file may come later."""
     path = tmp_path / "fleet.yaml"
