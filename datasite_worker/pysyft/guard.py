@@ -83,7 +83,8 @@ class Guard:
         try:
             why = self.record.refusal(str(code.id), arguments.get("config"), time.time())
         except (Damaged, OSError) as error:
-            why = f"this datasite cannot count its runs: {error}"
+            logger.error("%s was refused, because its runs cannot be counted: %s", code.service_func_name, error)
+            why = "this datasite cannot count its runs; its log says why"
         if why:
             raise _refused(code, why)
 

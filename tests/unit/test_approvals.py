@@ -285,3 +285,22 @@ def test_what_the_owner_approves_by_hand_has_no_limits(site: Site) -> None:
     assert "PENDING" == site.status(request)
     site.owner.api.services.request.apply(uid=request.id)
     assert {"rows": 6} == site.runs(request)
+
+
+def test_a_damaged_record_lets_only_the_owner_run(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what to do with which file; a user is told no path."""
+    site.approvals.allow([listed_for_d(source("recorded"), runs=9)])
+    request = site.asks(source("recorded"))
+    kept = (site.folder / "approvals.json").read_text()
+    (site.folder / "approvals.json").write_text(kept[:40])
+    with pytest.raises(Exception, match="cannot count its runs; its log says why") as refused:
+        site.runs(request)
+    assert (False, True) == (
+        str(site.folder) in str(refused.value),
+        f"{site.folder}/approvals.json, is damaged" in caplog.text,
+    )
+    site.approvals.allow([listed_for_d(source("unrecorded"))])
+    assert "PENDING" == site.status(site.asks(source("unrecorded")))
+    assert {"rows": 6} == site.owner.api.services.code.call(uid=request.code_id, x=site.asset).get()
+    (site.folder / "approvals.json").write_text(kept)
+    assert {"rows": 6} == site.runs(request)
