@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fleet_common.contract import DatasetOrder, LaunchOrder
+from fleet_common.contract import DatasetOrder, LaunchOrder, TrainingBounds
 from supervisor.policy import launching
 from supervisor.spec import Capabilities, Dataset, DatasiteSpec, Mock
 from tests.unit.fakes import fleet
@@ -39,6 +39,14 @@ def test_a_dataset_is_told_with_its_mock() -> None:
     bearings, motors = launching.live_settings(fleet(ALPHA), ALPHA, 1).datasets
     assert DatasetOrder("bearings", "/data/bearings.csv", "vibration", "synthetic", 5, "") == bearings
     assert DatasetOrder("motors", "/data/motors.csv", "", "file", 100, "/data/mock.csv") == motors
+
+
+def test_a_datasite_is_told_the_bounds_of_each_dataset() -> None:
+    """A dataset without bounds of its own has the datasite's, as has one that a user uploads."""
+    strict, own = TrainingBounds(min_samples=100), TrainingBounds(noise=0.2)
+    bearings, motors = ALPHA.datasets
+    spec = replace(ALPHA, training_bounds=strict, datasets=(bearings, replace(motors, training_bounds=own)))
+    assert {"": strict, "motors": own} == launching.live_settings(fleet(spec), spec, 1).training_bounds
 
 
 def test_each_worker_has_a_log_of_its_own() -> None:

@@ -236,8 +236,9 @@ def test_only_what_a_worker_acts_on_is_handed_to_it() -> None:
         "resources.disk_space_threshold_gb",
         "approved_code",
         "datasets",
+        "training_bounds.noise",
     )
-    assert [True] * 5 == [is_handed_over(ALPHA, key) for key in told]
+    assert [True] * 6 == [is_handed_over(ALPHA, key) for key in told]
     others = ("probes.liveness.period", "priority", "admin.password", "port")
     assert [False] * 4 == [is_handed_over(ALPHA, key) for key in others]
 
