@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
+from central.client.__main__ import _show
 from central.client.errors import TrainingFailed
-from central.client.function import LOSSES, TrainingFunction, metrics_of, training_function
+from central.client.function import FORMS, LOSSES, TrainingFunction, metrics_of, training_function
+from central.client.owner import Waiting
 from central.client.source import maker
 from central.client.training import DEFAULTS, completed, update_of
+from datasite_worker.training_bounds import is_training
 
 pytestmark = pytest.mark.process
 
@@ -191,3 +194,19 @@ def test_nothing_else_is_taken_back(change: dict[str, Any], why: str) -> None:
     assert 3 == update_of(handed, linear().state_dict(), metrics_of("mse"), "here").samples
     with pytest.raises(TrainingFailed, match=why):
         update_of({**handed, **change}, linear().state_dict(), metrics_of("mse"), "here")
+
+
+def test_an_owner_sees_what_code_reads_and_whether_bounds_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each asset by name; code that is not in the form of a training says so."""
+    training = Waiting("1", "train", "ann@x.org", "sha256:1", "", ("wear/x", "wear/y"))
+    _show([training, Waiting("2", "mean", "bob@x.org", "sha256:2", "", (), training=False)], with_source=False)
+    assert (
+        "1  train  ann@x.org\n  sha256:1\n  reads wear/x, wear/y\n"
+        "2  mean  bob@x.org\n  sha256:2\n  reads no dataset\n"
+        "  is not in the form of a training: training_bounds do not hold for it\n"
+    ) == capsys.readouterr().out
+
+
+def test_the_forms_of_a_training_are_those_that_a_datasite_knows() -> None:
+    """Centre and datasite do not import each other."""
+    assert [True, True] == [is_training(dict.fromkeys(form)) for form in FORMS]
