@@ -304,3 +304,24 @@ def test_a_damaged_record_lets_only_the_owner_run(site: Site, caplog: pytest.Log
     assert {"rows": 6} == site.owner.api.services.code.call(uid=request.code_id, x=site.asset).get()
     (site.folder / "approvals.json").write_text(kept)
     assert {"rows": 6} == site.runs(request)
+
+
+def test_what_an_earlier_release_approved_is_taken_over(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It kept no record and approved for every dataset: what an entry covers now has its limits, and the log names the
+    rest."""
+    covered, strayed = site.asks(source("covered")), site.asks(source("strayed"), **site.on(site.secret))
+    for request in (covered, strayed):
+        site.owner.api.services.request.apply(uid=request.id)
+    record, submit = Record(tmp_path), site.server.services.request.submit
+    with caplog.at_level(logging.WARNING, "datasite_worker.pysyft.approvals"):
+        Approvals(site.server, [listed_for_d(source("covered"), runs=1), listed_for_d(source("strayed"))], record)
+    guard.set_up(site.server, record, {})
+    assert {"rows": 6} == site.runs(covered)
+    with pytest.raises(Exception, match="the approval was for one run"):
+        site.runs(covered)
+    told = f"strayed by ann@example.com, request {strayed.id}, reads secret/x; deny it, unless it may run"
+    assert f"approved earlier, and not by fleet.yaml now: {told}" in caplog.text
+    site.server.services.request.submit = submit
+    guard.set_up(site.server, site.record, {})
