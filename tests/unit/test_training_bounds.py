@@ -21,6 +21,8 @@ from fleet_common.contract import LiveSettings, TrainingBounds, parse_settings
 from tests import reconstruction
 from tests.reconstruction import ATTACKS, ONE_STEP, TWO_STEPS, Attack
 
+pytestmark = pytest.mark.process
+
 DEFAULT = TrainingBounds()
 OPEN = TrainingBounds(clip=0.0, noise=0.0, exact_metrics=True)
 PLAIN = completed({})
