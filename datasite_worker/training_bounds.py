@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from fleet_common import folders
-from fleet_common.contract import AnyBounds, TrainingBounds, parse_bounds
+from fleet_common import state_files
+from fleet_common.contract import AnyBounds, TrainingBounds
 from fleet_common.layout import WorkerFolder
+from fleet_common.untrusted import Unfit
 
 if TYPE_CHECKING:
     import torch
@@ -39,19 +39,17 @@ class Unbounded(Exception):
 
 def keep(state: Path, bounds: AnyBounds) -> None:
     """Hand the bounds to the jobs. Raises OSError."""
-    told = {dataset: asdict(one) for dataset, one in bounds.items()}
-    folders.write_text(WorkerFolder(state).training_bounds, json.dumps(told), lasting=False)
+    values = {dataset: asdict(one) for dataset, one in bounds.items()}
+    state_files.write(WorkerFolder(state).training_bounds, values, lasting=False)
 
 
 def kept(state: Path) -> AnyBounds:
-    """What ``keep`` has handed over; nothing, which means the defaults, where the file is missing. Raises OSError and
-    ValueError: then no job may run."""
-    try:
-        return parse_bounds(json.loads(folders.read(WorkerFolder(state).training_bounds)))
-    except FileNotFoundError:
-        return {}
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"the bounds for trainings of {state} are damaged; restart the datasite") from error
+    """What ``keep`` has handed over; nothing, which means the defaults, where the file is missing. Raises ValueError:
+    then no job may run."""
+    found = state_files.read(WorkerFolder(state).training_bounds, dict[str, TrainingBounds])
+    if not isinstance(found, Unfit):
+        return found or {}
+    raise ValueError(f"the bounds for trainings of {state} are damaged ({found.why}); restart the datasite")
 
 
 def of(bounds: AnyBounds, datasets: set[str]) -> dict[str, TrainingBounds]:

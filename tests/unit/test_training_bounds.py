@@ -17,7 +17,8 @@ from central.client.source import maker
 from central.client.training import DEFAULTS, completed
 from datasite_worker import training_bounds as bounds_of
 from datasite_worker.training_bounds import Unbounded, bounded, filled, noise_of, refusal, steps_of
-from fleet_common.contract import LiveSettings, TrainingBounds, parse_settings
+from fleet_common.contract import LARGEST_STATUS, LiveSettings, TrainingBounds
+from fleet_common.untrusted import decoded
 from tests import reconstruction
 from tests.reconstruction import ATTACKS, ONE_STEP, TWO_STEPS, Attack
 
@@ -214,7 +215,7 @@ def test_a_dataset_has_its_own_bounds_or_the_datasites(tmp_path: Path) -> None:
     bounds_of.keep(tmp_path, told)
     assert told == bounds_of.kept(tmp_path)
     settings = LiveSettings(1, 30.0, {}, training_bounds=told)
-    assert settings == parse_settings(settings.to_json())
+    assert settings == decoded(settings.to_json(), LiveSettings, LARGEST_STATUS)
     (tmp_path / "training-bounds.json").write_text("[]")
     with pytest.raises(ValueError, match="damaged"):
         bounds_of.kept(tmp_path)
