@@ -162,6 +162,12 @@ CHANGES = (
     ),
     # --- jobs ---
     Change(
+        _W, "syft.service.log.log_service.LogService.append", "(self, context, uid, new_str='', new_err='')",
+        "jobs.printing.Writer",
+        "PySyft reads and writes the whole log of a job at each print, so 2,000 lines took a minute.",
+        f"tests/unit/test_job_printing.py, {_JOBS}",
+    ),
+    Change(
         _O, f"{_DATASITE}.init_queue_manager", "(self, queue_config)", "server.SettledDatasite",
         "PySyft's queue listens on every interface without authentication, and writes to the database every second.",
         f"tests/real/test_alone.py, {_JOBS}",

@@ -145,6 +145,23 @@ def misbehave(how):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, C90
     return how
 
 
+def print_and_wait(lines):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - PySyft ships its source
+    import os
+    import select
+
+    for number in range(lines):
+        print("line", number)  # noqa: T201 - that is the point
+    if lines:
+        select.select([], [], [], 600)
+    child = os.fork()
+    if child == 0:
+        print("the child's")  # noqa: T201 - that is the point
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("the end")  # noqa: T201 - that is the point
+    return "done"
+
+
 def add_one(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - PySyft ships its source
     return x + 1
 
@@ -333,6 +350,18 @@ def test_a_job_that_prints_a_hundred_megabytes(solo: Alone, run: Callable[..., A
         longest = max(longest, time.monotonic() - began)
     assert "print" == value(job)
     assert longest < 2.0
+
+
+def test_what_a_job_prints_is_all_in_its_log_whatever_ends_it(solo: Alone, run: Callable[..., Any]) -> None:
+    """Two thousand lines cost a moment, not a minute; they are seen while the job runs, and stay when it is killed."""
+    job = run(print_and_wait, lines=2000)
+    eventually(lambda: job.logs(_print=False).count("\n") >= 2000, 20)
+    jobs_of(solo)[0].send_signal(signal.SIGKILL)
+    eventually(lambda: job.fetched_status is JobStatus.INTERRUPTED)
+    assert [f"line {number}" for number in range(2000)] == job.logs(_print=False).split("\n")[:2000]
+    last = run(print_and_wait, lines=0)
+    assert "done" == value(last)
+    assert "the child's\nthe end\n" in last.logs(_print=False)
 
 
 def test_a_job_launches_jobs_and_takes_them_along(

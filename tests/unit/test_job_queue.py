@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -96,6 +97,9 @@ class Stash:
 
 class Server:
     verify_key = "root"
+
+    def get_temp_dir(self, _name: str) -> Path:
+        return Path("/nonexistent")  # no job has printed
 
     def __init__(self) -> None:
         self.job_stash, self.queue_stash = Stash(), Stash()

@@ -45,6 +45,7 @@ from datasite_worker.means import chance, gpu, threads
 from datasite_worker.pysyft import doors, durability, gate, guard
 from datasite_worker.pysyft.containment import contained
 from datasite_worker.pysyft.jobs import shared_database
+from datasite_worker.pysyft.jobs.printing import Writer
 from fleet_common import folders
 from fleet_common.logs import FORMAT as LOG_FORMAT
 
@@ -158,9 +159,10 @@ def _server(told: Errand) -> Server:
 
 def perform(server: Any, item: QueueItem) -> None:
     """Run the job of ``item``. Afterwards both are resolved, unless the job ended this process."""
-    _begin(server, item)
+    job = _begin(server, item)
     try:
-        result, status, job_status = _call(server, item), Status.COMPLETED, JobStatus.COMPLETED
+        with Writer(server, job).at_work():
+            result, status, job_status = _call(server, item), Status.COMPLETED, JobStatus.COMPLETED
     except Exception as error:  # noqa: BLE001 - whatever user code raised is the job's result
         logger.info("job %s failed: %s", item.job_id, error)
         _notify(server, item)
@@ -169,7 +171,7 @@ def perform(server: Any, item: QueueItem) -> None:
     _end(server, item, result, status, job_status)
 
 
-def _begin(server: Any, item: QueueItem) -> None:
+def _begin(server: Any, item: QueueItem) -> Job:
     """The mark on the job is what says that it has begun, and that it must not begin again; the item in the queue is
     touched at its end only."""
     job = server.job_stash.get_by_uid(server.verify_key, item.job_id).unwrap()
@@ -182,6 +184,7 @@ def _begin(server: Any, item: QueueItem) -> None:
     job.job_pid, job.updated_at = os.getpid(), DateTime.now()
     server.job_stash.update(server.verify_key, job).unwrap()
     _keep_at_hand(job)
+    return job
 
 
 def _keep_at_hand(job: Job) -> None:

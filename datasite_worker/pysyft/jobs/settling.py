@@ -16,6 +16,7 @@ from syft.service.response import SyftError
 from syft.types.errors import SyftException
 
 from datasite_worker.activity import shortened
+from datasite_worker.pysyft.jobs import printing
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def settle(server: Any) -> list[str]:
         for job in server.job_stash.get_all(credentials=key, filters={"status": status}).unwrap()
     ]
     for job in interrupted:
+        printing.collect(server, job)
         job.status, job.resolved, job.result = JobStatus.INTERRUPTED, True, SyftError(message=_WHY)
         server.job_stash.update(key, job).unwrap()
     for status in (Status.PROCESSING, Status.CREATED):
@@ -41,7 +43,10 @@ def settle(server: Any) -> list[str]:
 
 
 def _settle_item(server: Any, item: QueueItem) -> None:
-    began = _job_status(server, item) is not JobStatus.CREATED
+    found = _job_status(server, item)
+    if found is None:
+        printing.discard(server, item.job_id)
+    began = found is not JobStatus.CREATED
     status, resolved = (Status.INTERRUPTED, True) if began else (Status.CREATED, False)
     if item.status is not status:
         item.status, item.resolved = status, resolved

@@ -13,7 +13,7 @@ from syft.types.uid import UID
 from datasite_worker.activity import shortened
 from datasite_worker.jobs.state import QueuedJob
 from datasite_worker.jobs.store import Ending
-from datasite_worker.pysyft.jobs import marks, requests, shared_database
+from datasite_worker.pysyft.jobs import marks, printing, requests, shared_database
 from datasite_worker.pysyft.jobs.inputs import Inputs
 
 
@@ -52,7 +52,9 @@ class PySyftJobs:
     def end(self, job: QueuedJob, why: str) -> Ending:
         found = marks.job_of(self._server, job.item)
         if found is None:
+            printing.discard(self._server, job.item.job_id)
             return Ending()
+        printing.collect(self._server, found)
         if found.resolved:
             return Ending(found.status.value, completed=found.status is JobStatus.COMPLETED)
         marks.interrupt(self._server, found, why)
