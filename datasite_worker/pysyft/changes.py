@@ -38,6 +38,7 @@ _WIRE = "tests/unit/test_wire.py"
 _DOORS = "tests/real/test_open_doors.py"
 _JOBS = "tests/real/test_jobs.py"
 _DATASETS = "tests/real/test_datasets.py"
+_WHOLE = "tests/unit/test_datasets_store.py"
 _TRAINING = "tests/real/test_training.py"
 _PRELOAD = "tests/unit/test_preload.py"
 _DURABILITY = "tests/unit/test_durability.py, tests/real/test_fleet.py"
@@ -45,6 +46,7 @@ _R, _W, _O, _B = Kind.REPLACED, Kind.WRAPPED, Kind.OVERRIDDEN, Kind.BORROWED
 _SERIAL = "syft.serde.recursive_primitives"
 _SERVER = "syft.server.server"
 _ACTION = "syft.service.action.action_service"
+_POLICY = "syft.service.policy.policy"
 _JOB = "syft.service.job.job_service.JobService"
 _DATASITE = "syft.server.datasite.Datasite"
 
@@ -219,10 +221,27 @@ CHANGES = (
     ),
     # --- datasets ---
     Change(
-        _B, f"{_ACTION}.ActionService._set",
-        "(self, context, action_object, has_result_read_permission=False, add_storage_permission=True, "
-        "ignore_detached_objs=False)",
-        "datasets", "An asset's data is replaced under its existing id.", _DATASETS,
+        _B, "syft.store.db.stash.ObjectStash.set",
+        "(self, credentials, obj, add_permissions=None, add_storage_permission=True, ignore_duplicates=False, "
+        "session=None, skip_check_type=False)",
+        "datasets", "The assets of a dataset are written under their ids in one transaction.", f"{_WHOLE}, {_DATASETS}",
+    ),
+    Change(
+        _B, "syft.store.db.stash.ObjectStash.update", "(self, credentials, obj, has_permission=False, session=None)",
+        "datasets", "An asset's data is replaced under its existing id, with all others of its dataset.",
+        f"{_WHOLE}, {_DATASETS}",
+    ),
+    Change(
+        _R, f"{_POLICY}.retrieve_from_db", "(allowed_inputs, context)", "wholeness.install",
+        "PySyft reads the inputs of a function one by one; a dataset may be replaced in between.", _WHOLE,
+    ),
+    Change(
+        _R, f"{_ACTION}.retrieve_from_db", "(allowed_inputs, context)", "wholeness.install",
+        "This module imports the function by name.", _WHOLE,
+    ),
+    Change(
+        _R, f"{_POLICY}.MixedInputPolicy.filter_kwargs", "(self, kwargs, context)", "wholeness.install",
+        "This policy reads the inputs itself.", _WHOLE,
     ),
     Change(
         _B, "syft.types.twin_object.TwinObject._save_to_blob_storage", "(self, allow_empty=False)", "datasets",

@@ -11,10 +11,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from syft.service.action.action_object import ActionObject
-from syft.service.action.action_permissions import ActionObjectPermission, ActionPermission
+from syft.service.action.action_permissions import (
+    ActionObjectEXECUTE,
+    ActionObjectPermission,
+    ActionObjectWRITE,
+    ActionPermission,
+)
 from syft.service.context import AuthedServiceContext
 from syft.service.dataset.dataset import Asset, Contributor, Dataset
 from syft.service.user.user_roles import ServiceRole
+from syft.store.db.stash import ObjectStash
 from syft.types.datetime import DateTime
 from syft.types.errors import SyftException
 from syft.types.twin_object import TwinObject
@@ -22,6 +28,7 @@ from syft.types.uid import UID
 
 from datasite_worker.data.files import Content
 from datasite_worker.data.store import Held, Ids
+from datasite_worker.pysyft import wholeness
 
 _OURS = "fleet.yaml"
 """The role of the uploader of what was made here."""
@@ -43,10 +50,28 @@ class PySyftDatasets:
         return None
 
     def put(self, name: str, description: str, ids: Ids, data: Content, mocks: Content) -> None:
-        """Make the dataset so, whatever was there under these ids."""
-        for asset, content in data.items():
-            self._put_twin(UID.from_string(ids.assets[asset]), content, mocks[asset])
-        self._put_dataset(name, description, ids, mocks)
+        """Make the dataset so, whatever was there under these ids: all of it, or nothing."""
+        twins: list[TwinObject] = []
+        try:
+            for asset, content in data.items():
+                twins.append(self._twin(UID.from_string(ids.assets[asset]), content, mocks[asset]))
+            self._put_all(twins, self._dataset(name, description, ids, mocks))
+        except BaseException:
+            self._forget_unused(twins, ids)
+            raise
+
+    def _put_all(self, twins: list[TwinObject], made: Dataset) -> None:
+        """In one transaction, while nobody reads: see ``wholeness``."""
+        stash = self._server.services.action.stash
+        with wholeness.replacing(self._server), stash.sessionmaker() as session, session.begin():
+            for twin in twins:
+                self._put_twin(twin, session)
+            self._put_dataset(made, session)
+
+    def _forget_unused(self, twins: list[TwinObject], ids: Ids) -> None:
+        """The files of what could not be put: each further try makes new ones."""
+        used = self.blobs(ids.assets.values())
+        self.forget(blob for twin in twins for blob in _blobs(twin) if blob not in used)
 
     def remove(self, ids: Ids) -> None:
         """Dataset and data are gone afterwards, or were before."""
@@ -71,8 +96,7 @@ class PySyftDatasets:
         for asset in assets:
             with contextlib.suppress(SyftException):
                 twin = self._server.services.action.stash.get(UID.from_string(asset), self._server.verify_key).unwrap()
-                parts = (twin.private_obj, twin.mock_obj)
-                found += [part.syft_blob_storage_entry_id.no_dash for part in parts if part.syft_blob_storage_entry_id]
+                found += _blobs(twin)
         return found
 
     def forget(self, blobs: Iterable[str]) -> None:
@@ -81,7 +105,8 @@ class PySyftDatasets:
             with contextlib.suppress(SyftException):
                 self._server.services.blob_storage.delete(self._root, uid=UID.from_string(blob))
 
-    def _put_twin(self, uid: UID, data: Any, mock: Any) -> None:
+    def _twin(self, uid: UID, data: Any, mock: Any) -> TwinObject:
+        """Data and mock, with their files if they are large. Nobody sees them yet."""
         twin = TwinObject(
             id=uid,
             private_obj=ActionObject.from_obj(data),
@@ -90,25 +115,42 @@ class PySyftDatasets:
             syft_client_verify_key=self._server.verify_key,
         )
         twin._save_to_blob_storage().unwrap()
-        self._server.services.action._set(self._root, twin).unwrap()
+        for part in (twin.private_obj, twin.mock_obj):
+            part.syft_created_at = DateTime.now()
+            if part.syft_action_saved_to_blob_store:
+                part._clear_cache()
+        if twin.mock_obj.syft_action_saved_to_blob_store:
+            readable = ActionObjectPermission(twin.mock_obj.syft_blob_storage_entry_id, ActionPermission.ALL_READ)
+            self._server.services.blob_storage.stash.add_permission(readable)
+        return twin
 
-    def _put_dataset(self, name: str, description: str, ids: Ids, mocks: Mapping[str, Any]) -> None:
-        stash, uid, key = self._server.services.dataset.stash, UID.from_string(ids.dataset), self._server.verify_key
-        assets = [self._asset(asset, ids.assets[asset], mocks[asset]) for asset in mocks]
-        made = Dataset(
-            id=uid,
+    def _put_twin(self, twin: TwinObject, session: Any) -> None:
+        """As PySyft's ``set_or_update``, which has a transaction of its own for each object."""
+        stash, key = self._server.services.action.stash, self._server.verify_key
+        if stash.exists(key, twin.id, session=session):
+            stash.update(key, twin, session=session).unwrap()
+        else:
+            own = [of(uid=twin.id, credentials=key) for of in (ActionObjectWRITE, ActionObjectEXECUTE)]
+            ObjectStash.set(stash, key, twin, add_permissions=own, session=session).unwrap()
+
+    def _put_dataset(self, made: Dataset, session: Any) -> None:
+        stash, key = self._server.services.dataset.stash, self._server.verify_key
+        if stash.exists(key, made.id, session=session):
+            stash.update(key, made, session=session).unwrap()
+        else:
+            readable = ActionObjectPermission(uid=made.id, permission=ActionPermission.ALL_READ)
+            stash.set(key, made, add_permissions=[readable], session=session).unwrap()
+
+    def _dataset(self, name: str, description: str, ids: Ids, mocks: Mapping[str, Any]) -> Dataset:
+        return Dataset(
+            id=UID.from_string(ids.dataset),
             name=name,
             description=description,
-            asset_list=assets,
+            asset_list=[self._asset(asset, ids.assets[asset], mocks[asset]) for asset in mocks],
             uploader=self._uploader(),
             created_at=DateTime.now(),
             server_uid=self._server.id,
         )
-        if stash.exists(key, uid):
-            stash.update(key, made).unwrap()
-        else:
-            readable = ActionObjectPermission(uid=uid, permission=ActionPermission.ALL_READ)
-            stash.set(key, made, add_permissions=[readable]).unwrap()
 
     def _asset(self, name: str, action_id: str, mock: Any) -> Asset:
         """Its shape is the mock's: that of the data is not for everybody."""
@@ -124,3 +166,8 @@ class PySyftDatasets:
 
     def _uploader(self) -> Contributor:
         return Contributor(name="fleet", role=_OURS, email="fleet@fleet.example.com")
+
+
+def _blobs(twin: TwinObject) -> list[str]:
+    parts = (twin.private_obj, twin.mock_obj)
+    return [part.syft_blob_storage_entry_id.no_dash for part in parts if part.syft_blob_storage_entry_id]

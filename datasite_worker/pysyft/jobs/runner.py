@@ -42,7 +42,7 @@ from datasite_worker.approvals import Record
 from datasite_worker.credentials import identity
 from datasite_worker.jobs.errand import Errand
 from datasite_worker.means import chance, gpu, threads
-from datasite_worker.pysyft import doors, durability, gate, guard
+from datasite_worker.pysyft import doors, durability, gate, guard, wholeness
 from datasite_worker.pysyft.containment import contained
 from datasite_worker.pysyft.jobs import shared_database
 from datasite_worker.pysyft.jobs.printing import Writer
@@ -60,6 +60,7 @@ def prepare(errand: dict[str, Any]) -> Server:
     told = Errand(**errand)
     doors.close()
     durability.of_files()
+    wholeness.install()
     _append_to(told.log)
     with contextlib.suppress(ImportError):  # an optimizer would say so
         import_module("torch._dynamo")  # as the first optimizer would, in every job; a fleet's line was born with it
