@@ -2,7 +2,7 @@
 removes those that are no longer listed. Knows files, digests and a ledger; the engine's store is a ``DatasetStore``.
 
 A published dataset stays until a good new version exists: a missing, broken or half-written file changes nothing. Each
-round runs in its own short thread, because a file may be large and its disk may hang.
+round runs in its own short thread, because a file may be large; a disk that hangs costs only its own dataset.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from datasite_worker.data import files, mocks
+from datasite_worker.data import disks, files, mocks
+from datasite_worker.data.disks import Disks
 from datasite_worker.data.files import Blocked, Content, Look, Unusable
 from datasite_worker.data.store import DatasetStore, Ids
 from fleet_common import state_files
@@ -93,6 +94,7 @@ class Datasets:
         self._given_up: dict[str, tuple[Any, float]] = {}
         self._said = self.known()
         self._trouble = ""
+        self._disks = Disks()
         self._thread: threading.Thread | None = None
 
     def known(self) -> list[DatasetSaid]:
@@ -147,7 +149,7 @@ class Datasets:
     def _keep(self, store: DatasetStore, ledger: Ledger, order: DatasetOrder, now: float) -> None:
         """Publish the dataset if it differs from its file."""
         before = self._seen.pop(order.name, None)
-        looks = self._seen[order.name] = _looks(order)
+        looks = self._seen[order.name] = self._disks.ask(order.name, lambda: _looks(order), disks.LOOK)
         known = ledger.datasets.get(order.name)
         if known is not None and known.digest and (known.looks, known.digest[:16]) == (looks, _rule(order)):
             self._solved(order)
@@ -155,8 +157,8 @@ class Datasets:
         told, again = self._given_up.get(order.name, (None, 0.0))
         if (told == (looks, order) and now < again) or not _settled(looks, before, now):
             return
-        data, mock = _contents(order)
-        if _looks(order) == looks:  # otherwise it changed while it was read: the next round reads it again
+        data, mock, after = self._disks.ask(order.name, lambda: (*_contents(order), _looks(order)), disks.READ)
+        if after == looks:  # otherwise it changed while it was read: the next round reads it again
             self._take_on(store, ledger, order, looks, data, mock, now)
 
     def _take_on(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from datasite_worker.data import disks, files
 from datasite_worker.data.datasets import OUTDATED, RETRY, SETTLED, Datasets
 from datasite_worker.data.files import Content
 from datasite_worker.data.store import Held, Ids
@@ -365,3 +367,42 @@ def test_one_bad_dataset_keeps_no_other_back(line: Line) -> None:
     line.round()
     assert ["good"] == line.store.puts
     assert ["the file does not exist", ""] == [one["problem"] for one in line.said[-1]]
+
+
+@pytest.mark.parametrize("what", ["look", "read"])
+def test_a_disk_that_does_not_answer_is_told_and_keeps_no_other_back(
+    line: Line, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Not asked again while it hangs; what was published stays; published anew when it answers."""
+    answers, asked, real = threading.Event(), [], getattr(files, what)
+
+    def hang(path: Path) -> Any:
+        if path == line.file:
+            asked.append(path)
+            answers.wait(20)
+        return real(path)
+
+    line.write("torque\n1.0\n")
+    line.round()
+    good = line.folder / "good.csv"
+    line.write("torque\n1.0\n", path=good)
+    line.write("torque\n2.0\n", at=LONG_AGO + 60)
+    line.want(line.order, DatasetOrder("good", str(good)))
+    with monkeypatch.context() as patched:
+        patched.setattr(files, what, hang)
+        patched.setattr(disks, what.upper(), 0.05)
+        for _ in range(3):
+            line.round(RETRY)
+    assert ["its disk does not answer", ""] == [one["problem"] for one in line.said[-1]]
+    assert (1, ["bearings", "good"], [1.0]) == (len(asked), line.store.puts, line.rows())
+    answers.set()
+    eventually_published(line)
+    assert [2.0] == line.rows()
+
+
+def eventually_published(line: Line) -> None:
+    for _ in range(1000):
+        line.round(RETRY)
+        if line.said[-1][0]["problem"] == "":
+            return
+    raise AssertionError(line.said[-1])
