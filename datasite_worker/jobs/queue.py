@@ -33,6 +33,11 @@ KILL_PATIENCE = 10.0
 LOOK_AGAIN = 1.0
 """Seconds until the queue checks waiting inputs again, and tries again to store ends that the database refused."""
 
+SELDOM = 60.0
+"""Seconds to which that grows while trouble lasts."""
+GIVE_UP = 600.0
+"""Seconds after which a job that could not be started is ended with the reason."""
+
 
 @dataclass(slots=True)
 class _Recall:
@@ -80,8 +85,8 @@ class JobQueue:
         self._recalled: deque[_Recall] = deque()
         self._awaited: dict[str, list[threading.Event]] = {}  # by job: set when its end is stored
         self.full_at = float("-inf")  # when a job last had to wait for a free place; monotonic clock
-        self._told_of: set[str] = set()  # waiting jobs whose reason is in the log already
-        self._unstored: set[str] = set()  # jobs whose unstored end is in the log already
+        self._held_up: dict[str, float] = {}  # waiting jobs that could not be started, and since when
+        self._unstored: dict[str, tuple[float, float]] = {}  # ends that could not be stored: since when, and next try
         self._look = True  # the store has to be read again
         self._again = False  # another turn is needed, although no event will ask for it
         self._stopping = False
@@ -194,8 +199,9 @@ class JobQueue:
             self._state = self._state.given_up(job, str(never))
             self._settle_all()
             return False
-        except Exception:  # noqa: BLE001 - logged, with its traceback, but not each second
-            self._say_once(job, "cannot read what job %s needs; trying again", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - logged, with its traceback, but not each second
+            why = f"its inputs cannot be read ({type(error).__name__})"
+            self._hold_up(job, why, "cannot read what job %s needs; trying again", exc_info=True)
         self._again = True
         return False
 
@@ -225,8 +231,8 @@ class JobQueue:
         try:
             self._living_zygote().run(after.last_tag, errand.to_dict())
         except OSError as error:
-            self._say_once(job, "job %s waits: the process that forks jobs is not available: %s", error)
-            self._again = True
+            why = f"the process that forks jobs is not available: {error}"
+            self._hold_up(job, why, "job %s waits: %s", why)
             return False
         self._state = after
         mention = self._mentions[after.last_tag] = _Mention()
@@ -259,19 +265,24 @@ class JobQueue:
 
     def _put_back(self, tag: int, why: str) -> None:
         """Back to its old place, to be tried again soon, unless a client wants it ended."""
-        job = self._state.with_tag(tag).job
-        self._state = self._state.put_back(tag, self._clock() + LOOK_AGAIN)
+        job, now = self._state.with_tag(tag).job, self._clock()
+        pause = min(SELDOM, max(LOOK_AGAIN, now - self._held_up.get(job.id, now)))
+        self._state = self._state.put_back(tag, now + pause)
         if job in self._state.waiting:
             self._forget(tag)
-            self._say_once(job, "job %s waits: it cannot be started now: %s", why)
+            self._hold_up(job, why, "job %s waits: it cannot be started now: %s", why)
         else:
             self._settle_all()
 
-    def _say_once(self, job: QueuedJob, words: str, *more: object, **how: Any) -> None:
-        """Log it once for a waiting job, which is checked every second."""
-        if job.id not in self._told_of:
+    def _hold_up(self, job: QueuedJob, why: str, words: str, *more: object, **how: Any) -> None:
+        """A waiting job cannot be started. It is told once, tried again, and ended when that has lasted too long."""
+        now = self._clock()
+        if job.id not in self._held_up:
             logger.warning(words, job.job_id, *more, **how)
-        self._told_of.add(job.id)
+        self._again = True
+        if now - self._held_up.setdefault(job.id, now) >= GIVE_UP:
+            self._state = self._state.given_up(job, f"it could not be started for {GIVE_UP / 60:g} minutes: {why}")
+            self._settle_all()
 
     def _lost(self, zygote: Zygote) -> None:
         """Its jobs died with it (``die_with``). Even if the clean-up fails, zygote and jobs are gone."""
@@ -296,22 +307,30 @@ class JobQueue:
         """Ends that the database does not accept are kept and stored later: such a job must never be taken from the
         queue again."""
         for end in self._state.ended:
-            self._told_of.discard(end.job.id)
+            self._held_up.pop(end.job.id, None)
             if end.tag in self._mentions:
                 self._mentions[end.tag].until.close()
+            now = self._clock()
+            since, due = self._unstored.get(end.job.id, (now, now))
+            if now < due:
+                self._again = True
+                continue
             try:
                 self._settle(end)
             except Exception:
                 self._again = True
                 if end.job.id not in self._unstored:
                     logger.exception("the end of job %s cannot be stored; trying again", end.job.job_id)
-                self._unstored.add(end.job.id)
+                self._unstored[end.job.id] = since, now + min(SELDOM, now - since)
             else:
-                self._state = self._state.settled(end)
-                self._unstored.discard(end.job.id)
-                self._forget(end.tag)
-                for over in self._awaited.pop(end.job.job_id, ()):
-                    over.set()
+                self._stored(end)
+
+    def _stored(self, end: EndedJob) -> None:
+        self._state = self._state.settled(end)
+        self._unstored.pop(end.job.id, None)
+        self._forget(end.tag)
+        for over in self._awaited.pop(end.job.job_id, ()):
+            over.set()
 
     def _settle(self, end: EndedJob) -> None:
         job, mention = end.job, self._mentions.get(end.tag)

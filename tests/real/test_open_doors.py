@@ -218,6 +218,26 @@ def test_guests_have_a_handful_where_the_owner_lets_them_in(opened_site: Alone) 
     assert set() == queued
 
 
+def test_a_guest_may_ask_for_the_status(site: Alone, opened_site: Alone) -> None:
+    """With PySyft's own client, as everybody may over HTTP; where guests are off, the refusal says so."""
+    import syft as sy
+
+    from tests.real.harness import answers
+
+    guest = sy.login_as_guest(url="http://127.0.0.1", port=opened_site.port)
+
+    def there() -> bool:
+        guest.refresh()
+        return hasattr(guest.api.services, "factory")
+
+    eventually(there)
+    told, public = guest.api.services.factory.status(), answers(opened_site.port) or {}
+    five = ("factory_name", "factory_hostname", "factory_port", "device", "status")
+    assert [public[key] for key in five] == [told[key] for key in five]
+    refusal = Caller(site.port).call("api.call_in_jobs", "factory.status")
+    assert "This datasite answers only users with an account." in refusal.message
+
+
 def test_a_guests_call_holds_plain_values_only(opened_site: Alone, tmp_path: Path) -> None:
     """What PySyft would build of anything else is not built."""
     from syft.service.action.action_object import ActionObject

@@ -28,7 +28,7 @@ from datasite_worker.activity import Activity
 from datasite_worker.jobs import queue as queue_module
 from datasite_worker.jobs import zygote as zygote_module
 from datasite_worker.jobs.errand import Errand
-from datasite_worker.jobs.queue import LOOK_AGAIN, JobQueue
+from datasite_worker.jobs.queue import GIVE_UP, LOOK_AGAIN, SELDOM, JobQueue
 from datasite_worker.jobs.state import QueuedJob
 from datasite_worker.jobs.store import Unobtainable
 from datasite_worker.jobs.zygote import Gone, Unborn, Zygote
@@ -522,6 +522,67 @@ def test_jobs_that_were_not_begun_wait_at_their_old_places(rig: Rig) -> None:
     rig.look()
     assert ["a", "b", "c"] * 2 + ["a", "b"] == rig.began
     assert [] == rig.cut_off
+
+
+def test_a_job_that_can_never_be_started_ends_with_the_reason(rig: Rig) -> None:
+    """After ten minutes, in which it is tried ever less often; the next job has its own ten minutes."""
+    tries = []
+    rig.put("a")
+    began, last = rig.now, 1
+    while rig.waiting or rig.queue.running:
+        tries.append(rig.now - began)
+        rig.hear(Unborn(last, "no memory"))
+        while rig.waiting:
+            rig.now += LOOK_AGAIN
+            rig.look()
+        last += 1
+    assert "interrupted: it could not be started for 10 minutes: no memory" == rig.job("a").result.message
+    assert [("service.method (job-a)", "it could not be started for 10 minutes: no memory")] == rig.cut_off
+    assert ([0, 1, 2, 4, 8, 16, 32, 64, 124], 604) == (tries[:9], tries[-1])
+    rig.put("b")
+    rig.now += SELDOM
+    rig.look()
+    assert ["b"] == rig.began[-1:]
+
+
+def test_a_job_that_can_never_be_looked_at_ends_with_the_reason(rig: Rig) -> None:
+    """Whoever waits for it is told, and so is the operator."""
+    rig.put("bad")
+    for _ in range(2):
+        assert rig.look()
+        rig.now += GIVE_UP / 2
+    assert "bad" in rig.waiting
+    rig.look()
+    assert ("interrupted: it could not be started for 10 minutes: its inputs cannot be read (TypeError)", []) == (
+        rig.job("bad").result.message,
+        rig.waiting,
+    )
+
+
+def test_a_job_ends_with_the_reason_where_there_is_nothing_to_fork_from(rig: Rig) -> None:
+    """For ten minutes."""
+    rig.zygote.gone = True
+    rig.put("a")
+    rig.now += GIVE_UP
+    rig.look()
+    assert "the process that forks jobs is not available" in rig.job("a").result.message
+
+
+def test_an_end_that_cannot_be_stored_is_tried_ever_less_often(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each minute in the end; and it is stored when the database takes it."""
+    rig.put("a")
+    rig.server.job_stash.full = True
+    tries, end = [], rig.store.end
+    monkeypatch.setattr(rig.store, "end", lambda job, why: (tries.append(rig.now - 100.0), end(job, why))[1])
+    rig.hear(Gone(1, 9))
+    for _ in range(300):
+        rig.now += 1.0
+        rig.look()
+    assert [1, 2, 4, 8, 16, 32, 64, 124, 184, 244] == [one for one in tries if one]
+    rig.server.job_stash.full = False
+    rig.now += SELDOM
+    rig.look()
+    assert JobStatus.INTERRUPTED is rig.job("a").status
 
 
 def test_a_job_that_was_not_begun_is_not_begun_again_where_it_is_to_end(rig: Rig) -> None:

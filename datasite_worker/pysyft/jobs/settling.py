@@ -13,10 +13,11 @@ from typing import Any
 from syft.service.job.job_stash import Job, JobStatus
 from syft.service.queue.queue_stash import QueueItem, Status
 from syft.service.response import SyftError
+from syft.store.document_store_errors import NotFoundException
 from syft.types.errors import SyftException
 
 from datasite_worker.activity import shortened
-from datasite_worker.pysyft.jobs import printing
+from datasite_worker.pysyft.jobs import printing, rows
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def settle(server: Any) -> list[str]:
         job.status, job.resolved, job.result = JobStatus.INTERRUPTED, True, SyftError(message=_WHY)
         server.job_stash.update(key, job).unwrap()
     for status in (Status.PROCESSING, Status.CREATED):
-        for item in server.queue_stash.get_by_status(key, status).unwrap():
+        for item in rows.of_status(server, status):
             _settle_item(server, item)
     return _told([_name(server, job) for job in interrupted])
 
@@ -56,7 +57,7 @@ def _settle_item(server: Any, item: QueueItem) -> None:
 def _job_status(server: Any, item: QueueItem) -> JobStatus | None:
     try:
         found: JobStatus = server.job_stash.get_by_uid(server.verify_key, item.job_id).unwrap().status
-    except SyftException:
+    except NotFoundException:  # any other error says nothing of the job: the start fails, and is tried again
         return None
     return found
 

@@ -13,7 +13,7 @@ from syft.types.uid import UID
 from datasite_worker.activity import shortened
 from datasite_worker.jobs.state import QueuedJob
 from datasite_worker.jobs.store import Ending
-from datasite_worker.pysyft.jobs import marks, printing, requests, shared_database
+from datasite_worker.pysyft.jobs import marks, printing, requests, rows, shared_database
 from datasite_worker.pysyft.jobs.inputs import Inputs
 
 
@@ -29,7 +29,7 @@ class PySyftJobs:
         requests.reach(self._server, kill)
 
     def waiting(self) -> list[QueuedJob]:
-        found = self._server.queue_stash.get_by_status(self._server.verify_key, Status.CREATED).unwrap()
+        found = rows.of_status(self._server, Status.CREATED)
         return [_queued(item) for item in found if item.status is Status.CREATED]
 
     def find(self, place: str) -> QueuedJob | None:
