@@ -45,6 +45,7 @@ from syft.types.errors import SyftException
 from datasite_worker import bounds
 from datasite_worker.bounds import Bounds, Connections, TooLarge
 from datasite_worker.pysyft import catalogue, decoding, envelope, gate
+from datasite_worker.pysyft.bulk import Relief
 from datasite_worker.pysyft.frames import Undecodable
 from datasite_worker.pysyft.logins import Busy, Logins
 from datasite_worker.pysyft.sessions import COOKIE, LIFETIME, Sessions
@@ -76,6 +77,7 @@ class Desk:
     sessions: Sessions
     logins: Logins
     room: bounds.Room = field(default_factory=bounds.Room)
+    relief: Relief = field(default_factory=Relief)
 
     def role(self, key: SyftVerifyKey | SyftSigningKey) -> ServiceRole:
         return self.server.get_role_for_credentials(credentials=key)
@@ -250,7 +252,9 @@ def _key(text: str) -> SyftVerifyKey:
 async def _call(desk: Desk, request: Request) -> Response:
     with ExitStack() as room:
         body = await _body(desk, request, room)
-        return await run_in_threadpool(_answered, desk, request, body)
+        response = await run_in_threadpool(_answered, desk, request, body)
+        desk.relief.after(max(len(body), len(response.body)))
+        return response
 
 
 async def _body(desk: Desk, request: Request, room: ExitStack) -> bytes:

@@ -30,7 +30,7 @@ from datasite_worker.jobs import zygote as zygote_module
 from datasite_worker.jobs.errand import Errand
 from datasite_worker.jobs.queue import GIVE_UP, LOOK_AGAIN, SELDOM, JobQueue
 from datasite_worker.jobs.state import QueuedJob
-from datasite_worker.jobs.store import Unobtainable
+from datasite_worker.jobs.store import Ending, Unobtainable
 from datasite_worker.jobs.zygote import Gone, Unborn, Zygote
 from datasite_worker.pysyft.jobs import store as store_module
 from datasite_worker.pysyft.jobs.store import PySyftJobs
@@ -572,8 +572,14 @@ def test_an_end_that_cannot_be_stored_is_tried_ever_less_often(rig: Rig, monkeyp
     """Each minute in the end; and it is stored when the database takes it."""
     rig.put("a")
     rig.server.job_stash.full = True
-    tries, end = [], rig.store.end
-    monkeypatch.setattr(rig.store, "end", lambda job, why: (tries.append(rig.now - 100.0), end(job, why))[1])
+    tries: list[float] = []
+    store_end = rig.store.end
+
+    def end(job: QueuedJob, why: str) -> Ending:
+        tries.append(rig.now - 100.0)
+        return store_end(job, why)
+
+    monkeypatch.setattr(rig.store, "end", end)
     rig.hear(Gone(1, 9))
     for _ in range(300):
         rig.now += 1.0

@@ -29,7 +29,15 @@ OURS = frozenset(
         *("closed", "flushed", "guarded", "reaches", "unguarded", "watched", "whole"),  # marks on functions of ours
         "arguments",  # of this thread's last call
         "shutdown",  # what PySyft's handle lets its maker set
-        *("depth", "field", "handlers", "propagate", "rules", "should_exit"),  # of other libraries, and our own
+        *(
+            "daemon",
+            "depth",
+            "field",
+            "handlers",
+            "propagate",
+            "rules",
+            "should_exit",
+        ),  # of other libraries, and our own
     }
 )
 """What is set on objects of PySyft's and others' without changing what PySyft does."""
@@ -67,7 +75,9 @@ def test_nothing_else_of_a_server_is_wrapped(path: Path) -> None:
     """What is set on an object is a change that the table lists, or plain data."""
     known = {one.target.rpartition(".")[2] for one in CHANGES if one.kind is not Kind.BORROWED}
     assert [] == [
-        name for name in _set_on_objects(ast.parse(path.read_text())) if name not in known | ROWS | REQUEST | ASSET | LOG | OURS
+        name
+        for name in _set_on_objects(ast.parse(path.read_text()))
+        if name not in known | ROWS | REQUEST | ASSET | LOG | OURS
     ]
 
 
