@@ -46,6 +46,7 @@ from datasite_worker import bounds
 from datasite_worker.bounds import Bounds, Connections, TooLarge
 from datasite_worker.pysyft import catalogue, decoding, envelope, gate
 from datasite_worker.pysyft.bulk import Relief
+from datasite_worker.pysyft.descriptions import Descriptions
 from datasite_worker.pysyft.frames import Undecodable
 from datasite_worker.pysyft.logins import Busy, Logins
 from datasite_worker.pysyft.sessions import COOKIE, LIFETIME, Sessions
@@ -59,6 +60,7 @@ _CALL, _LOGIN, _REGISTER = f"{_API}/api_call", f"{_API}/login", f"{_API}/registe
 _REGISTRATION = 1024 * 1024
 """Bytes of a registration."""
 _LONGEST_WORD = 1024
+_PACKED = "application/octet-stream"
 NO_REGISTRATION = "You have no permission to create an account. Please contact the datasite's owner."
 _UNSIGNED = "Your message signature is invalid"
 
@@ -78,6 +80,7 @@ class Desk:
     logins: Logins
     room: bounds.Room = field(default_factory=bounds.Room)
     relief: Relief = field(default_factory=Relief)
+    descriptions: Descriptions = field(default_factory=Descriptions)
 
     def role(self, key: SyftVerifyKey | SyftSigningKey) -> ServiceRole:
         return self.server.get_role_for_credentials(credentials=key)
@@ -239,7 +242,7 @@ def _listed(desk: Desk, request: Request, key: SyftVerifyKey, version: int | str
     }
     if role is ServiceRole.GUEST:
         api.lib_endpoints = {}
-    return _packed(api)
+    return Response(desk.descriptions.packed(api, role.name), media_type=_PACKED)
 
 
 def _key(text: str) -> SyftVerifyKey:
@@ -316,7 +319,7 @@ def _refused(desk: Desk, request: Request, why: str) -> Response:
 
 
 def _packed(answer: Any) -> Response:
-    return Response(serialize(answer, to_bytes=True), media_type="application/octet-stream")
+    return Response(serialize(answer, to_bytes=True), media_type=_PACKED)
 
 
 def _client(request: Request) -> tuple[str, int] | None:
