@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from datasite_worker import troubles
 from fleet_common import failures, folders
 from fleet_common.contract import ExitCode, LaunchOrder, Phase, StatusDocument
+from fleet_common.failures import ConfigurationFailure, KnownFailure, NoSpace
 from fleet_common.layout import WorkerFolder
 
 logger = logging.getLogger(__name__)
@@ -25,9 +27,10 @@ def run(order: LaunchOrder) -> None:
     except folders.Unsafe as error:
         logger.error("the datasite cannot start: %s", error)
         leave(_cannot_begin(order, error))
-    except Exception as error:
-        logger.exception("the datasite cannot start")
-        leave(_cannot_begin(order, error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the process ends with it logged and reported
+        known = troubles.known_failure(error, Path(order.state_dir))
+        _log_end("the datasite cannot start", known or error)
+        leave(_cannot_begin(order, known or error))
     signal.signal(signal.SIGHUP, lambda *_: datasite.reload())
     leave(run_guarded(datasite))
 
@@ -58,7 +61,7 @@ def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
     """Report the failure of a worker that could not become a datasite, usually because it cannot write a folder."""
     from fleet_common import pulse
 
-    why = f"cannot start: {error}" if isinstance(error, OSError) else failures.in_words(error)
+    why = f"cannot start: {error}" if isinstance(error, OSError) else _reason(error)
     last = StatusDocument(
         factory_name=order.name,
         factory_hostname=order.advertise,
@@ -72,7 +75,25 @@ def _cannot_begin(order: LaunchOrder, error: Exception) -> int:
     )
     pulse.send(order.pulse_address, last)
     lasting = isinstance(error, OSError) and not failures.may_pass(error)
-    return ExitCode.CONFIGURATION if lasting else ExitCode.FAILURE
+    return ExitCode.CONFIGURATION if lasting else _exit_code(error)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, KnownFailure) else failures.in_words(error)
+
+
+def _exit_code(error: Exception) -> ExitCode:
+    if isinstance(error, ConfigurationFailure):
+        return ExitCode.CONFIGURATION
+    return ExitCode.NO_SPACE if isinstance(error, NoSpace) else ExitCode.FAILURE
+
+
+def _log_end(what: str, error: Exception) -> None:
+    """With a traceback, unless the error says all there is to say."""
+    if isinstance(error, KnownFailure):
+        logger.error("%s", error)
+    else:
+        logger.error(what, exc_info=error)
 
 
 def _set_environment(order: LaunchOrder) -> None:
@@ -88,20 +109,14 @@ def _set_environment(order: LaunchOrder) -> None:
 
 def run_guarded(datasite: Any) -> int:
     """Run ``datasite``, and turn every error into an exit code, a log line and a reported failure."""
-    from fleet_common.failures import ConfigurationFailure
-
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: datasite.stop())
     try:
         datasite.run()
-    except ConfigurationFailure as failure:
-        logger.error("%s", failure)
-        datasite.report_failure(str(failure))
-        return ExitCode.CONFIGURATION
-    except Exception as error:
-        logger.exception("the datasite failed")
-        datasite.report_failure(failures.in_words(error))
-        return ExitCode.FAILURE
+    except Exception as error:  # noqa: BLE001 - as above
+        _log_end("the datasite failed", error)
+        datasite.report_failure(_reason(error))
+        return _exit_code(error)
     return ExitCode.CLEAN
 
 

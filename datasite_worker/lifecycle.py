@@ -17,10 +17,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from datasite_worker import children
+from datasite_worker import children, kept, troubles
 from datasite_worker.activity import Activity
 from datasite_worker.centre.central_link import CentralLink, Profile
-from datasite_worker.credentials import AdminLogin, admin_login, identity, show
+from datasite_worker.credentials import AdminLogin, Identity, admin_login, identity, show
 from datasite_worker.data.datasets import Datasets
 from datasite_worker.engine import Engine, HostedDatasite, Hosting, Reception, Serving
 from datasite_worker.jobs.errand import Errand
@@ -64,6 +64,7 @@ class Lifecycle:
         self.order = order
         self.factory_name = order.name
         self.state_dir, self.log_dir = Path(order.state_dir), Path(order.log_dir)
+        self._folder = WorkerFolder(self.state_dir)
         self._engine = engine
         self._settings = order.settings
         self._reset = order.reset
@@ -109,14 +110,19 @@ class Lifecycle:
     def launch_datasite(self) -> Any:
         """Serve in this process; the engine's own handle for it, PySyft's ``ServerHandle``.
 
-        Raises PortTaken and ConfigurationFailure, before anything is touched.
+        Raises PortTaken and ConfigurationFailure, before anything is touched, and NoSpace.
         """
+        with troubles.named(self.state_dir):
+            return self._launch()
+
+    def _launch(self) -> Any:
         self._make_zygote()
         order = self.order
         listener = listening.bind(order.hostname, order.port)
         try:
             process.claim(self.state_dir)
             self._remove_state()
+            troubles.refuse_full_disk(self.state_dir)
             hosted = self._hosted = self._open()
         except BaseException:
             listener.close()
@@ -132,7 +138,8 @@ class Lifecycle:
     def _open(self) -> HostedDatasite:
         logger.info("launching %s", self._engine.label)
         load.begin()
-        hosted = self._hosted = self._engine.open(self._hosting(), self._activity)
+        who = self._identity()
+        hosted = self._hosted = self._engine.open(self._hosting(who), self._activity)
         self._report.update(interrupted_jobs=hosted.interrupted)
         self._jobs = JobQueue(
             hosted.jobs,
@@ -148,13 +155,22 @@ class Lifecycle:
         admin = self.order.admin
         self.create_admin_user(admin.email, admin.name, admin.password)
         hosted.bound(self._settings.training_bounds)
+        kept.mark(self._folder, who.uid)
         hosted.approve(self._settings.approved_code)
         return hosted
 
-    def _hosting(self) -> Hosting:
+    def _identity(self) -> Identity:
+        """Drawn for a new datasite. Raises ConfigurationFailure where an old one has lost what it had."""
+        existed = self.order.existed and not self.order.reset
+        kept.check(self._folder, existed=existed)
+        who = identity(self.state_dir)
+        kept.check_database(self._folder, who.uid, existed=existed)
+        return who
+
+    def _hosting(self, who: Identity) -> Hosting:
         return Hosting(
             self.order.name,
-            identity(self.state_dir),
+            who,
             self.state_dir,
             dev_mode=self.order.dev_mode,
             auto_approval=self.order.association_request_auto_approval,
@@ -241,7 +257,11 @@ class Lifecycle:
 
     def run(self) -> None:
         """Launch, register, send heartbeats, and serve until ``stop``. Raises RuntimeError when the HTTP thread
-        dies."""
+        dies, and KnownFailure for what is wrong with its database or its disk."""
+        with troubles.named(self.state_dir):
+            self._serve_until_stopped()
+
+    def _serve_until_stopped(self) -> None:
         self.launch_datasite()
         hosted = self._launched()
         self._take_settings()
@@ -385,5 +405,7 @@ class Lifecycle:
         """The engine's own ``factory.status``, after the datasite is ready: nobody waits for its database."""
         try:
             self._launched().offer_status(self.status_endpoint)
-        except Exception:
-            logger.warning("the PySyft endpoint factory.status could not be added", exc_info=True)
+        except Exception as error:
+            known = troubles.known_failure(error, self.state_dir)
+            why = f": {known}" if known else ""
+            logger.warning("the PySyft endpoint factory.status could not be added%s", why, exc_info=known is None)

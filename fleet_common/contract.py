@@ -49,6 +49,7 @@ class ExitCode(IntEnum):
 
     CLEAN = 0
     FAILURE = 70  # EX_SOFTWARE: an unexpected error; the log has the traceback
+    NO_SPACE = 74  # EX_IOERR: a disk is full; a restart helps once there is space
     CONFIGURATION = 78  # EX_CONFIG: a restart cannot help; ``StatusDocument.failure`` says why
 
 
@@ -200,6 +201,7 @@ class LaunchOrder:
     pulse_address: str = ""  # unix datagram socket of the supervisor; empty: nobody listens
     dev_mode: bool = False
     verbose: bool = False
+    existed: bool = False  # it was ready before: if its state is not there, it must not start as a new datasite
     reset: bool = False  # delete all state first. A supervisor never sets it: a restart never loses data
     association_request_auto_approval: bool = True
     admin: AdminOrder = AdminOrder()

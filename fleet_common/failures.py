@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import errno
 import resource
+from pathlib import Path
+
+from fleet_common.disks import Space
 
 
-class ConfigurationFailure(Exception):
-    """A restart cannot fix this. The message tells the operator what is wrong, and where."""
+class KnownFailure(Exception):
+    """The message tells the operator all there is to say: what is wrong, and where. No traceback adds to it."""
+
+
+class ConfigurationFailure(KnownFailure):
+    """A restart cannot fix this."""
+
+
+class NoSpace(KnownFailure):
+    """A disk is full. A restart helps once there is space."""
 
 
 _PASSING = {
@@ -20,6 +31,7 @@ _PASSING = {
     errno.EAGAIN,
     errno.ESTALE,
 }
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 _MEMORY = ("cannot allocate memory", "failed to map segment")
@@ -49,3 +61,13 @@ def memory_limit() -> str:
 def may_pass(error: BaseException) -> bool:
     """Whether the error may pass by itself (a full disk, no memory), so that another try makes sense."""
     return isinstance(error, OSError) and error.errno in _PASSING
+
+
+def no_space(folder: Path) -> NoSpace:
+    """``no space left in /srv/fleet (0 of 2 MB free)``."""
+    return NoSpace(f"no space left in {folder} ({Space.of(folder)})")
+
+
+def says_full(error: BaseException) -> bool:
+    """Whether the system said that a disk, or a user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in _FULL

@@ -82,13 +82,18 @@ class HistoryFolder:
         return self.root / "journal.jsonl"
 
     @property
+    def known(self) -> Path:
+        """Which datasites have been ready before."""
+        return self.root / "known-datasites.json"
+
+    @property
     def ledger(self) -> Path:
         return self.root / "ledger.json"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerFolder:
-    """What belongs to one worker. PySyft's own databases lie in it too."""
+    """What belongs to one worker."""
 
     root: Path
 
@@ -126,6 +131,23 @@ class WorkerFolder:
     def admins(self) -> Path:
         """The logins of admins that fleet.yaml named before."""
         return self.root / "admins"
+
+    @property
+    def marker(self) -> Path:
+        """That a datasite was made here, and which: without it, a folder that lost its files would look new."""
+        return self.root / "marker.json"
+
+    @property
+    def pysyft(self) -> Path:
+        """Where PySyft keeps what it writes, by the datasite's uid."""
+        return self.root / "syft"
+
+    def pysyft_database(self, uid: str) -> Path:
+        return self.pysyft / uid / "db" / f"{uid}_json.db"
+
+    def pysyft_databases(self) -> list[Path]:
+        """The databases that there are, of whichever datasite."""
+        return sorted(self.pysyft.glob("*/db/*_json.db"))
 
     @property
     def datasets(self) -> Path:

@@ -21,6 +21,7 @@ from supervisor.effects import clock, leash, lock, processes
 from supervisor.effects.assigner import Assigner
 from supervisor.effects.cgroups import Cgroups
 from supervisor.effects.control import ReloadFailed
+from supervisor.effects.known import Known, refuse_empty
 from supervisor.effects.machine import Machine
 from supervisor.effects.places import listens, write_place
 from supervisor.effects.recorder import Recorder, Remembered, forget, read_ledger, restored
@@ -70,9 +71,10 @@ def reset_plan(config: FleetConfig) -> tuple[ResetItem, ...]:
 def serve(config: FleetConfig, *, echo: bool, reset: tuple[str, ...] = ()) -> None:
     """Run the fleet until it is told to stop, and has stopped. ``echo``: print log lines on standard output as well.
 
-    Raises AlreadyRunning, ImpossibleGpus or UnseenGpus before anything is started or stopped, Unsafe when another user
-    may control a folder, and OSError when one cannot be created or written.
+    Raises EmptyState, AlreadyRunning, ImpossibleGpus or UnseenGpus before anything is started or stopped, Unsafe when
+    another user may control a folder, and OSError when one cannot be created or written.
     """
+    refuse_empty(config)
     _prepare_folders(config)
     lock_file = lock.lock(config.state.lock)
     if lock_file is None:
@@ -143,13 +145,17 @@ def _run(
     run_files = RunFiles(config.state.run)
     past = read_ledger(config.state.history, [spec.name for spec in config.workers])
     kept = _keep_or_end(config, run_files, reset)
+    known = Known(config)
+    known.forget(spec.name for spec in config.datasites if spec.reset)
     _wipe(config, reset)
     recorder = Recorder(config.state.history)
     recorder.rules({spec.name: config.rules(spec) for spec in config.workers}, clock.monotonic())
     load_again = lambda: _load_again(config.path, environ)  # noqa: E731 - what a reload calls
     notifier = Notifier.from_environ(environ)
     groups = Cgroups.find(environ)
-    machine = Machine(config, run_files, recorder, notifier, load_again, version("datasite-fleet"), assigner, groups)
+    machine = Machine(
+        config, run_files, recorder, notifier, load_again, version("datasite-fleet"), assigner, groups, known
+    )
     engine = Engine(config, machine, _restored(config, past))
     engine.run([_about(EventKind.SUPERVISOR_STARTED, config), *_first_messages(config, kept, past, assigner)])
     machine.tell([_about(EventKind.SUPERVISOR_STOPPED, config)])

@@ -58,6 +58,7 @@ class ExitKind(StrEnum):
     CLEAN = "clean"  # exit code 0
     FAILURE = "failure"  # any other exit code
     CONFIGURATION = "configuration"  # the worker reported a failure that a retry cannot correct
+    NO_SPACE = "no_space"  # a disk is full: no crash, and it is tried again until there is space
     SIGNAL = "signal"  # killed by a signal that we did not send
     OOM = "oom"  # killed by the kernel because memory ran out
     HUNG = "hung"  # killed by us: it did not start in time, or no longer answered

@@ -262,6 +262,11 @@ CHANGES = (
         "The rehearsal keeps its database in memory and does not use the disk.", _PRELOAD,
     ),
     Change(
+        _R, "sqlalchemy.exc.StatementError.__str__", "(self)", "plain_errors.install",
+        "PySyft's database layer puts SQL, with its parameters, into its errors, and so into logs and answers.",
+        "tests/unit/test_plain_errors.py",
+    ),
+    Change(
         _B, "syft.protocol.data_protocol.get_data_protocol", "(raise_exception=False)", "rehearsal.prepare",
         "The protocol's history is read once for all workers.", _PRELOAD,
     ),

@@ -17,7 +17,7 @@ from datasite_worker.data.store import DatasetStore
 from datasite_worker.engine import Hosting, Reception
 from datasite_worker.jobs.store import JobStore
 from datasite_worker.jobs.zygote_life import Work
-from datasite_worker.pysyft import bulk, containment, doors, durability, guard, server, uploads, wholeness
+from datasite_worker.pysyft import bulk, containment, doors, durability, guard, plain_errors, server, uploads, wholeness
 from datasite_worker.pysyft.approvals import Approvals
 from datasite_worker.pysyft.datasets import PySyftDatasets
 from datasite_worker.pysyft.jobs import runner
@@ -40,6 +40,7 @@ class PySyft:
         durability.of_files()
         wholeness.install()
         bulk.install()
+        plain_errors.install()
         made, record = server.make_server(hosting), Record(hosting.state)
         guard.set_up(made, record, {})
         return PySyftDatasite(hosting, made, record)

@@ -22,7 +22,7 @@ from syft.service.metadata.server_metadata import ServerMetadataJSON
 
 from datasite_worker.credentials import AdminLogin, draw_identity
 from datasite_worker.engine import Hosting
-from datasite_worker.pysyft import decoding, logs, server
+from datasite_worker.pysyft import decoding, logs, plain_errors, server
 from fleet_common.contract import STATUS_PATH, StatusDocument
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ _BY_NAME = (
 def prepare() -> None:
     """What each worker would otherwise do by itself, in PySyft's modules."""
     decoding.install()
+    plain_errors.install()
     logs.set_levels()
     # PySyft reads its protocol's history on the first request: once here, instead of 0.1 s and 12 MB in every worker.
     get_data_protocol()

@@ -12,6 +12,8 @@ from pathlib import Path
 from fleet_common import folders, signals
 from fleet_common.layout import StateFolder
 from fleet_common.signals import is_same
+from fleet_common import folders
+from fleet_common.contract import LaunchOrder
 from supervisor.effects import clock, evidence, leash
 from supervisor.effects.announcer import Announcer
 from supervisor.effects.assigner import Assigner
@@ -23,6 +25,7 @@ from supervisor.effects.gauges import Gauges
 from supervisor.effects.gpu_watch import GpuWatch
 from supervisor.effects.hooks import Hooks
 from supervisor.effects.inbox import Inbox
+from supervisor.effects.known import Known
 from supervisor.effects.launcher import Launcher
 from supervisor.effects.lock import lock
 from supervisor.effects.places import write_place
@@ -46,7 +49,7 @@ from supervisor.policy.readiness import start_limit
 from supervisor.policy.reconcile import fingerprint
 from supervisor.record import ExitCause, WorkerRecord
 from supervisor.snapshot import FleetSnapshot, SupervisorFacts, take
-from supervisor.spec import DatasiteSpec, FleetConfig, WorkerSpec
+from supervisor.spec import DASHBOARD_NAME, DatasiteSpec, FleetConfig, WorkerSpec
 
 log = logging.getLogger("fleet")
 
@@ -55,7 +58,7 @@ class Machine:
     """Create it in the main thread of the supervisor, which must hold the state folder's lock.
 
     ``notifier`` speaks to the service manager, if there is one; ``load`` reads the fleet.yaml anew, for a reload;
-    ``recorder`` stays its maker's to close; ``assigner`` knows who has which GPU.
+    ``recorder`` stays its maker's to close; ``assigner`` knows who has which GPU, ``known`` who has been ready before.
     """
 
     def __init__(
@@ -68,9 +71,11 @@ class Machine:
         version: str,
         assigner: Assigner,
         cgroups: Cgroups,
+        known: Known,
     ) -> None:
         self._relocked = -1  # the lock, where it had to be taken again
         self._unmended = ""  # why what is lost cannot be made again, once told
+        self._known = known
         self._config = config
         self._run_files = run_files
         self._recorder = recorder
@@ -189,6 +194,8 @@ class Machine:
         group = self._cgroups.make(spec.name)
         self._hold_one(spec)
         self._probe_keys.forget(spec.name)
+        if isinstance(order, LaunchOrder):
+            order = replace(order, existed=spec.name in self._known)
         self._launcher.launch(replace(order, cgroup=group))
 
     def _hold(self) -> None:
@@ -287,6 +294,8 @@ class Machine:
         for event in events:
             self._recorder.event(event, at)
             self._hooks.tell(event.to_dict(at))
+            if event.event is EventKind.READY and event.name != DASHBOARD_NAME:
+                self._known.add(event.name)
             if event.event in (EventKind.RELOADED, EventKind.RELOAD_REFUSED):
                 self._announcer.reloaded(self._board.read().records, self.now())
 

@@ -14,6 +14,7 @@ import click
 import typer
 
 from supervisor.faces.commands import (
+    check,
     credentials,
     dashboard,
     doctor,
@@ -87,6 +88,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     logs.logs,
     events.events,
     credentials.credentials,
+    check.check,
     gpus.gpus,
     train.train,
     dashboard.dashboard,

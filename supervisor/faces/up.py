@@ -25,6 +25,7 @@ from supervisor.spec import FleetConfig
 
 if TYPE_CHECKING:
     from supervisor.daemon import ResetItem
+    from supervisor.effects.known import EmptyState
     from supervisor.snapshot import FleetSnapshot
 
 OUTPUT = "fleet.out"
@@ -47,6 +48,16 @@ def refuse_second(config: FleetConfig) -> None:
     raise already_running(config, pid)
 
 
+def refuse_empty_state(config: FleetConfig) -> None:
+    """Raises Fault when the fleet has run before, and its state folder is empty."""
+    from supervisor.effects.known import EmptyState, refuse_empty
+
+    try:
+        refuse_empty(config)
+    except EmptyState as error:
+        raise empty_state(error) from error
+
+
 def already_running(config: FleetConfig, pid: int | None) -> Fault:
     whose = "pid unknown" if pid is None else f"pid {pid}"
     return Fault(
@@ -62,6 +73,16 @@ def impossible_gpus(config: FleetConfig, error: ImpossibleGpus) -> Fault:
         f"{config.path} asks for GPUs that this host cannot provide; nothing was started:\n{lines}",
         Exit.WRONG_USE,
         next_step="fleet gpus shows what this host has",
+    )
+
+
+def empty_state(error: EmptyState) -> Fault:
+    """Its exit code makes a service manager start the fleet again: the disk may be mounted a little later."""
+    return Fault(
+        f"{error}; nothing was started or written",
+        Exit.NOT_DONE,
+        next_step=f"mount its disk or restore it from a backup; to begin with empty datasites instead, set reset: true "
+        f"for each, or remove {error.file}",
     )
 
 
@@ -114,6 +135,7 @@ def leave_current_folder() -> None:
 def serve_here(config: FleetConfig, reset: tuple[str, ...], screen: Screen, *, quiet: bool) -> None:
     """Run the supervisor in this process until the fleet is stopped. Raises Fault when it cannot start."""
     from supervisor.daemon import AlreadyRunning, serve
+    from supervisor.effects.known import EmptyState
 
     live = screen.live and not quiet
     try:
@@ -121,6 +143,8 @@ def serve_here(config: FleetConfig, reset: tuple[str, ...], screen: Screen, *, q
             serve(config, echo=not live and not quiet, reset=reset)
     except AlreadyRunning as error:
         raise already_running(config, error.pid) from error
+    except EmptyState as error:
+        raise empty_state(error) from error
     except ImpossibleGpus as error:
         raise impossible_gpus(config, error) from error
     except UnseenGpus as error:

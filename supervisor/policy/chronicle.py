@@ -9,7 +9,7 @@ from fleet_common.contract import StatusDocument
 from supervisor.facts import Fact, LaunchFailed, LoadSeen, ProcessAdopted, ProcessExited
 from supervisor.history import Event, EventKind
 from supervisor.policy import limits
-from supervisor.policy.lifecycle import ADOPTED
+from supervisor.policy.lifecycle import ADOPTED, waits_for_space
 from supervisor.record import By, ExitCause, ExitKind, WorkerRecord, WorkerState
 
 PROBE = "probe"
@@ -31,7 +31,18 @@ _WARNINGS = {
 
 def tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> tuple[Event, ...]:
     """The events of one step, in their order; empty when nothing changed that an operator should know."""
-    return tuple(_tell(before, after, fact, now)) if after is not before else ()
+    if after is before or _is_another_try(before, after):
+        return ()
+    return tuple(_tell(before, after, fact, now))
+
+
+def _is_another_try(before: WorkerRecord, after: WorkerRecord) -> bool:
+    """While a disk is full, each try would make three events a quarter of a minute."""
+    tried = (before.state, after.state) in (
+        (WorkerState.QUARANTINED, WorkerState.STARTING),
+        (WorkerState.STARTING, WorkerState.QUARANTINED),
+    )
+    return tried and waits_for_space(before) and waits_for_space(after)
 
 
 def _tell(before: WorkerRecord, after: WorkerRecord, fact: Fact, now: float) -> Iterator[Event]:

@@ -52,6 +52,8 @@ ADOPTED = "adopted"
 """The reason of an adopted worker until it answers."""
 LAUNCH_PATIENCE = 60.0
 """Seconds after which the forkserver counts as hung, if a launch has made no process."""
+SPACE_PATIENCE = 10.0
+"""Seconds from one try to the next while a disk is full."""
 KILL_AGAIN_AFTER = 5.0
 """Seconds between SIGKILLs of a process that does not end (it sleeps in the kernel, say on a dead disk)."""
 
@@ -152,13 +154,16 @@ def _probe(record: WorkerRecord, timeout: float) -> Step:
 def _crashed(record: WorkerRecord, cause: ExitCause, now: float) -> Step:
     """A process ended although nobody stopped it."""
     policy = record.rules.restart
-    crashes = remember_crash(record.crashes, record.ready_since, policy, now)
+    full = cause.kind is ExitKind.NO_SPACE
+    crashes = record.crashes if full else remember_crash(record.crashes, record.ready_since, policy, now)
     record = replace(record, last_exit=cause, crashes=crashes)
     if record.wanted is Wanted.DOWN:
         return _rest(record, DOWN, now, record.asked)
     record = replace(record, asked_by=None, asked="")
     if not wants_restart(policy.mode, cause):
         return _rest(record, DOWN, now, f"{cause}; restart mode is {policy.mode}", wanted=Wanted.DOWN)
+    if full:
+        return _rest(record, QUARANTINED, now, cause.detail, deadline=now + SPACE_PATIENCE)
     if cause.kind is ExitKind.CONFIGURATION:
         return _quarantine(record, cause.detail, now)
     if is_crash_loop(crashes, policy, now):
@@ -249,6 +254,8 @@ def _explained(record: WorkerRecord, cause: ExitCause) -> ExitCause:
     failure = record.status.failure if record.status else ""
     if cause.code == ExitCode.CONFIGURATION:
         return replace(cause, kind=ExitKind.CONFIGURATION, detail=failure or "configuration error; see its log")
+    if cause.code == ExitCode.NO_SPACE:
+        return replace(cause, kind=ExitKind.NO_SPACE, detail=failure or "no space left; see its log")
     return replace(cause, detail=f"{cause.detail}: {failure}") if failure else cause
 
 
@@ -396,7 +403,15 @@ def _launch_hangs(record: WorkerRecord, now: float) -> bool:
 def wait_is_over(record: WorkerRecord, fact: DeadlineReached, now: float) -> Step:
     if record.deadline is None or record.deadline > now:
         return Step(record)
+    if waits_for_space(record):  # hundreds of tries in a night are no restarts
+        return _launch(record, now, f"another try after: {record.last_exit}")
     return _restart_by_itself(record, now)
+
+
+def waits_for_space(record: WorkerRecord) -> bool:
+    """Whether the last try ended at a full disk, and nobody has asked for another since."""
+    full = record.last_exit is not None and record.last_exit.kind is ExitKind.NO_SPACE
+    return full and record.asked_by is None and record.ready_since is None
 
 
 def asked_at_rest(record: WorkerRecord, fact: OperatorAsked, now: float) -> Step:

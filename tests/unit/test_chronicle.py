@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fleet_common.contract import Phase, StatusDocument
+from fleet_common.contract import ExitCode, Phase, StatusDocument
 from supervisor.facts import (
     DeadlineReached,
     Fact,
@@ -355,3 +355,21 @@ def test_what_changes_no_state_is_no_event() -> None:
     """Probes that succeed, rules that change, a start of what runs, deadlines that only probe."""
     quiet: list[Fact] = [ProbeAnswered("a", 3, said()), RulesChanged("a", Rules(grace=1.0)), OperatorAsked("a", START)]
     assert [] == events(record(status=said()), *quiet, DeadlineReached("a", 3))
+
+
+def test_a_disk_that_stays_full_is_told_once() -> None:
+    """The tries of a night make no events; its end does, and so does a try that somebody asked for."""
+    full = ExitCause(ExitKind.FAILURE, "exit code 74", ExitCode.NO_SPACE)
+    trying = record(WorkerState.STARTING, ready_since=None, status=said(failure="no space left in /srv"))
+    told = events(trying, ProcessExited("a", 3, full))
+    assert ["exited", "quarantined"] == kinds(told)
+    assert "quarantined: no space left in /srv; next attempt in 10.0 s" == told[-1].text
+    waiting = step(trying, ProcessExited("a", 3, full), NOW).record
+    again = events(waiting, DeadlineReached("a", 3), ProcessExited("a", 4, full), now=NOW + 15.0)
+    assert [] == again
+    tried = step(waiting, DeadlineReached("a", 3), NOW + 15.0).record
+    assert ["ready"] == kinds(events(tried, ProcessStarted("a", 4, 78, 6), ProbeAnswered("a", 4, said(4))))
+    assert ["starting", "exited", "quarantined"] == kinds(
+        events(waiting, OperatorAsked("a", START), ProcessExited("a", 4, full))
+    )
+    assert ["exited", "backoff"] == kinds(events(replace(tried, crashes=(90.0,)), ProcessExited("a", 4, KILLED)))

@@ -411,6 +411,22 @@ def test_credentials_that_are_damaged(fleet_yaml: Path) -> None:
     assert "admin.json cannot be used: it is not a mapping" in result.output
 
 
+# --- check ---
+
+
+def test_check_names_what_is_missing(fleet_yaml: Path) -> None:
+    """As text and as JSON, with exit code 1; a name that is none, or no name, is told apart from that."""
+    write_login(fleet_yaml.parent)
+    result = fleet("check", "line_a")
+    assert (1, True) == (result.exit_code, "identity.json is missing; restore it from a backup" in result.output)
+    told = json.loads(fleet("check", "line_a", "--json").output)
+    assert ("line_a", 1) == (told["name"], len(told["problems"]))
+    refused = fleet("check", "line_a", "--salvage", str(fleet_yaml.parent / "saved.db"))
+    assert (1, True) == (refused.exit_code, "could be saved" in refused.output)
+    assert "line_b has no folder" in fleet("check", "line_b").output
+    assert (4, 2) == (fleet("check", "dashboard").exit_code, fleet("check").exit_code)
+
+
 # --- files ---
 
 

@@ -27,7 +27,7 @@ from supervisor.facts import (
 )
 from supervisor.orders import AbandonLaunch, Configure, Kill, Launch, Probe, Terminate
 from supervisor.policy import health
-from supervisor.policy.lifecycle import TABLE, next_due, step
+from supervisor.policy.lifecycle import SPACE_PATIENCE, TABLE, next_due, step
 from supervisor.policy.restart import backoff_delay, is_crash_loop, remember_crash, spread, wants_restart
 from supervisor.record import By, Check, ExitCause, ExitKind, OperatorRequest, Wanted, WorkerRecord, WorkerState
 from supervisor.spec import ProbePolicy, ProbeTiming, RestartMode, RestartPolicy, Rules
@@ -181,6 +181,29 @@ def test_a_configuration_failure_is_named_and_not_retried_blindly() -> None:
     assert (WorkerState.QUARANTINED, ()) == (made.record.state, made.orders)
     assert "port 8080 is taken by pid 9 (nginx)" == made.record.reason
     assert ExitKind.CONFIGURATION == (made.record.last_exit or SIGKILLED).kind
+
+
+def full(before: WorkerRecord, now: float) -> WorkerRecord:
+    """After a try that ended because a disk is full."""
+    said = document(phase=Phase.FAILED, failure="no space left in /srv/fleet (0 of 2 MB free)")
+    cause = ExitCause(ExitKind.FAILURE, "exit code 74", ExitCode.NO_SPACE)
+    trying = replace(before, state=WorkerState.STARTING, pid=77, status=said)
+    return step(trying, ProcessExited("a", trying.generation, cause), now).record
+
+
+def test_a_full_disk_is_no_crash_and_is_waited_for() -> None:
+    """However long it lasts: the reason at the first try, the same wait before each, and no restart is counted."""
+    now, at = 100.0, full(record(WorkerState.STARTING), 100.0)
+    for _ in range(50):
+        assert (WorkerState.QUARANTINED, "no space left in /srv/fleet (0 of 2 MB free)") == (at.state, at.reason)
+        assert (now + SPACE_PATIENCE, ()) == (next_due(at), at.crashes)
+        now += SPACE_PATIENCE
+        tried = step(at, DeadlineReached("a", at.generation), now)
+        assert (WorkerState.STARTING, 0, True) == (tried.record.state, tried.record.restarts, bool(tried.orders))
+        at = full(tried.record, now)
+    wordless = ExitCause(ExitKind.FAILURE, "exit code 74", ExitCode.NO_SPACE)
+    silent = step(record(WorkerState.STARTING, status=None), ProcessExited("a", 3, wordless), 100.0).record
+    assert "no space left; see its log" == silent.reason
 
 
 def test_a_start_has_a_deadline() -> None:

@@ -35,12 +35,20 @@ def up(
       fleet up fleet.yaml --detach
       fleet up --yes            agree to remove state (reset: true)
     """
-    from supervisor.faces.up import confirm_reset, leave_current_folder, refuse_second, serve_detached, serve_here
+    from supervisor.faces.up import (
+        confirm_reset,
+        leave_current_folder,
+        refuse_empty_state,
+        refuse_second,
+        serve_detached,
+        serve_here,
+    )
 
     if not detach:
         leave_current_folder()
     config = load_config(fleet_file(context, path, file))
     refuse_second(config)
+    refuse_empty_state(config)
     reset = confirm_reset(config, yes=yes)
     screen = screen_of(context, no_color=no_color)
     if detach:
