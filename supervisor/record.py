@@ -119,6 +119,8 @@ class WorkerRecord:
     readiness: Check = Check()
     liveness: Check = Check()
     probe_pending: bool = False
+    silent_since: float | None = None  # when the first of the probes failed that have failed in a row
+    silence: str = ""  # how the last of them failed
     restart_asked: bool = False  # a start follows the stop in progress
     asked_by: By | None = None  # who requested the last stop or start; None: it crashed
     asked: str = ""  # the same as a sentence for people

@@ -50,6 +50,8 @@ class WorkerSnapshot:
     enforced: str = "no"  # who enforces memory and CPU: cgroup, watch (fleet itself), or no (no limit)
     limited: dict[str, str] = field(default_factory=dict)  # limits that are reached now, in words
     near_limits: dict[str, str] = field(default_factory=dict)  # those that are near
+    not_answering_s: float | None = None  # for how long each probe has failed; None: the last one was answered
+    not_answering: str = ""  # how the last one failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,4 +229,6 @@ def _worker(spec: WorkerSpec, record: WorkerRecord, measure: Measure, log: str, 
         datasets=[dict(one) for one in status.datasets] if status else [],
         limited={**record.pressure.reached, **(status.limited if status else {})},
         near_limits=dict(record.pressure.near),
+        not_answering_s=None if record.silent_since is None else round(now - record.silent_since, 3),
+        not_answering=record.silence,
     )

@@ -35,6 +35,7 @@ _LOOKS: dict[str, tuple[str, str]] = {
     WorkerState.STARTING: ("◌", "cyan"),
     WorkerState.STOPPING: ("◌", "cyan"),
     WorkerState.UNREADY: ("▲", "yellow"),
+    "not answering": ("▲", "yellow"),
     WorkerState.BACKOFF: ("▲", "yellow"),
     WorkerState.QUARANTINED: ("✖", "bold red"),
     WorkerState.DOWN: ("○", "dim"),
@@ -53,8 +54,17 @@ class Column:
     right: bool = False
 
 
+SILENT = "not answering"
+
+
+def shown_state(worker: WorkerSnapshot) -> str:
+    """A datasite is counted as ready until several probes have failed; that one has failed shows at once."""
+    silent = worker.ready and worker.not_answering_s is not None
+    return SILENT if silent else clean(worker.state)
+
+
 def _state(worker: WorkerSnapshot, _: str) -> str:
-    return clean(worker.state)
+    return shown_state(worker)
 
 
 def _registered(worker: WorkerSnapshot, _: str) -> str:
@@ -175,7 +185,7 @@ class _Layout:
         """As a terminal has it: the state with its mark, an exit cause cut to what fits beside the rest."""
         text = column.read(worker, taken_at)
         if column.title == "state":
-            return f"{_LOOKS.get(worker.state, ('?', ''))[0]} {text}"
+            return f"{_LOOKS.get(shown_state(worker), ('?', ''))[0]} {text}"
         if column.title == "restarts" and self.short:
             return str(worker.restarts)
         if column.title == "last exit" and len(text) > self.exit_width:
@@ -216,7 +226,7 @@ def _shown_columns(shown: Sequence[WorkerSnapshot]) -> tuple[Column, ...]:
 
 def _style(column: Column, worker: WorkerSnapshot) -> str:
     if column.title == "state":
-        return _LOOKS.get(worker.state, ("?", "magenta"))[1]
+        return _LOOKS.get(shown_state(worker), ("?", "magenta"))[1]
     if column.title == "name":
         return "bold"
     if column.title == "registered" and worker.registered is False and not worker.last_heartbeat:
@@ -239,7 +249,7 @@ def _chosen(candidates: list[WorkerSnapshot], room: int | None) -> tuple[list[Wo
     """Which rows to show in ``room`` lines, and the rest, in the fleet's order; ready ones are left out first."""
     if room is None or len(candidates) <= room:
         return candidates, []
-    ranked = sorted(range(len(candidates)), key=lambda at: (candidates[at].ready, at))
+    ranked = sorted(range(len(candidates)), key=lambda at: (shown_state(candidates[at]) == WorkerState.READY, at))
     kept = set(ranked[: max(1, room)])
     return (
         [worker for at, worker in enumerate(candidates) if at in kept],
@@ -248,7 +258,7 @@ def _chosen(candidates: list[WorkerSnapshot], room: int | None) -> tuple[list[Wo
 
 
 def _counts(counted: Sequence[WorkerSnapshot]) -> str:
-    seen = Counter(worker.state for worker in counted)
+    seen = Counter(shown_state(worker) for worker in counted)
     known = [state.value for state in WorkerState if state.value in seen]
     others = [state for state in seen if state not in known]
     order = sorted(known, key=lambda state: state != WorkerState.READY) + others
@@ -274,10 +284,21 @@ def why(snapshot: FleetSnapshot) -> list[str]:
     """One line for each worker that is not ready, for each whose dashboard does not hear it, for each at a limit; and
     for each limit of all datasites together."""
     seen = workers(snapshot)
-    waiting = [_why_not_ready(worker) for worker in seen if not worker.ready]
+    waiting = [
+        _why_silent(worker) if worker.ready else _why_not_ready(worker) for worker in seen if _is_trouble(worker)
+    ]
     unheard = [line for worker in seen if worker.ready and (line := _why_unheard(worker))]
     limited = [line for worker in seen if worker.ready for line in _at_limits(worker, snapshot.host)]
     return waiting + unheard + _host_at_limits(snapshot.host) + limited
+
+
+def _is_trouble(worker: WorkerSnapshot) -> bool:
+    return shown_state(worker) != WorkerState.READY
+
+
+def _why_silent(worker: WorkerSnapshot) -> str:
+    name, since = clean(worker.name), duration(worker.not_answering_s or 0.0)
+    return f"{name} {SILENT} for {since}: {clean(worker.not_answering)}; next step: fleet logs {name}"
 
 
 def _why_not_ready(worker: WorkerSnapshot) -> str:

@@ -122,6 +122,8 @@ def _no_process() -> dict[str, Any]:
         "killed_kind": ExitKind.HUNG,
         "pressure": Pressure(),
         "probe_pending": False,
+        "silent_since": None,
+        "silence": "",
         "readiness": Check(),
         "liveness": Check(),
     }
@@ -339,13 +341,17 @@ def _become_ready(record: WorkerRecord, now: float) -> WorkerRecord:
 
 
 def probed(record: WorkerRecord, fact: ProbeAnswered, now: float) -> Step:
-    """A failed readiness only shows; a failed liveness replaces the process."""
+    """A failed readiness only shows; a failed liveness replaces the process. That it does not answer shows at the first
+    failed probe."""
     probes, (status, reason) = record.rules.probes, _own_answer(record, fact)
     ok = status is not None
+    first = now if record.silent_since is None else record.silent_since
     record = replace(
         record,
         probe_pending=False,
         status=status or record.status,
+        silent_since=None if ok else first,
+        silence="" if ok else reason,
         readiness=health.answered(record.readiness, probes.readiness, ok, now),
         liveness=health.answered(record.liveness, probes.liveness, ok, now),
     )

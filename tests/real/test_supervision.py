@@ -70,9 +70,12 @@ def was_replaced_by_a_probe(fleet: Fleet, name: str, before: dict[str, Any]) -> 
 
 
 def test_a_stopped_line_is_noticed_and_replaced(fleet: Fleet) -> None:
-    """SIGSTOP: the port still accepts, nobody answers. Its neighbour keeps its process."""
+    """SIGSTOP: the port still accepts, nobody answers. This shows at the first failed probe. Its neighbour keeps its
+    process."""
     before, neighbour = fleet.line("alpha"), fleet.line("beta")
     os.kill(before["pid"], signal.SIGSTOP)
+    shown = eventually(lambda: (line := fleet.line("alpha"))["not_answering_s"] is not None and line)
+    assert (before["pid"], before["restarts"]) == (shown["pid"], shown["restarts"])
     was_replaced_by_a_probe(fleet, "alpha", before)
     assert neighbour["pid"] == fleet.line("beta")["pid"]
 

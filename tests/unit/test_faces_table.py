@@ -114,6 +114,17 @@ def test_every_datasite_that_is_not_ready_says_why_and_what_next() -> None:
     assert expected == why(crowd())
 
 
+def test_a_datasite_that_does_not_answer_is_shown_so_at_once() -> None:
+    """While it is still counted as ready: as a state, in the counts, with since when, why, and what follows."""
+    snapshot = fleet(worker("line_a", not_answering_s=12.3, not_answering="no answer within 5 s"), worker("line_b"))
+    lines = lines_of(fleet_view(snapshot, 160), 160)
+    assert "▲ not answering" in row(lines, "line_a")
+    assert "1 ready, 1 not answering" in lines[0]
+    expected = "line_a not answering for 12s: no answer within 5 s; next step: fleet logs line_a"
+    assert [expected] == why(snapshot)
+    assert "not answering" in row(plain(snapshot).splitlines(), "line_a")
+
+
 def test_a_deaf_dashboard_is_visible() -> None:
     """A datasite that is ready but unheard says so; a heartbeat-only central is a normal case and says nothing."""
     refused = worker("a", registered=False, registration="connection refused", last_heartbeat=None)

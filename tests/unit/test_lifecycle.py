@@ -239,6 +239,19 @@ def test_ready_is_an_answer_not_a_claim() -> None:
     assert (WorkerState.STARTING, 101.1) == (refused.record.state, next_due(refused.record))
 
 
+def test_the_first_failed_probe_shows_since_when_it_does_not_answer() -> None:
+    """Long before it counts as unready; the next answer, or another process, ends it."""
+    healthy = record(WorkerState.READY)
+    silent = step(healthy, ProbeAnswered("a", 3, None, "no answer within 5 s"), 100.0).record
+    assert (WorkerState.READY, 100.0, "no answer within 5 s") == (silent.state, silent.silent_since, silent.silence)
+    still = step(silent, ProbeAnswered("a", 3, None, "refused"), 110.0).record
+    assert (100.0, "refused") == (still.silent_since, still.silence)
+    back = step(still, FACTS[ProbeAnswered], 120.0).record
+    assert (None, "") == (back.silent_since, back.silence)
+    gone = step(still, ProcessExited("a", 3, SIGKILLED), 120.0).record
+    assert (None, "") == (gone.silent_since, gone.silence)
+
+
 def test_consecutive_failures_make_unready_then_replace_the_process() -> None:
     """Readiness shows after its threshold, one good answer mends it; liveness kills after its own."""
     now, current = 100.0, record(WorkerState.READY, readiness=Check(), liveness=Check())
