@@ -6,8 +6,9 @@ gpus.json    the assignment by name, with its reason; the next supervisor starts
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fleet_common import state_files
@@ -28,6 +29,9 @@ from supervisor.spec import FleetConfig
 
 log = logging.getLogger("fleet")
 
+_AGAIN = 1.0
+"""Seconds between looks for a driver that is not loaded yet."""
+
 
 class Assigner:
     """``look`` may take seconds, and any thread may call it; everything else is quick."""
@@ -36,6 +40,7 @@ class Assigner:
         self._path = path
         self._gpus = gpus or Gpus()
         self._kept = read_placement(self._path)
+        self._late = bool(self.in_use or self.waiting)  # the host had GPUs, and none was seen since this start
         self._cards: tuple[Card, ...] = ()  # as seen last
         self._trouble = ""  # why there may be more
 
@@ -44,14 +49,16 @@ class Assigner:
 
         Survivors keep theirs if the others still get what they ask for. While the GPUs are not visible, each datasite
         keeps what it had. The driver gets more time if a datasite asks for a GPU and had none, or if an ``auto`` one
-        has none and nothing runs. Raises ImpossibleGpus or UnseenGpus, and then changes nothing.
+        has none and nothing runs. A driver that is not loaded counts as one that does not answer on a host that had
+        GPUs at its last start. Raises ImpossibleGpus or UnseenGpus, and then changes nothing.
         """
         seen = self.look(config)
         placement = self._first(config, seen, survivors)
-        if seen.trouble and (placement.problems or (placement.unseen and not survivors)):
+        waits = not survivors and (self.in_use or not seen.absent)
+        if seen.trouble and (placement.problems or (placement.unseen and waits)):
             whom = ", ".join((*placement.problems, *placement.unseen))
             log.warning("%s; waiting up to %g s more for %s", seen.trouble, LONG_PATIENCE, whom)
-            seen = self.look(config, LONG_PATIENCE)
+            seen = self._awaited(config) if seen.absent else self.look(config, LONG_PATIENCE)
             placement = self._first(config, seen, survivors)
         if placement.problems:
             raise UnseenGpus(seen.trouble, placement.problems) if seen.trouble else ImpossibleGpus(placement.problems)
@@ -59,6 +66,14 @@ class Assigner:
             cpu = ", ".join(placement.unseen) or "nobody"
             log.warning("%s; on the CPU until then: %s; the other datasites keep their GPUs", seen.trouble, cpu)
         self.use(placement)
+
+    def _awaited(self, config: FleetConfig) -> Inventory:
+        """A driver that is not loaded answers at once, so it is asked again and again."""
+        for _ in range(round(LONG_PATIENCE / _AGAIN)):
+            _pause(_AGAIN)
+            if not (seen := self.look(config)).absent:
+                break
+        return seen
 
     def _first(
         self, config: FleetConfig, seen: Inventory, survivors: Mapping[str, tuple[str, ...] | None]
@@ -70,7 +85,8 @@ class Assigner:
         had = on_cpu | self._kept.assignments | launched
         placement = place(requests, seen.cards, had, survivors.keys() - (set(self.waiting) - launched.keys()))
         if seen.trouble:
-            return keeping(placement, requests, remembered(self._kept, requests) | launched, seen.trouble)
+            kept = {} if seen.absent else remembered(self._kept, requests)  # without a driver it would use the CPU
+            return keeping(placement, requests, kept | launched, seen.trouble)
         return place(requests, seen.cards, had) if placement.problems and survivors else placement
 
     def sees_others(self, name: str, had: tuple[str, ...] | None) -> bool:
@@ -110,6 +126,12 @@ class Assigner:
 
     def _looked(self, patience: float = PATIENCE) -> Inventory:
         seen = self._gpus.look(patience)
+        self._late = self._late and not seen.cards
+        if seen.absent and self._late:
+            gone = f"if it has none any more, remove {self._path}"
+            seen = replace(
+                seen, trouble=f"no GPU driver is loaded although this host had GPUs at its last start ({gone})"
+            )
         self._cards, self._trouble = seen.cards or self._cards, seen.trouble
         return seen
 
@@ -135,6 +157,10 @@ class Assigner:
             state_files.succeed(self._path, {"version": 1, "lines": document})
         except OSError as error:
             log.error("cannot write the GPU assignment (%s); the next supervisor may assign other GPUs", error)
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,12 @@ _XID = re.compile(rb"NVRM: Xid \(PCI:([0-9a-fA-F:.]+)\): (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """``trouble``: why there may be more GPUs than are visible; empty on a host without GPUs."""
+    """``trouble``: why there may be more GPUs than are visible; empty on a host without GPUs. ``absent``: no driver is
+    loaded, which is so on a host without GPUs, and for a while at boot on others."""
 
     cards: tuple[Card, ...] = ()
     trouble: str = ""
+    absent: bool = False
 
 
 class Gpus:
@@ -80,7 +82,7 @@ def read_nvml(kmsg: Path = _KMSG) -> Inventory:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         absent = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
-        return Inventory() if error.value in absent else Inventory(trouble=f"NVML cannot be used: {error}")
+        return Inventory(absent=True) if error.value in absent else Inventory(trouble=f"NVML cannot be used: {error}")
     try:
         cards = list(_cards(pynvml))
         return Inventory(tuple(_with_xids(cards, kmsg)) if cards else ())

@@ -284,16 +284,11 @@ def why(snapshot: FleetSnapshot) -> list[str]:
     """One line for each worker that is not ready, for each whose dashboard does not hear it, for each at a limit; and
     for each limit of all datasites together."""
     seen = workers(snapshot)
-    waiting = [
-        _why_silent(worker) if worker.ready else _why_not_ready(worker) for worker in seen if _is_trouble(worker)
-    ]
+    troubled = [worker for worker in seen if shown_state(worker) != WorkerState.READY]
+    waiting = [_why_silent(worker) if worker.ready else _why_not_ready(worker) for worker in troubled]
     unheard = [line for worker in seen if worker.ready and (line := _why_unheard(worker))]
     limited = [line for worker in seen if worker.ready for line in _at_limits(worker, snapshot.host)]
     return waiting + unheard + _host_at_limits(snapshot.host) + limited
-
-
-def _is_trouble(worker: WorkerSnapshot) -> bool:
-    return shown_state(worker) != WorkerState.READY
 
 
 def _why_silent(worker: WorkerSnapshot) -> str:

@@ -206,6 +206,75 @@ def test_a_driver_that_never_answers_is_named_and_not_taken_for_none(tmp_path: P
     assert (("beta",), []) == (refused.value.names, list(tmp_path.iterdir()))
 
 
+class LateGpus(Gpus):
+    """No driver is loaded until there were so many looks."""
+
+    def __init__(self, needs: int, *cards: Card) -> None:
+        super().__init__()
+        self.needs, self.cards, self.looks = needs, cards, 0
+
+    def look(self, patience: float = PATIENCE) -> Inventory:
+        self.looks += 1
+        return Inventory(self.cards) if self.looks > self.needs else Inventory(absent=True)
+
+
+@pytest.fixture
+def paused(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between looks, which take no time here."""
+    pauses: list[float] = []
+    monkeypatch.setattr(rooms, "_pause", pauses.append)
+    return pauses
+
+
+def test_a_driver_that_is_not_loaded_yet_at_boot_is_waited_for(tmp_path: Path, paused: list[float]) -> None:
+    """By a host that had GPUs at its last start: everybody gets what it had, and nobody comes up on the CPU."""
+    assigner(tmp_path, *CARDS).start(fleet(ALPHA, BETA), {})
+    made = Assigner(tmp_path / FILE, LateGpus(4, *CARDS))
+    made.start(fleet(ALPHA, BETA), {})
+    assert [("GPU-1",), ("GPU-0",), 4] == [made.of("alpha"), made.of("beta"), len(paused)]
+
+
+def test_a_driver_that_is_never_loaded_is_not_taken_for_no_gpu(tmp_path: Path, paused: list[float]) -> None:
+    """Who asks for a GPU is not started without: exit code 1, and the next start may do better. ``auto`` starts on the
+    CPU, and waits for the driver; the start after that does not wait again."""
+    assigner(tmp_path, *CARDS).start(fleet(ALPHA, BETA), {})
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(UnseenGpus, match=r"no GPU driver is loaded .*gpus\.json") as refused:
+        Assigner(tmp_path / FILE, LateGpus(999)).start(fleet(ALPHA, BETA), {})
+    assert (("beta",), before) == (refused.value.names, (tmp_path / FILE).read_bytes())
+    made = Assigner(tmp_path / FILE, LateGpus(999))
+    made.start(fleet(ALPHA), {})
+    assert ((), ("alpha",), "") == (made.of("alpha"), made.waiting, told(made, ALPHA))
+    paused.clear()
+    heir = Assigner(tmp_path / FILE, gpus := LateGpus(1, *CARDS))
+    heir.start(fleet(ALPHA), {})
+    assert ([], ("alpha",)) == (paused, heir.waiting)
+    gpus.looks = 0
+    assert "no GPU driver is loaded" in heir.look_at({}).trouble
+    assert CARDS == heir.look_at({}).cards
+
+
+def test_a_host_that_never_had_a_gpu_waits_for_none(tmp_path: Path, paused: list[float]) -> None:
+    """A driver that is not there is none; and one that goes while the fleet runs is a loss, as before."""
+    made = Assigner(tmp_path / FILE, LateGpus(999))
+    made.start(fleet(ALPHA), {})
+    assert ((), [], None) == (made.waiting, paused, told(made, ALPHA))
+    with pytest.raises(ImpossibleGpus):
+        Assigner(tmp_path / FILE, LateGpus(999)).start(fleet(BETA), {})
+    answers = [Inventory(absent=True), Inventory(CARDS)]
+    made = Assigner(tmp_path / FILE, Gpus(answers.pop))
+    made.start(fleet(ALPHA), {})
+    assert Inventory(absent=True) == made.look(fleet(ALPHA))
+
+
+def test_who_runs_on_a_gpu_keeps_it_while_no_driver_is_loaded(tmp_path: Path, paused: list[float]) -> None:
+    """It was launched with it."""
+    assigner(tmp_path, *CARDS).start(fleet(ALPHA, BETA), {})
+    made = Assigner(tmp_path / FILE, LateGpus(999))
+    made.start(fleet(ALPHA, BETA), {"beta": ("GPU-0",)})
+    assert (("GPU-0",), ("alpha",), []) == (made.of("beta"), made.waiting, paused)
+
+
 def told(made: Assigner, spec: DatasiteSpec) -> str | None:
     """What a worker that is launched now is told to see; None: its environment is left alone."""
     order = launching.launch_order(fleet(spec), spec, 1, 2, made.shown(spec.name))
