@@ -30,9 +30,10 @@ def says_disk(error: sqlite3.Error) -> bool:
     return kind(error) in _DISK
 
 
-def opened(path: Path, mode: str = "rw") -> sqlite3.Connection:
-    """The existing database at ``path``; ``mode`` ro or rw. Raises sqlite3.Error."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=60)
+def opened(path: Path) -> sqlite3.Connection:
+    """The existing database at ``path``, to read. A connection that could write would move the whole log into the
+    database when it is closed. Raises sqlite3.Error."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
 
 
 def log_of(path: Path) -> Path:
@@ -40,7 +41,7 @@ def log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
-def damage(path: Path, seconds: float, *, mode: str = "rw", thorough: bool = False) -> str:
+def damage(path: Path, seconds: float, *, thorough: bool = False) -> str:
     """What is wrong with the database, in SQLite's words; empty when nothing was found in that many ``seconds``.
 
     ``thorough`` compares each index with its table too. Raises sqlite3.Error when it cannot be read at all, for want
@@ -50,7 +51,7 @@ def damage(path: Path, seconds: float, *, mode: str = "rw", thorough: bool = Fal
         return wrong
     give_up = time.monotonic() + seconds
     try:
-        with closing(opened(path, mode)) as connection:
+        with closing(opened(path)) as connection:
             connection.set_progress_handler(lambda: time.monotonic() > give_up, _STEPS)
             check = "integrity_check" if thorough else "quick_check"
             (found,) = connection.execute(f"PRAGMA {check}(1)").fetchone()

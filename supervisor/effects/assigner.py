@@ -29,6 +29,7 @@ from supervisor.spec import FleetConfig
 
 log = logging.getLogger("fleet")
 
+_NOT_LOADED = "no GPU driver is loaded although this host had GPUs at its last start"
 _AGAIN = 1.0
 """Seconds between looks for a driver that is not loaded yet."""
 
@@ -128,10 +129,7 @@ class Assigner:
         seen = self._gpus.look(patience)
         self._late = self._late and not seen.cards
         if seen.absent and self._late:
-            gone = f"if it has none any more, remove {self._path}"
-            seen = replace(
-                seen, trouble=f"no GPU driver is loaded although this host had GPUs at its last start ({gone})"
-            )
+            seen = replace(seen, trouble=f"{_NOT_LOADED} (if it has none any more, remove {self._path})")
         self._cards, self._trouble = seen.cards or self._cards, seen.trouble
         return seen
 

@@ -111,10 +111,10 @@ def _lost(folder: WorkerFolder, uid: str, database: Path) -> Iterator[str]:
 
 def _looked_through(name: str, database: Path) -> Checkup:
     try:
-        how = databases.damage(database, PATIENCE, mode="ro", thorough=True)
+        how = databases.damage(database, PATIENCE, thorough=True)
         if how:
             return Checkup(name, str(database), (f"{database} is damaged ({how}); restore it from a backup",))
-        with closing(databases.opened(database, "ro")) as connection:
+        with closing(databases.opened(database)) as connection:
             tables, blobs = salvage.tables(connection), list(_blobs(connection))
             problems = (*_unreadable(connection, tables, database), *_absent(blobs))
             return Checkup(name, str(database), problems, _count(connection, tables), len(blobs))
