@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from fleet_common import databases
 from fleet_common.unix_path import short_path
 from fleet_tools.chaos.board import Mood
 from fleet_tools.chaos.field import Field
@@ -24,6 +27,7 @@ from fleet_tools.chaos.world import Nothing
 from fleet_tools.ports import free_ports
 from fleet_tools.processes import alive, describe
 from fleet_tools.waiting import Trouble, until
+from supervisor.snapshot import WorkerSnapshot
 
 Body = Callable[[Field, Strike], Iterator[None]]
 
@@ -312,15 +316,69 @@ def port_theft(field: Field, strike: Strike) -> Iterator[None]:
     with field.excused(before.name):
         _command(field, "stop", before.name)
         with _thief(before.port):
-            _command(field, "start", before.name, "--no-wait")
-            with contextlib.suppress(Trouble):
-                until(lambda: field.plant.worker(before.name).state == "quarantined", field.patience, "quarantine")
-            found = field.plant.worker(before.name)
-            field.promise(
-                found.state == "quarantined" and f"port {before.port} is taken" in found.reason,
-                f"{before.name} is {found.state}, not quarantined for its port: {found.reason}",
-            )
+            _is_refused(field, before.name, f"port {before.port} is taken")
             yield
+        _command(field, "start", before.name)
+        field.restarts[before.name] = field.plant.worker(before.name).restarts - before.restarts
+
+
+def _is_refused(field: Field, name: str, why: str) -> None:
+    """A start ends in quarantine, for that reason."""
+    _command(field, "start", name, "--no-wait")
+    with contextlib.suppress(Trouble):
+        until(lambda: field.plant.worker(name).state == "quarantined", field.patience, "quarantine")
+    found = field.plant.worker(name)
+    field.promise(
+        found.state == "quarantined" and why in found.reason,
+        f"{name} is {found.state}, not quarantined because it {why}: {found.reason}",
+    )
+
+
+@fault(weight=2, alone=True)
+def state_lost(field: Field, strike: Strike) -> Iterator[None]:
+    """A datasite's identity, database or folder goes: not started without it, and all is back once it is restored"""
+    before = field.victim(strike)
+    folder = field.plant.state_folder.worker(before.name)
+    lost = (folder.identity, folder.pysyft, folder.root)[int(strike.fraction(2) * 3)]
+    yield from _without(field, before, lost, lambda: None, "existed before")
+
+
+@fault(weight=2, alone=True)
+def database_damaged(field: Field, strike: Strike) -> Iterator[None]:
+    """A datasite's database is overwritten: named at the first try, and all is back once it is restored"""
+    before = field.victim(strike)
+    folder = field.plant.state_folder.worker(before.name)
+
+    def damage() -> None:
+        shutil.copytree(field.plant.folder / _ASIDE, folder.pysyft)
+        (database,) = folder.pysyft_databases()
+        databases.log_of(database).unlink(missing_ok=True)
+        begin = int(strike.fraction(3) * database.stat().st_size / 2)
+        with database.open("r+b") as file:
+            file.seek(begin)
+            file.write(b"\xa5" * (database.stat().st_size // 2))
+
+    yield from _without(field, before, folder.pysyft, damage, "is damaged (")
+
+
+_ASIDE = "aside"
+
+
+def _without(field: Field, before: WorkerSnapshot, lost: Path, instead: Callable[[], None], why: str) -> Iterator[None]:
+    """What is at ``lost`` is taken away, ``instead`` of which something else may be there, and is restored."""
+    field.touch(before.name)
+    aside = field.plant.folder / _ASIDE
+    with field.excused(before.name):
+        _command(field, "stop", before.name)
+        shutil.move(lost, aside)
+        try:
+            instead()
+            _is_refused(field, before.name, why)
+            yield
+        finally:
+            if lost.is_dir():
+                shutil.rmtree(lost)
+            shutil.move(aside, lost)
         _command(field, "start", before.name)
         field.restarts[before.name] = field.plant.worker(before.name).restarts - before.restarts
 
