@@ -27,9 +27,8 @@ class EmptyState(Exception):
 
     def __init__(self, state_dir: Path, names: Iterable[str], file: Path) -> None:
         self.state_dir, self.names, self.file = state_dir, tuple(sorted(names)), file
-        super().__init__(
-            f"the state folder {state_dir} is empty, but this fleet has had datasites there: {', '.join(self.names)}"
-        )
+        before = f"but this fleet has had datasites there: {', '.join(self.names)}"
+        super().__init__(f"the state folder {state_dir} is missing or empty, {before}")
 
 
 class Known:

@@ -83,9 +83,7 @@ def _trusted(state_dir: Path, name: str) -> WorkerFolder:
     except folders.Unsafe as error:
         raise unsafe(error) from error
     except FileNotFoundError as error:
-        raise Fault(
-            f"{clean(name)} has no folder {folder.root}", next_step="mount or restore it, or fleet up"
-        ) from error
+        raise Fault(f"{clean(name)} has no folder {folder.root}", next_step="mount its disk or restore it") from error
     except OSError as error:
         raise Fault(f"{folder.root} cannot be read: {error}", next_step="run this as the fleet's user") from error
     return folder

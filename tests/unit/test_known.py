@@ -78,7 +78,7 @@ def test_an_empty_state_folder_is_refused_by_name(config: FleetConfig) -> None:
     Known(config).add("alpha")
     refuse_empty(config)
     shutil.rmtree(config.state_dir)
-    with pytest.raises(EmptyState, match="is empty, but this fleet has had datasites there: alpha"):
+    with pytest.raises(EmptyState, match="is missing or empty, but this fleet has had datasites there: alpha"):
         refuse_empty(config)
     with pytest.raises(Fault) as refused:
         refuse_empty_state(config)
