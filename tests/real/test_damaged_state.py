@@ -78,29 +78,11 @@ def down(fleet: OnSmallDisk) -> Iterator[OnSmallDisk]:
     assert (neighbour["pid"], "ready") == (after["pid"], after["state"])
 
 
-def scribble(path: Path, at: int, count: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        file.write(os.urandom(count))
-
-
-def without_log(database: Path) -> None:
-    database.with_name(f"{database.name}-wal").unlink(missing_ok=True)
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "random bytes": lambda path: path.write_bytes(os.urandom(path.stat().st_size)),
-    "in the middle": lambda path: scribble(path, path.stat().st_size // 2, 40_000),
-    "cut off": lambda path: os.truncate(path, path.stat().st_size // 2),
-}
-
-
-@pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_database_is_named_at_the_first_try(down: OnSmallDisk, how: str) -> None:
-    """The file, what is wrong with it, and the ways out; ``fleet check`` says the same."""
+def test_a_damaged_database_is_named_at_the_first_try(down: OnSmallDisk) -> None:
+    """The file, what is wrong with it, and the ways out; ``fleet check`` says the same. ``tests/unit/test_kept.py`` has
+    other damage."""
     database = down.parts()["database"]
-    without_log(database)
-    DAMAGE[how](database)
+    database.write_bytes(os.urandom(database.stat().st_size))
     reason = down.refused()
     assert f"its database {database} is damaged (" in reason
     assert "restore it from a backup" in reason
@@ -141,16 +123,9 @@ def _gone(*parts: str) -> Callable[[OnSmallDisk], None]:
     return remove
 
 
-def _emptied(fleet: OnSmallDisk) -> None:
-    database = fleet.parts()["database"]
-    without_log(database)
-    os.truncate(database, 0)
-
-
 MISSING: dict[str, tuple[Callable[[OnSmallDisk], None], str]] = {
     "identity": (_gone("identity"), "identity.json is missing"),
     "database": (_gone("database"), "_json.db is missing"),
-    "emptied database": (_emptied, "_json.db is empty"),
     "folder": (_gone("folder"), "is missing or empty"),
 }
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import tarfile
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,10 +106,28 @@ def test_a_marker_that_cannot_be_read_refuses_nobody(folder: WorkerFolder) -> No
     assert "is missing" in look(folder)
 
 
-def test_a_damaged_database_is_named_without_sql(folder: WorkerFolder) -> None:
+def _whole(path: Path) -> None:
+    path.write_bytes(os.urandom(path.stat().st_size))
+
+
+def _half(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\xa5" * 40_000)
+
+
+def _cut_off(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [_whole, _half, _cut_off])
+def test_a_damaged_database_is_named_without_sql(folder: WorkerFolder, damage: Callable[[Path], None]) -> None:
     """With what SQLite says, and the ways out."""
     database = folder.pysyft_database(UID)
-    database.write_bytes(b"\xa5" * database.stat().st_size)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    damage(database)
     told = look(folder)
     assert told.startswith(f"its database {database} is damaged (")
+    assert "restore it from a backup" in told
     assert "PRAGMA" not in told
