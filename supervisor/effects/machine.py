@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet_common import folders, signals
+from fleet_common.contract import LaunchOrder
 from fleet_common.layout import StateFolder
 from fleet_common.signals import is_same
-from fleet_common import folders
-from fleet_common.contract import LaunchOrder
 from supervisor.effects import clock, evidence, leash
 from supervisor.effects.announcer import Announcer
 from supervisor.effects.assigner import Assigner
