@@ -5,21 +5,19 @@ not mounted.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fleet_common import folders
+from fleet_common import state_files
 from supervisor.spec import FleetConfig
 
 log = logging.getLogger("fleet")
 
 FILE = "known-datasites.json"
 """In the log folder. Several fleets may share one, so it is by state folder."""
-_LARGEST = 1 << 20
 
 
 class EmptyState(Exception):
@@ -59,7 +57,7 @@ class Known:
         for copy in self._copies:
             document = {**_read(copy), self._folder: sorted(self._names)}
             try:
-                folders.write_text(copy, json.dumps({"version": 1, "datasites": document}, indent=1))
+                state_files.write(copy, {"version": 1, "datasites": document})
             except OSError as error:
                 log.warning("%s cannot be written (%s): a datasite whose folder is lost would look new", copy, error)
 
@@ -83,19 +81,12 @@ def refuse_empty(config: FleetConfig) -> None:
         raise EmptyState(config.state_dir, lost, file)
 
 
+@dataclass(frozen=True, slots=True)
+class _Document:
+    datasites: dict[str, list[str]]
+
+
 def _read(path: Path) -> dict[str, list[str]]:
     """The names by state folder; empty where nothing can be read."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            return {}
-        return _sound(json.loads(folders.read_text(path))["datasites"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
-def _sound(values: dict[str, Any]) -> dict[str, list[str]]:
-    return {
-        folder: [name for name in names if isinstance(name, str)]
-        for folder, names in values.items()
-        if isinstance(names, list)
-    }
+    found = state_files.read(path, _Document)
+    return found.datasites if isinstance(found, _Document) else {}
