@@ -93,6 +93,13 @@ class DatasiteClient:
         """The datasets that the datasite publishes, with the names of their assets."""
         return {one.name: tuple(asset.name for asset in one.asset_list) for one in self._published()}
 
+    def mock(self, data: str) -> dict[str, Any]:
+        """What everybody sees in place of this data, by argument: a table or an array as "data", or arrays as "x" and
+        "y". Its columns and types are those of the data, its values are not. Raises UnknownData and Unreachable.
+        """
+        ids = self._place(data).ids
+        return {name: _content(self._connection.call("action.get_mock", one)) for name, one in ids.items()}
+
     def upload_model(
         self,
         model: torch.nn.Module,
@@ -308,6 +315,10 @@ def _chosen(assets: Mapping[str, Any], asset: str, dataset: str) -> tuple[str, .
         if set(pair) == set(assets):
             return pair
     raise UnknownData(f"{dataset} has several assets ({_listed(assets)}); name one, as 'dataset/asset'")
+
+
+def _content(sent: Any) -> Any:
+    return sent.syft_action_data if isinstance(sent, ActionObject) else sent
 
 
 def _arguments(chosen: tuple[str, ...]) -> tuple[str, ...]:

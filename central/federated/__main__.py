@@ -50,14 +50,28 @@ def _prepared() -> int:
 
 
 def _train(plan: TrainingPlan, loaded: ModelFile, training: FederatedTraining, shown: Plain) -> int:
+    from central.federated import preparation
     from central.federated.federation import QuorumMissed
     from central.federated.lines import DatasiteLine
     from central.federated.model_file import Mistake
     from central.federated.threads import Threads
 
-    datasites = [DatasiteLine(datasite, training.model, loaded.loss, plan.data) for datasite in plan.lines]
+    datasites = [
+        DatasiteLine(datasite, training.model, loaded.loss, plan.data, tell=shown.warn) for datasite in plan.lines
+    ]
+    threads = Threads()
     try:
-        training.run(datasites, Threads(), shown)
+        prepared = preparation.prepare(datasites, training.config.more, threads, plan.deadline)
+        prepared.require(training.rules.quorum, len(datasites))
+    except Mistake as error:
+        return _complain(str(error), WRONG_USE)
+    except KeyboardInterrupt:
+        return _stopped(training, "interrupted", INTERRUPTED)
+    except preparation.NobodyAnswers as error:
+        return _stopped(training, str(error), NOT_DONE)
+    try:
+        training.agree(prepared.columns)
+        training.run(datasites, threads, shown)
     except KeyboardInterrupt:
         return _stopped(training, "interrupted", INTERRUPTED)
     except (QuorumMissed, Mistake, OSError) as error:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from central.client import (
     UnknownData,
     connect,
 )
+from central.federated import columns
+from central.federated.columns import Columns
 from central.federated.participants import Parameters, Refused
 from central.federated.plan import Address
 
@@ -37,7 +40,7 @@ Connect = Callable[..., DatasiteClient]
 
 
 class DatasiteLine:
-    """``data``: the name of the dataset; "" if the datasite has only one."""
+    """``data``: the name of the dataset; "" if the datasite has only one. ``tell`` gets what people should know."""
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class DatasiteLine:
         loss: str,
         data: str,
         *,
+        tell: Callable[[str], None] = lambda _: None,
         connecting: Connect = connect,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -56,16 +60,58 @@ class DatasiteLine:
         self._data = data
         self._connect = connecting
         self._now = now
+        self._tell = tell
+        self._mock: dict[str, Any] = {}
+        self._checked: Columns | None = None
         self._client: DatasiteClient | None = None
         self._model_id = ""
         self._give_up = math.inf
 
+    def look(self) -> tuple[str, ...] | None:
+        """The columns of its table, from the mock; None if the data are arrays. Raises as ``train`` does."""
+        with self._told_apart():
+            client = self._ready()
+            self._mock = client.mock(self._named(client))
+            return self._columns()
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raises Refused when this datasite's data does not fit ``config``."""
+        table, wanted = self._columns(), columns.given(config)
+        if table is None:
+            return
+        if problem := columns.problem(table, wanted):
+            raise Refused(f"its data {problem}")
+        if told := columns.unused(table, wanted):
+            self._tell(f"{self.name}: {told}")
+
     def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> LocalUpdate:  # noqa: ARG002 - waits for the end, also after the round's deadline
         """Raises Refused, and ClientError for errors that may pass."""
-        try:
+        with self._told_apart():
             client = self._ready()
-            data = self._data or _only(client.datasets())
-            return client.train(self._model_id, parameters, config, data)
+            self._check_once(config)
+            return client.train(self._model_id, parameters, config, self._named(client))
+
+    def _check_once(self, config: Mapping[str, Any]) -> None:
+        """A datasite that does not fit is looked at anew in each round: its owner may correct the data."""
+        wanted = columns.given(config)
+        if self._checked == wanted:
+            return
+        self.look()
+        self.check(config)
+        self._checked = wanted
+
+    def _columns(self) -> tuple[str, ...] | None:
+        names = getattr(self._mock.get("data"), "columns", None)
+        return None if names is None else tuple(map(str, names))
+
+    def _named(self, client: DatasiteClient) -> str:
+        return self._data or _only(client.datasets())
+
+    @contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        """Errors that may pass stay as they are; others become Refused."""
+        try:
+            yield
         except _LASTING as error:
             raise Refused(str(error)) from error
         except UnknownData as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from central.federated.rounds import RoundFact
 
@@ -19,6 +20,9 @@ class Threads:
     def now(self) -> float:
         return time.monotonic()
 
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def begin(self, work: Callable[[], RoundFact]) -> None:
         threading.Thread(target=lambda: self._facts.put(work()), name="line", daemon=True).start()
 
@@ -27,3 +31,18 @@ class Threads:
             return self._facts.get(timeout=max(0.0, until - self.now()))
         except queue.Empty:
             return None
+
+    def together(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
+        """The results, or the errors, of all ``works``, which run at the same time."""
+        found: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        for index, work in enumerate(works):
+            threading.Thread(target=_settle, args=(index, work, found), name="look", daemon=True).start()
+        results = dict(found.get() for _ in works)
+        return [results[index] for index in range(len(works))]
+
+
+def _settle(index: int, work: Callable[[], Any], found: queue.SimpleQueue[tuple[int, Any]]) -> None:
+    try:
+        found.put((index, work()))
+    except Exception as error:  # noqa: BLE001 - the caller gets it in place of the result
+        found.put((index, error))

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import torch
 
 from central.client.training import completed
-from central.federated import history, model_file
+from central.federated import columns, history, model_file
 from central.federated.checkpoint import BadCheckpoint, Checkpoint
+from central.federated.columns import Columns
 from central.federated.federation import Event, Federation, Outside
 from central.federated.model_file import ModelFile
 from central.federated.output import Output, fits
@@ -38,9 +39,9 @@ class FederatedTraining:
         self._warn = warn
         self._output = Output(Path(plan.output))
         self.rules = RoundRules(quorum_of(plan.quorum, len(plan.lines)), plan.deadline)
-        self._config = plan.training_config(made.config)
-        completed(self._config.told(1, ""))
-        self._settings = plan.settings(self._config, made.digest)
+        self.config = plan.training_config(made.config)
+        completed(self.config.told(1, ""))
+        self._settings = plan.settings(self.config, made.digest)
         self.model = model_file.fresh(made, plan.seed)
         self.kept = self._start()
 
@@ -52,9 +53,16 @@ class FederatedTraining:
             return Checkpoint(0, initial, self._settings)
         if problem := fits(found.parameters, self.model.state_dict()):
             raise BadCheckpoint(f"the checkpoint in {self._output.folder} does not fit {self._plan.model}: {problem}")
+        self.agree(_columns(found.settings, self.config.more))
         for difference in _differences(found.settings, self._settings):
             self._warn(f"the settings differ from the previous run: {difference}")
         return replace(found, settings=self._settings)
+
+    def agree(self, agreed: Columns | None) -> None:
+        """Train on these columns in every round, at every datasite."""
+        if agreed is not None:
+            self.config = replace(self.config, more={**self.config.more, **agreed.config()})
+            self._settings = self._plan.settings(self.config, self._made.digest)
 
     def run(self, participants: Sequence[Participant], outside: Outside, watcher: Watcher) -> Checkpoint:
         """The checkpoint after the last round. Each round's checkpoint is on the disk before the next round begins."""
@@ -66,7 +74,7 @@ class FederatedTraining:
         return self.kept
 
     def _rounds(self, participants: Sequence[Participant], outside: Outside, watcher: Watcher) -> Iterator[Checkpoint]:
-        federation = Federation(participants, self._config, self.rules, outside, watcher.tell)
+        federation = Federation(participants, self.config, self.rules, outside, watcher.tell)
         for result in federation.run(self.kept.parameters, self.kept.number + 1, self._plan.rounds):
             entry = history.entry(result, self._measured(result.parameters))
             yield Checkpoint(result.number, result.parameters, self._settings, (*self.kept.history, entry))
@@ -74,6 +82,14 @@ class FederatedTraining:
     def _measured(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, float]:
         self.model.load_state_dict(parameters)
         return model_file.measured(self._made, self.model)
+
+
+def _columns(before: Mapping[str, Any], config: Mapping[str, Any]) -> Columns | None:
+    """The columns of the previous run, as far as the configuration names none now."""
+    kept, named = columns.given(before), columns.given(config)
+    if not kept.features or (named.target and named.target != kept.target):
+        return None
+    return Columns(named.target or kept.target, named.features or kept.features)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

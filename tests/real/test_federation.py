@@ -3,7 +3,6 @@ an interruption."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -47,10 +47,9 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Lines alpha and beta, each with the same named dataset; the data of the two is one file, which is enough here."""
     folder = tmp_path_factory.mktemp("plant")
     x = np.random.default_rng(0).normal(size=(240, 3))
-    with (folder / "wear.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["speed", "load", "heat", "wear"])
-        rows.writerows([*row, row @ np.array([1.0, -2.0, 0.5])] for row in x)
+    table = pd.DataFrame(x, columns=["speed", "load", "heat"]).assign(wear=x @ np.array([1.0, -2.0, 0.5]))
+    table.to_csv(folder / "wear.csv", index=False)
+    table[["wear", "heat", "speed", "load"]].assign(noise=7).to_csv(folder / "turned.csv", index=False)
     (folder / "model.py").write_text(MODEL)
     with a_fleet(folder, extra=", datasets: [{name: wear, path: wear.csv}]") as made:
         yield made
@@ -175,6 +174,24 @@ def test_an_interrupted_training_goes_on_where_it_was(plant: Fleet, calm: Run) -
     assert 0 == resumed.ended(), resumed.said()
     assert [1, 2, 3] == [one["round"] for one in resumed.rounds()]
     assert same(calm.parameters(), resumed.parameters())
+
+
+def test_columns_are_matched_by_name(plant: Fleet, calm: Run) -> None:
+    """beta's file has the same columns in another order, and one more: its first round has the very numbers of the
+    training on equal files, and the column that is not used is told."""
+    written = plant.file.read_text()
+    mine = "{name: beta, datasets: [{name: wear, path: turned.csv}], "
+    plant.file.write_text(written.replace("{name: beta, ", mine))
+    plant.must("reload")
+    eventually(lambda: "dataset wear: updated" in plant.log("beta"))
+    run = Run(plant, "turned", "--rounds", "1")
+    try:
+        assert 0 == run.ended(), run.said()
+    finally:
+        plant.file.write_text(written)
+        plant.must("reload")
+    assert "beta: its column 'noise' is not used" in run.said()
+    assert calm.rounds()[0]["lines"][1]["metrics"] == run.rounds()[0]["lines"][1]["metrics"]
 
 
 def test_no_password_is_where_others_can_read_it(plant: Fleet) -> None:

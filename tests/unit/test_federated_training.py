@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
 
 from central.client import LocalUpdate, LoginFailed, UnknownData, Unreachable
-from central.federated import checkpoint, display, model_file
+from central.federated import checkpoint, display, model_file, preparation
 from central.federated.checkpoint import BadCheckpoint, Checkpoint
+from central.federated.columns import Columns
 from central.federated.federation import Event, QuorumMissed
 from central.federated.lines import DatasiteLine
 from central.federated.model_file import Mistake
@@ -428,6 +430,9 @@ class Site:
     def datasets(self) -> Mapping[str, Any]:
         return self.published
 
+    def mock(self, data: str) -> Mapping[str, Any]:
+        return dict.fromkeys(self.published.get(data, ()), torch.zeros(2, 1))
+
     def upload_model(self, model: torch.nn.Module, name: str, description: str, *, loss: str) -> str:
         return f"{name} {loss}"
 
@@ -475,3 +480,131 @@ def test_what_may_pass_is_told_from_what_does_not(error: Exception, told: type[E
 
     with pytest.raises(told):
         line(connecting).train({}, {}, 1.0)
+
+
+# --- columns ---
+
+TABLE = {"wear": ("data",)}
+
+
+class Tables(Site):
+    """A site with one table; ``trained`` holds the configurations it was given."""
+
+    def __init__(self, *columns: str) -> None:
+        super().__init__(TABLE)
+        self.columns = columns
+        self.configs: list[Mapping[str, Any]] = []
+
+    def mock(self, data: str) -> Mapping[str, Any]:
+        return {"data": pd.DataFrame([[0.5] * len(self.columns)] * 2, columns=list(self.columns))}
+
+    def train(self, model_id: str, parameters: Parameters, config: Mapping[str, Any], data: str) -> str:
+        self.configs.append(config)
+        return model_id
+
+
+class Alongside:
+    """The threads of a preparation, one after another, on a clock that nobody waits for."""
+
+    def __init__(self) -> None:
+        self.clock = 0.0
+
+    def now(self) -> float:
+        return self.clock
+
+    def pause(self, seconds: float) -> None:
+        self.clock += seconds
+
+    def together(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
+        return [self._settled(work) for work in works]
+
+    def _settled(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - as the threads do
+            return error
+
+
+def lines_of(sites: Mapping[str, Any], said: list[str]) -> list[DatasiteLine]:
+    def connecting(site: Any) -> Callable[..., Any]:
+        def connect(*_: Any, **__: Any) -> Any:
+            if isinstance(site, Exception):
+                raise site
+            return site
+
+        return connect
+
+    model = torch.nn.Linear(2, 1)
+    return [
+        DatasiteLine(address(name), model, "mse", "", tell=said.append, connecting=connecting(site), now=lambda: 0.0)
+        for name, site in sites.items()
+    ]
+
+
+def test_every_datasite_takes_the_columns_of_the_first_by_name(plan: Callable[..., TrainingPlan]) -> None:
+    """The list is fixed before the first round, stands in the settings, and reaches each datasite; what is extra is
+    told."""
+    said: list[str] = []
+    lines = lines_of({"a": Tables("speed", "load", "wear"), "b": Tables("wear", "heat", "load", "speed")}, said)
+    run = Run(plan())
+    prepared = preparation.prepare(lines, run.training.config.more, Alongside(), 60.0)
+    run.training.agree(prepared.columns)
+    assert ["b: its column 'heat' is not used"] == said
+    assert {} == prepared.problems
+    told = run.training.config.told(1, "b")
+    assert (["speed", "load"], "wear") == (told["features"], told["target"])
+
+
+def test_a_datasite_that_lacks_a_column_is_refused_by_name() -> None:
+    """With the column, and with what it has instead. It trains as soon as its owner has corrected the data."""
+    lacking = Tables("speed", "wear")
+    first, second = lines_of({"a": Tables("speed", "load", "wear"), "b": lacking}, [])
+    prepared = preparation.prepare([first, second], {}, Alongside(), 60.0)
+    assert {"b": "its data has no column 'load'; it has 'speed', 'wear'"} == prepared.problems
+    prepared.require(1, 2)
+    with pytest.raises(Mistake, match="b: its data has no column 'load'"):
+        prepared.require(2, 2)
+    assert prepared.columns is not None
+    config = prepared.columns.config()
+    with pytest.raises(Refused, match="no column 'load'"):
+        second.train({}, config, 1.0)
+    lacking.columns = ("wear", "load", "speed")
+    second.train({}, config, 1.0)
+    assert [config] == lacking.configs
+
+
+def test_a_target_that_no_datasite_has_is_told_before_the_first_round() -> None:
+    """A typing mistake in CONFIG is told for each datasite, with the columns there are."""
+    lines = lines_of({"a": Tables("speed", "wear"), "b": Tables("wear", "speed")}, [])
+    prepared = preparation.prepare(lines, {"target": "weer"}, Alongside(), 60.0)
+    with pytest.raises(Mistake, match="a: its data has no column 'weer'; it has 'speed', 'wear'"):
+        prepared.require(2, 2)
+
+
+def test_a_preparation_waits_for_the_first_datasite_that_answers() -> None:
+    """A fleet that has just started publishes within seconds; one that never answers ends the training, with reasons."""
+    site, around = Tables("speed", "wear"), Alongside()
+    site.published = {}
+    (line,) = lines_of({"a": site}, [])
+
+    class Publishing(Alongside):
+        def pause(self, seconds: float) -> None:
+            super().pause(seconds)
+            site.published = TABLE if self.clock > 5 else {}
+
+    assert None is not preparation.prepare([line], {}, Publishing(), 60.0).columns
+    away = lines_of({"a": Unreachable("connection refused")}, [])
+    with pytest.raises(preparation.NobodyAnswers, match=r"a \(connection refused\)"):
+        preparation.prepare(away, {}, around, 60.0)
+    assert around.clock <= 60.0
+
+
+def test_a_resumed_training_keeps_its_columns(plan: Callable[..., TrainingPlan]) -> None:
+    """They stand in the checkpoint, so a datasite that is first now changes nothing."""
+    run = Run(plan(rounds=1))
+    run.training.agree(Columns("wear", ("speed", "load")))
+    run.go()
+    resumed = Run(plan(resume=True))
+    assert [] == resumed.warned
+    told = resumed.training.config.told(2, "a")
+    assert (["speed", "load"], "wear") == (told["features"], told["target"])
