@@ -1,6 +1,6 @@
 """The orchestrator's client: connect to a datasite, upload a model, train it where the data is, fetch parameters."""
 
-from central.client.datasite_client import DatasiteClient, connect
+from central.client.datasite_client import DatasiteClient, answers, connect
 from central.client.errors import (
     ClientError,
     Interrupted,
@@ -29,5 +29,6 @@ __all__ = [
     "TrainingState",
     "UnknownData",
     "Unreachable",
+    "answers",
     "connect",
 ]

@@ -55,6 +55,18 @@ def connect(
     return DatasiteClient(Connection(transport.parsed(url, port), email, password, session, patience))
 
 
+def answers(
+    url: str,
+    port: int | None = None,
+    ca: str | Path | None = None,
+    client_cert: transport.ClientCert | None = None,
+    *,
+    timeout: float = 2.0,
+) -> bool:
+    """Whether a datasite answers at ``url`` within ``timeout`` seconds. Needs no login."""
+    return transport.answers(transport.parsed(url, port), transport.session(ca, client_cert, timeout, timeout))
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """The data of a training: its ids by argument, and its names in the function. ``own``: tensors that the client

@@ -26,6 +26,9 @@ ClientCert = str | Path | tuple[str | Path, str | Path]
 _CONNECT = 10.0
 """Seconds for a connection. A datasite that is up needs milliseconds."""
 
+_METADATA = "/api/v2/metadata"
+"""What PySyft tells everybody, without a login."""
+
 
 class SiteURL(ServerURL):  # type: ignore[misc]  # PySyft has no types
     """A URL that keeps its port. PySyft copies the URL for each request, and its own copy turns every https port into
@@ -49,18 +52,21 @@ def parsed(url: str, port: int | None) -> SiteURL:
 class Session(requests.Session):
     """A session with our certificates. PySyft sets the system's authorities for each request; this overrides that."""
 
-    def __init__(self, ca: str | Path | None, client_cert: ClientCert | None, timeout: float) -> None:
+    def __init__(
+        self, ca: str | Path | None, client_cert: ClientCert | None, timeout: float, connect: float = _CONNECT
+    ) -> None:
         super().__init__()
         self.cert = _as_text(client_cert)
         self._trusted = True if ca is None else str(ca)
         self._timeout = timeout
+        self._connect = connect
         self._thread = threading.local()
         for scheme in ("http://", "https://"):
             self.mount(scheme, HTTPAdapter(pool_maxsize=32))
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs["verify"] = self._trusted
-        kwargs["timeout"] = (_CONNECT, None if getattr(self._thread, "unhurried", False) else self._timeout)
+        kwargs["timeout"] = (self._connect, None if getattr(self._thread, "unhurried", False) else self._timeout)
         return super().request(method, url, *args, **kwargs)
 
     @contextmanager
@@ -81,12 +87,14 @@ def _as_text(client_cert: ClientCert | None) -> str | tuple[str, str] | None:
     return str(client_cert[0]), str(client_cert[1])
 
 
-def session(ca: str | Path | None, client_cert: ClientCert | None, timeout: float) -> Session:
+def session(
+    ca: str | Path | None, client_cert: ClientCert | None, timeout: float, connect: float = _CONNECT
+) -> Session:
     """The session for PySyft's connection. Raises FileNotFoundError for a missing certificate."""
     for file in filter(None, (ca, *(client_cert if isinstance(client_cert, tuple) else (client_cert,)))):
         if not Path(file).exists():
             raise FileNotFoundError(f"certificate not found: {file}")
-    return Session(ca, client_cert, timeout)
+    return Session(ca, client_cert, timeout, connect)
 
 
 class SiteConnection(HTTPConnection):  # type: ignore[misc]  # PySyft has no types
@@ -110,3 +118,11 @@ def connection(url: SiteURL, through: Session) -> SiteConnection:
     connected = SiteConnection(url=url)
     connected.session_cache = through
     return connected
+
+
+def answers(url: SiteURL, through: Session) -> bool:
+    """Whether a PySyft server answers there. The session's time limit says how soon."""
+    try:
+        return bool(through.get(f"{url.base_url}{_METADATA}").ok)
+    except requests.RequestException:
+        return False

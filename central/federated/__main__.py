@@ -71,7 +71,7 @@ def _train(plan: TrainingPlan, loaded: ModelFile, training: FederatedTraining, s
         return _stopped(training, str(error), NOT_DONE)
     try:
         training.agree(prepared.columns)
-        training.run(datasites, threads, shown)
+        training.run(datasites, threads, shown, prepared.away)
     except KeyboardInterrupt:
         return _stopped(training, "interrupted", INTERRUPTED)
     except (QuorumMissed, Mistake, OSError) as error:

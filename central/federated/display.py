@@ -22,6 +22,7 @@ _WORDS = {
     "failed": "failed: {text}",
     "refused": "left out: {text}",
     "late": "training (late)",
+    "back": "answers again",
 }
 _TROUBLE = ("failed", "refused", "late")
 

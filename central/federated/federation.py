@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 
 from central.federated import rounds
 from central.federated.aggregation import average, problem_with
-from central.federated.participants import Parameters, Participant, Refused, TrainingConfig
-from central.federated.rounds import Answered, Failed, Outcome, Round, RoundFact, RoundRules, Turn, TurnState
+from central.federated.participants import Away, Parameters, Participant, Refused, TrainingConfig
+from central.federated.rounds import Answered, Failed, Outcome, Probed, Round, RoundFact, RoundRules, Turn, TurnState
 
 
 class Outside(Protocol):
@@ -29,7 +30,7 @@ class Outside(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened, for display. ``kind``: round, asked, answered, failed, refused, late, done."""
+    """Something that happened, for display. ``kind``: round, asked, answered, failed, refused, late, back, done."""
 
     kind: str
     number: int
@@ -82,6 +83,7 @@ class Federation:
         rules: RoundRules,
         outside: Outside,
         tell: Callable[[Event], None],
+        away: Mapping[str, str] | None = None,
     ) -> None:
         self._participants = {participant.name: participant for participant in participants}
         self._config = config
@@ -89,9 +91,13 @@ class Federation:
         self._outside = outside
         self._tell = tell
         self._busy: dict[str, int] = {}
+        self._away = dict(away or {})
+        self._probing: set[str] = set()
 
     def run(self, parameters: Parameters, first: int, last: int) -> Iterator[Result]:
         """Run rounds ``first`` to ``last``, with one result each. Raises QuorumMissed."""
+        for name, reason in self._away.items():
+            self._tell(Event("failed", first, name, reason))
         for number in range(first, last + 1):
             result = self._round(number, parameters)
             parameters = result.parameters
@@ -100,9 +106,10 @@ class Federation:
     def _round(self, number: int, parameters: Parameters) -> Result:
         began = self._outside.now()
         self._tell(Event("round", number))
-        played = rounds.opened(number, list(self._participants), self._busy, self._rules, began)
+        played = rounds.opened(number, list(self._participants), self._busy, self._rules, began, self._away)
+        played = rounds.probing(played, self._probing)
         while (ended := rounds.outcome(played, self._outside.now())) is None:
-            played = self._ask(played, parameters)
+            played = self._ask(self._probe(played), parameters)
             if (fact := self._outside.wait(rounds.wakes(played))) is not None:
                 played = self._take(played, fact, parameters)
         shares = tuple(_share(name, turn) for name, turn in played.turns.items())
@@ -110,6 +117,13 @@ class Federation:
             raise QuorumMissed(number, self._rules.quorum, shares)
         self._tell(Event("done", number, text=_left_out(shares)))
         return Result(number, average(played.updates()), shares, self._outside.now() - began)
+
+    def _probe(self, played: Round) -> Round:
+        names = rounds.to_probe(played, self._outside.now())
+        for name in names:
+            self._probing.add(name)
+            self._outside.begin(partial(_probed, self._participants[name]))
+        return rounds.probing(played, names)
 
     def _ask(self, played: Round, parameters: Parameters) -> Round:
         now = self._outside.now()
@@ -127,10 +141,28 @@ class Federation:
         return lambda: _trained(participant, played.number, parameters, config, timeout)
 
     def _take(self, played: Round, fact: RoundFact, parameters: Parameters) -> Round:
-        self._busy.pop(fact.name, None)
-        fact = _judged(fact, parameters)
-        self._tell(_event(fact, played.number))
+        if isinstance(fact, Probed):
+            self._note_probe(fact, played.number)
+        else:
+            fact = _judged(fact, parameters)
+            self._note(fact, played.number)
         return rounds.take(played, fact, self._outside.now())
+
+    def _note(self, fact: Answered | Failed, number: int) -> None:
+        self._busy.pop(fact.name, None)
+        self._away.pop(fact.name, None)
+        if isinstance(fact, Failed) and fact.away:
+            self._away[fact.name] = fact.reason
+        self._tell(_event(fact, number))
+
+    def _note_probe(self, fact: Probed, number: int) -> None:
+        self._probing.discard(fact.name)
+        if fact.up and self._away.pop(fact.name, None) is not None:
+            self._tell(Event("back", number, fact.name))
+
+
+def _probed(participant: Participant) -> Probed:
+    return Probed(participant.name, participant.answers())
 
 
 def _trained(
@@ -140,17 +172,21 @@ def _trained(
         return Answered(participant.name, number, participant.train(parameters, config, timeout))
     except Refused as error:
         return Failed(participant.name, number, str(error), refused=True)
+    except Away as error:
+        return Failed(participant.name, number, str(error), away=True)
     except Exception as error:  # noqa: BLE001 - any error of one datasite is reported with its name and must not end the training
         return Failed(participant.name, number, str(error) or type(error).__name__)
 
 
-def _judged(fact: RoundFact, parameters: Parameters) -> RoundFact:
+def _judged(fact: Answered | Failed, parameters: Parameters) -> Answered | Failed:
     if isinstance(fact, Answered) and (problem := problem_with(fact.update, parameters)):
         return Failed(fact.name, fact.number, f"update rejected: {problem}", refused=True)
     return fact
 
 
-def _event(fact: RoundFact, number: int) -> Event:
+def _event(fact: Answered | Failed, number: int) -> Event:
+    if isinstance(fact, Failed) and fact.away:
+        return Event("failed", number, fact.name, fact.reason)
     if fact.number != number:
         return Event("late", number, fact.name, f"its answer to round {fact.number} came too late and is not used")
     if isinstance(fact, Answered):

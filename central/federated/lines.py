@@ -22,11 +22,13 @@ from central.client import (
     NotSelfContained,
     TrainingFailed,
     UnknownData,
+    Unreachable,
+    answers,
     connect,
 )
 from central.federated import columns
 from central.federated.columns import Columns
-from central.federated.participants import Parameters, Refused
+from central.federated.participants import Away, Parameters, Refused
 from central.federated.plan import Address
 
 _LASTING = (LoginFailed, NotApproved, NotSelfContained, TrainingFailed)
@@ -37,6 +39,7 @@ _PUBLISHED = 30.0
 """Seconds after which a missing dataset counts as missing for good: a new datasite publishes its files by then."""
 
 Connect = Callable[..., DatasiteClient]
+Probe = Callable[[str, int, str | None], bool]
 
 
 class DatasiteLine:
@@ -51,6 +54,7 @@ class DatasiteLine:
         *,
         tell: Callable[[str], None] = lambda _: None,
         connecting: Connect = connect,
+        probing: Probe = answers,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = address.name
@@ -59,6 +63,8 @@ class DatasiteLine:
         self._loss = loss
         self._data = data
         self._connect = connecting
+        self._probe = probing
+        self._sound = False
         self._now = now
         self._tell = tell
         self._mock: dict[str, Any] = {}
@@ -66,6 +72,11 @@ class DatasiteLine:
         self._client: DatasiteClient | None = None
         self._model_id = ""
         self._give_up = math.inf
+
+    def answers(self) -> bool:
+        """Whether the datasite answers now; within seconds."""
+        where = self._address
+        return self._probe(where.url, where.port, where.ca)
 
     def look(self) -> tuple[str, ...] | None:
         """The columns of its table, from the mock; None if the data are arrays. Raises as ``train`` does."""
@@ -85,7 +96,7 @@ class DatasiteLine:
             self._tell(f"{self.name}: {told}")
 
     def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> LocalUpdate:  # noqa: ARG002 - waits for the end, also after the round's deadline
-        """Raises Refused, and ClientError for errors that may pass."""
+        """Raises Refused, Away, and ClientError for errors that may pass."""
         with self._told_apart():
             client = self._ready()
             self._check_once(config)
@@ -109,9 +120,18 @@ class DatasiteLine:
 
     @contextmanager
     def _told_apart(self) -> Iterator[None]:
-        """Errors that may pass stay as they are; others become Refused."""
+        """Errors that may pass stay as they are; others become Refused or Away.
+
+        The client is patient with a datasite that restarts. Nobody is patient twice with one that did not come back.
+        """
+        if not self._sound and not self.answers():
+            raise Away("it does not answer")
         try:
             yield
+            self._sound = True
+        except Unreachable as error:
+            self._sound = False
+            raise Away(str(error)) from error
         except _LASTING as error:
             raise Refused(str(error)) from error
         except UnknownData as error:

@@ -61,7 +61,8 @@ def seed_of(seed: int, round_number: int, line: str) -> int:
 class Participant(Protocol):
     """``train`` blocks until there is an answer, and raises if there is none.
 
-    ``Refused`` means that a retry in this round would change nothing. Every other exception may pass.
+    ``Refused`` means that a retry in this round would change nothing, ``Away`` that nothing answers. Every other
+    exception may pass. ``answers`` tells within seconds whether it is there.
     """
 
     @property
@@ -69,6 +70,12 @@ class Participant(Protocol):
 
     def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> Update: ...
 
+    def answers(self) -> bool: ...
+
 
 class Refused(Exception):
     """The participant answered, but does not train: no such data, no permission, an error in the model."""
+
+
+class Away(Exception):
+    """The participant does not answer."""

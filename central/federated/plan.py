@@ -36,7 +36,8 @@ class Address:
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
     """``lines``: the datasites. ``config``: options of the command line, which override the model file's CONFIG.
-    ``data``: the dataset, or "" for a datasite's only one. ``deadline``: seconds for a round."""
+    ``data``: the dataset, or "" for a datasite's only one. ``deadline``: seconds for a round. ``grace``: seconds for
+    the others once the quorum has answered; None: until the deadline."""
 
     model: str
     rounds: int
@@ -48,6 +49,7 @@ class TrainingPlan:
     config: Mapping[str, Any] = field(default_factory=dict)
     quorum: str = "all"
     deadline: float = 600.0
+    grace: float | None = None
     seed: int = 0
     resume: bool = False
     as_json: bool = False

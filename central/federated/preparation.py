@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from central.federated import columns
 from central.federated.columns import Columns
 from central.federated.model_file import Mistake
-from central.federated.participants import Refused
+from central.federated.participants import Away, Refused
 
 Table = Sequence[str] | None
 """The columns of a datasite's table; None: its data are arrays."""
@@ -42,9 +42,11 @@ class Around(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """``columns``: None if no datasite has a table. ``problems``: why a datasite cannot take part now, by its name."""
+    """``columns``: None if no datasite has a table. ``away`` and ``problems``: why a datasite cannot take part now, by
+    its name. One that is away takes part once it answers."""
 
     columns: Columns | None = None
+    away: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
 
     def require(self, quorum: int, lines: int) -> None:
@@ -76,7 +78,8 @@ def prepare(lines: Sequence[Newcomer], config: Mapping[str, Any], around: Around
         pause = min(pause * 2, _LONGEST_PAUSE)
         seen = _looked(lines, around)
     agreed = columns.fixed([one for one in seen.values() if _is_table(one)], config)
-    return Prepared(agreed, _problems(lines, seen, {**config, **(agreed.config() if agreed else {})}))
+    away = {name: str(one) for name, one in seen.items() if isinstance(one, Away)}
+    return Prepared(agreed, away, _problems(lines, seen, {**config, **(agreed.config() if agreed else {})}))
 
 
 def _looked(lines: Sequence[Newcomer], around: Around) -> dict[str, Any]:

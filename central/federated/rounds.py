@@ -2,7 +2,9 @@
 argument.
 
 A datasite trains once at a time. After a failure it is asked again following a pause: a few times, or, while the quorum
-needs it, until the deadline. A round ends when waiting longer cannot change its result, or at its deadline.
+needs it, until the deadline. One that does not answer at all is away: it is probed, and asked once it answers; a round
+with a quorum does not wait for it. A round ends when waiting longer cannot change its result, ``grace`` seconds after
+the quorum has answered, or at its deadline.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ class TurnState(StrEnum):
 
     DUE = "due"  # to be asked, now or after a pause
     BUSY = "busy"  # still training for an earlier round
+    AWAY = "away"  # does not answer: to be probed, now or after a pause, or being probed
     TRAINING = "training"
     ANSWERED = "answered"
     REFUSED = "refused"  # a retry in this round would change nothing
@@ -37,22 +40,26 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoundRules:
-    """Times are in seconds. ``retries``: how often a failed datasite is asked again if the quorum does not need it."""
+    """Times are in seconds. ``retries``: how often a failed datasite is asked again if the quorum does not need it.
+    ``grace``: how long a round waits for the others once the quorum has answered; None: until the deadline."""
 
     quorum: int
     deadline: float
     retries: int = 3
     pause: float = 1.0
+    grace: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One datasite's part in a round. ``since``: when it was last asked. ``due``: when to ask it."""
+    """One datasite's part in a round. ``since``: when it was last asked. ``due``: when to ask or probe it. ``probes``:
+    how often it was probed."""
 
     state: TurnState
     due: float = 0.0
     since: float = 0.0
     attempts: int = 0
+    probes: int = 0
     took: float = 0.0
     reason: str = ""
     update: Update | None = None
@@ -60,12 +67,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """``turns`` keeps the order of the datasites, whichever answers first."""
+    """``turns`` keeps the order of the datasites, whichever answers first. ``reached``: when the quorum was."""
 
     number: int
     ends: float
     rules: RoundRules
     turns: Mapping[str, Turn]
+    reached: float = math.inf
 
     def updates(self) -> list[Update]:
         return [turn.update for turn in self.turns.values() if turn.update is not None]
@@ -85,20 +93,37 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A datasite returned no update for round ``number``. ``refused``: a retry would change nothing."""
+    """A datasite returned no update for round ``number``. ``refused``: a retry would change nothing. ``away``: it does
+    not answer."""
 
     name: str
     number: int
     reason: str
     refused: bool = False
+    away: bool = False
 
 
-RoundFact = Answered | Failed
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Whether a datasite that was away answers now."""
+
+    name: str
+    up: bool
 
 
-def opened(number: int, names: Sequence[str], busy: Collection[str], rules: RoundRules, now: float) -> Round:
-    """A new round in which no datasite has been asked yet. ``busy`` datasites first finish their earlier training."""
+RoundFact = Answered | Failed | Probed
+Away = Mapping[str, str]
+"""Why a datasite is away, by its name."""
+
+
+def opened(
+    number: int, names: Sequence[str], busy: Collection[str], rules: RoundRules, now: float, away: Away | None = None
+) -> Round:
+    """A new round in which no datasite has been asked yet. ``busy`` datasites first finish their earlier training.
+    Datasites that are ``away`` first have to answer; the values say why they are."""
     turns = {name: Turn(TurnState.BUSY if name in busy else TurnState.DUE, due=now) for name in names}
+    for name, reason in (away or {}).items():
+        turns[name] = Turn(TurnState.AWAY, due=now, reason=reason)
     return Round(number, now + rules.deadline, rules, turns)
 
 
@@ -114,33 +139,78 @@ def asked(played: Round, names: Collection[str], now: float) -> Round:
     return played
 
 
+def to_probe(played: Round, now: float) -> tuple[str, ...]:
+    """The datasites to probe now."""
+    return tuple(name for name in _away(played) if played.turns[name].due <= now < played.ends)
+
+
+def probing(played: Round, names: Collection[str]) -> Round:
+    """No second probe of these begins before the answer to this one."""
+    for name in names:
+        turn = played.turns[name]
+        played = _with(played, name, replace(turn, due=math.inf, probes=turn.probes + 1))
+    return played
+
+
 def take(played: Round, fact: RoundFact, now: float) -> Round:
     """The round after ``fact``. An answer to an earlier round only makes its datasite free for this one."""
     turn = played.turns[fact.name]
+    if isinstance(fact, Probed):
+        return _with(played, fact.name, _after_probe(turn, fact, played.rules, now))
+    if isinstance(fact, Failed) and fact.away:
+        return _with(played, fact.name, replace(turn, state=TurnState.AWAY, reason=fact.reason, due=now))
     if fact.number != played.number:
         return _with(played, fact.name, replace(turn, state=TurnState.DUE, due=now))
+    return _counted(_with(played, fact.name, _after(turn, fact, played.rules, now)), now)
+
+
+def _after_probe(turn: Turn, fact: Probed, rules: RoundRules, now: float) -> Turn:
+    if turn.state is not TurnState.AWAY:
+        return turn
+    if fact.up:
+        return replace(turn, state=TurnState.DUE, due=now)
+    return replace(turn, due=now + _pause(rules, turn.probes))
+
+
+def _after(turn: Turn, fact: Answered | Failed, rules: RoundRules, now: float) -> Turn:
     took = now - turn.since
     if isinstance(fact, Answered):
-        done = replace(turn, state=TurnState.ANSWERED, took=took, reason="", update=fact.update)
-    elif fact.refused:
-        done = replace(turn, state=TurnState.REFUSED, took=took, reason=fact.reason)
-    else:
-        pause = min(_LONGEST_PAUSE, played.rules.pause * 2 ** (turn.attempts - 1))
-        done = replace(turn, state=TurnState.DUE, took=took, reason=fact.reason, due=now + pause)
-    return _with(played, fact.name, done)
+        return replace(turn, state=TurnState.ANSWERED, took=took, reason="", update=fact.update)
+    if fact.refused:
+        return replace(turn, state=TurnState.REFUSED, took=took, reason=fact.reason)
+    due = now + _pause(rules, turn.attempts)
+    return replace(turn, state=TurnState.DUE, took=took, reason=fact.reason, due=due)
+
+
+def _pause(rules: RoundRules, attempts: int) -> float:
+    return min(_LONGEST_PAUSE, rules.pause * 2 ** (min(attempts, 10) - 1))
+
+
+def _counted(played: Round, now: float) -> Round:
+    """From the moment when the quorum has answered, the others have ``grace`` seconds."""
+    if played.count(TurnState.ANSWERED) < played.rules.quorum:
+        return played
+    return replace(played, reached=min(played.reached, now))
 
 
 def outcome(played: Round, now: float) -> Outcome | None:
     """How the round ended; None while it continues."""
     reached = played.count(TurnState.ANSWERED) >= played.rules.quorum
-    if now < played.ends and _open(played, reached):
+    if now < _last(played) and _open(played, reached):
         return None
     return Outcome.DONE if reached else Outcome.QUORUM_MISSED
 
 
+def _last(played: Round) -> float:
+    """When the round ends at the latest."""
+    grace = played.rules.grace
+    return played.ends if grace is None else min(played.ends, played.reached + grace)
+
+
 def wakes(played: Round) -> float:
     """When to check again even if nothing happens: at the end of a pause, or at the deadline."""
-    return min([played.ends, *(played.turns[name].due for name in _worth_asking(played))])
+    waiting = (*_worth_asking(played), *_away(played))
+    return min([_last(played), *(played.turns[name].due for name in waiting)])
 
 
 def _open(played: Round, reached: bool) -> bool:
@@ -155,6 +225,10 @@ def _worth_asking(played: Round) -> list[str]:
     without = played.count(TurnState.ANSWERED, TurnState.TRAINING) + len(fresh)
     needed = without < played.rules.quorum <= _can_still(played)
     return due if needed else fresh
+
+
+def _away(played: Round) -> list[str]:
+    return [name for name, turn in played.turns.items() if turn.state is TurnState.AWAY]
 
 
 def _can_still(played: Round) -> int:

@@ -38,7 +38,7 @@ class FederatedTraining:
         self._made = made
         self._warn = warn
         self._output = Output(Path(plan.output))
-        self.rules = RoundRules(quorum_of(plan.quorum, len(plan.lines)), plan.deadline)
+        self.rules = RoundRules(quorum_of(plan.quorum, len(plan.lines)), plan.deadline, grace=plan.grace)
         self.config = plan.training_config(made.config)
         completed(self.config.told(1, ""))
         self._settings = plan.settings(self.config, made.digest)
@@ -64,17 +64,24 @@ class FederatedTraining:
             self.config = replace(self.config, more={**self.config.more, **agreed.config()})
             self._settings = self._plan.settings(self.config, self._made.digest)
 
-    def run(self, participants: Sequence[Participant], outside: Outside, watcher: Watcher) -> Checkpoint:
-        """The checkpoint after the last round. Each round's checkpoint is on the disk before the next round begins."""
-        for kept in self._rounds(participants, outside, watcher):
+    def run(
+        self,
+        participants: Sequence[Participant],
+        outside: Outside,
+        watcher: Watcher,
+        away: Mapping[str, str] | None = None,
+    ) -> Checkpoint:
+        """The checkpoint after the last round. Each round's checkpoint is on the disk before the next round begins.
+        ``away``: why a participant does not answer, by its name."""
+        federation = Federation(participants, self.config, self.rules, outside, watcher.tell, away)
+        for kept in self._rounds(federation):
             self._output.after_round(kept)
             self.kept = kept
             watcher.done(kept.history[-1])
         self._output.at_end(self.kept)
         return self.kept
 
-    def _rounds(self, participants: Sequence[Participant], outside: Outside, watcher: Watcher) -> Iterator[Checkpoint]:
-        federation = Federation(participants, self.config, self.rules, outside, watcher.tell)
+    def _rounds(self, federation: Federation) -> Iterator[Checkpoint]:
         for result in federation.run(self.kept.parameters, self.kept.number + 1, self._plan.rounds):
             entry = history.entry(result, self._measured(result.parameters))
             yield Checkpoint(result.number, result.parameters, self._settings, (*self.kept.history, entry))

@@ -207,6 +207,26 @@ def test_no_password_is_where_others_can_read_it(plant: Fleet) -> None:
 
 
 @pytest.mark.slow
+def test_with_a_quorum_nobody_waits_for_a_datasite_that_is_down(plant: Fleet, calm: Run) -> None:
+    """beta is stopped: rounds go on with alpha alone, without a wait, and beta takes part again once it is back."""
+    plant.must("stop", "beta")
+    run = Run(plant, "alone", "--rounds", "3", "--quorum", "1")
+    assert 0 == run.ended(), run.said()
+    assert 3 == run.said().count("1 of 2 datasites")
+    assert "beta: it does not answer" in run.said()
+    assert [("beta", "away")] * 3 == [
+        (line["line"], line["state"]) for one in run.rounds() for line in one["lines"][1:]
+    ]
+    assert max(one["seconds"] for one in run.rounds()) < 3 * max(one["seconds"] for one in calm.rounds())
+    run = Run(plant, "back", "--rounds", "40", "--quorum", "1")
+    eventually(lambda: "round 1/40" in run.said())
+    plant.must("start", "beta")
+    eventually(lambda: "2 of 2 datasites" in run.said())
+    run.process.terminate()
+    assert 130 == run.ended(), run.said()
+
+
+@pytest.mark.slow
 def test_a_dataset_that_no_line_has_is_told_by_name(plant: Fleet) -> None:
     """A typing mistake ends the training, with what there is instead."""
     run = Run(plant, "typo", "--rounds", "1", "--data", "waer")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,40 @@ def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
     """Before anything is sent."""
     with pytest.raises(FileNotFoundError, match=r"certificate not found: .*ca\.pem"):
         transport.session(tmp_path / "ca.pem", None, 1.0)
+
+
+def test_a_probe_tells_soon_whether_a_datasite_answers() -> None:
+    """Nobody there, somebody who says nothing, an error, an answer: only the last counts."""
+    with Answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as up, Answering(b"") as hung:
+        assert transport.answers(transport.parsed("http://127.0.0.1", up.port), transport.session(None, None, 5.0))
+        assert not transport.answers(
+            transport.parsed("http://127.0.0.1", hung.port), transport.session(None, None, 0.1)
+        )
+    assert not transport.answers(transport.parsed("http://127.0.0.1", 9), transport.session(None, None, 0.1))
+    with Answering(b"HTTP/1.1 503 Away\r\ncontent-length: 0\r\n\r\n") as down:
+        assert not transport.answers(
+            transport.parsed("http://127.0.0.1", down.port), transport.session(None, None, 5.0)
+        )
+
+
+class Answering:
+    """Listens, and says ``answer`` to the first that calls; nothing, if that is empty."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._answer = answer
+
+    def __enter__(self) -> Answering:
+        if self._answer:
+            threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        caller, _ = self._listener.accept()
+        with caller:
+            caller.recv(65536)
+            caller.sendall(self._answer)

@@ -98,6 +98,9 @@ def test_what_is_handed_on_is_a_plan(up: Path, handed: list[dict[str, Any]]) -> 
 
     train("model.py", "--rounds", 5, "--data", "vibration", "--resume", "--json")
     plan = parse(json.dumps(handed[0]).encode())
+    assert None is plan.grace
+    train("model.py", "--grace", 3)
+    assert 3.0 == parse(json.dumps(handed[1]).encode()).grace
     assert (5, "vibration", True, True, "a") == (plan.rounds, plan.data, plan.resume, plan.as_json, plan.lines[0].name)
 
 

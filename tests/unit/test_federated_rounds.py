@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from central.federated.federation import Event, Federation, QuorumMissed, Result
-from central.federated.participants import Parameters, Refused, TrainingConfig
+from central.federated.participants import Away, Parameters, Refused, TrainingConfig
 from central.federated.rounds import RoundFact, RoundRules, TurnState, quorum_of
 
 
@@ -59,10 +59,19 @@ class Line:
         self._step = step
         self._trouble = iter(trouble)
         self.asked: list[tuple[float, float, Mapping[str, Any]]] = []
+        self.probed: list[float] = []
+        self.up_at = 0.0
+
+    def answers(self) -> bool:
+        self.probed.append(self._script.clock)
+        self._script.takes = 0.25
+        return self._script.clock >= self.up_at
 
     def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> Handed:
         self.asked.append((self._script.clock, parameters["weight"].item(), config))
         trouble = next(self._trouble, None)
+        if isinstance(trouble, Away):
+            self._script.takes = 15.0  # the client's patience
         if isinstance(trouble, Exception):
             raise trouble
         if isinstance(trouble, Handed):
@@ -95,16 +104,25 @@ class Played:
 
 
 def play(
-    trouble: Mapping[str, Sequence[Any]], rounds: int = 2, quorum: str = "all", seed: int = 0, **rules: Any
+    trouble: Mapping[str, Sequence[Any]],
+    rounds: int = 2,
+    quorum: str = "all",
+    seed: int = 0,
+    away: Mapping[str, float] | None = None,
+    **rules: Any,
 ) -> Played:
-    """Lines a, b and c, which add 0, 3 and 6 to the weight: with all of them, each round adds 3."""
+    """Lines a, b and c, which add 0, 3 and 6 to the weight: with all of them, each round adds 3. ``away``: when a line
+    answers that does not at the start."""
     script = Script()
     lines = {
         name: Line(name, script, step, trouble.get(name, ())) for name, step in (("a", 0.0), ("b", 3.0), ("c", 6.0))
     }
+    for name, moment in (away or {}).items():
+        lines[name].up_at = moment
     events: list[Event] = []
     how = RoundRules(quorum_of(quorum, 3), **{"deadline": 60.0, **rules})
-    federation = Federation(list(lines.values()), TrainingConfig(seed=seed), how, script, events.append)
+    reasons = dict.fromkeys(away or {}, "it does not answer")
+    federation = Federation(list(lines.values()), TrainingConfig(seed=seed), how, script, events.append, reasons)
     results: list[Result] = []
     played = Played(results, events, lines, 0.0)
     try:
@@ -224,6 +242,49 @@ def test_when_the_quorum_needs_a_straggler_it_is_waited_for() -> None:
     assert [4.5] == played.weights()
 
 
+def test_a_round_with_a_quorum_does_not_wait_for_a_line_that_is_down() -> None:
+    """It is probed once a round, not asked, and named; once it answers it is asked, from the newest parameters."""
+    down = play({}, rounds=3, quorum="2", away={"c": 99.0})
+    assert ([1.5, 3.0, 4.5], 3.0) == (down.weights(), down.clock)
+    assert ([], 3) == (down.lines["c"].asked, len(down.lines["c"].probed))
+    assert "away" == down.states(3)["c"]
+    assert "c (it does not answer)" == down.told("done")[0][2]
+    assert [(1, "c", "it does not answer")] == down.told("failed")
+    back = play({}, rounds=3, quorum="2", away={"c": 1.5})
+    assert [1.5, 3.0, 6.0] == back.weights()
+    assert [(2.25, 3.0)] == [(moment, weight) for moment, weight, _ in back.lines["c"].asked]
+    assert [(3, "c", "")] == back.told("back")
+
+
+def test_a_line_that_goes_down_is_waited_for_once() -> None:
+    """For as long as the client is patient; the next rounds go on without it until it answers."""
+    played = play({"c": [1.0, Away("gone")]}, rounds=4, quorum="2")
+    assert [1.0, 15.0] == [played.results[0].seconds, played.results[1].seconds]
+    assert [3.0, 4.5, 7.5, 10.5] == played.weights()
+
+
+def test_a_line_that_is_down_is_waited_for_while_the_quorum_needs_it() -> None:
+    """It is probed after ever longer pauses, and asked as soon as it answers."""
+    played = play({}, rounds=1, away={"c": 6.0})
+    assert [3.0] == played.weights()
+    assert [0.0, 1.25, 3.5, 7.75] == played.lines["c"].probed
+    assert [8.0] == [moment for moment, _, _ in played.lines["c"].asked]
+    with pytest.raises(QuorumMissed, match=r"missing: c \(it does not answer\)"):
+        play({}, rounds=1, away={"c": 99.0}, deadline=30.0)
+
+
+def test_grace_is_how_long_the_others_have_once_the_quorum_has_answered() -> None:
+    """A straggler that comes within it counts; the round ends when it is over."""
+    patient = play({"c": [9.0]}, rounds=1, quorum="2", grace=10.0)
+    assert ([3.0], 9.0) == (patient.weights(), patient.clock)
+    hasty = play({"c": [9.0]}, rounds=1, quorum="2", grace=5.0)
+    assert ([1.5], 6.0) == (hasty.weights(), hasty.clock)
+    assert "c (no answer in time)" == hasty.told("done")[0][2]
+    assert 1.0 == play({"c": [9.0]}, rounds=1, quorum="2", grace=0.0).clock
+    with pytest.raises(QuorumMissed):
+        play({"b": [50.0], "c": [AWAY] * 99}, rounds=1, quorum="3", grace=5.0)
+
+
 def test_the_order_of_answers_does_not_matter() -> None:
     """Updates are added up in the order of the lines, so the same updates give the same bits."""
     orders = [
@@ -261,4 +322,4 @@ def test_a_quorum_that_makes_no_sense_is_an_error(text: str) -> None:
 
 def test_states_are_words_of_the_metrics() -> None:
     """What metrics files call a line's part in a round is fixed: programs read it."""
-    assert ["due", "busy", "training", "answered", "refused"] == [str(state) for state in TurnState]
+    assert ["due", "busy", "away", "training", "answered", "refused"] == [str(state) for state in TurnState]

@@ -21,7 +21,7 @@ from central.federated.columns import Columns
 from central.federated.federation import Event, QuorumMissed
 from central.federated.lines import DatasiteLine
 from central.federated.model_file import Mistake
-from central.federated.participants import Parameters, Refused
+from central.federated.participants import Away, Parameters, Refused
 from central.federated.plan import Address, PlanRejected, TrainingPlan, parse
 from central.federated.rounds import RoundFact
 from central.federated.training import FederatedTraining
@@ -67,6 +67,9 @@ class Here:
         generator = torch.Generator().manual_seed(rows)
         self._x = torch.randn(rows, 2, generator=generator)
         self._y = self._x @ TRUTH
+
+    def answers(self) -> bool:
+        return True
 
     def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> LocalUpdate:
         self.attempts += 1
@@ -442,7 +445,8 @@ class Site:
 
 
 def line(site: Any, data: str = "", now: Callable[[], float] = lambda: 0.0) -> DatasiteLine:
-    return DatasiteLine(address("a"), torch.nn.Linear(1, 1), "mse", data, connecting=site, now=now)
+    model = torch.nn.Linear(1, 1)
+    return DatasiteLine(address("a"), model, "mse", data, connecting=site, probing=lambda *_: True, now=now)
 
 
 def test_a_line_trains_on_its_only_dataset_unless_one_is_named() -> None:
@@ -471,15 +475,38 @@ def test_a_dataset_that_is_not_there_may_still_come_for_a_while() -> None:
         asked.train({}, {}, 1.0)
 
 
-@pytest.mark.parametrize(("error", "told"), [(Unreachable("away"), Unreachable), (LoginFailed("no"), Refused)])
+@pytest.mark.parametrize(("error", "told"), [(Unreachable("away"), Away), (LoginFailed("no"), Refused)])
 def test_what_may_pass_is_told_from_what_does_not(error: Exception, told: type[Exception]) -> None:
-    """A line that is away is asked again; one that does not know the login is not."""
+    """A line that is away is probed; one that does not know the login is not."""
 
     def connecting(*_: Any, **__: Any) -> Any:
         raise error
 
     with pytest.raises(told):
         line(connecting).train({}, {}, 1.0)
+
+
+def test_nobody_is_patient_twice_with_a_datasite_that_is_down() -> None:
+    """After it did not answer it is probed first; the client, which waits long, is used again once it answers."""
+    probes, connections = [], []
+
+    def connecting(*_: Any, **__: Any) -> Any:
+        connections.append(1)
+        raise Unreachable("tried for 15 s")
+
+    up = iter([True, False])
+    asked = DatasiteLine(
+        address("a"),
+        torch.nn.Linear(1, 1),
+        "mse",
+        "",
+        connecting=connecting,
+        probing=lambda *told: bool(probes.append(told)) or next(up),  # type: ignore[func-returns-value]
+    )
+    for why in ("tried for 15 s", "it does not answer"):
+        with pytest.raises(Away, match=why):
+            asked.train({}, {}, 1.0)
+    assert ([("http://127.0.0.1", 1, None)] * 2, [1]) == (probes, connections)
 
 
 # --- columns ---
@@ -536,7 +563,16 @@ def lines_of(sites: Mapping[str, Any], said: list[str]) -> list[DatasiteLine]:
 
     model = torch.nn.Linear(2, 1)
     return [
-        DatasiteLine(address(name), model, "mse", "", tell=said.append, connecting=connecting(site), now=lambda: 0.0)
+        DatasiteLine(
+            address(name),
+            model,
+            "mse",
+            "",
+            tell=said.append,
+            connecting=connecting(site),
+            probing=lambda *_: True,
+            now=lambda: 0.0,
+        )
         for name, site in sites.items()
     ]
 

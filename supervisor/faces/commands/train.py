@@ -68,6 +68,16 @@ Quorum = Annotated[str, typer.Option("--quorum", metavar="all|N|SHARE", help="Ho
 RoundTimeout = Annotated[
     float, typer.Option("--round-timeout", min=1.0, metavar="SECONDS", help="Deadline of a round.", show_default=True)
 ]
+Grace = Annotated[
+    float | None,
+    typer.Option(
+        "--grace",
+        min=0.0,
+        metavar="SECONDS",
+        help="How long to wait for the others once --quorum datasites have answered (until the deadline).",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Equal seeds give equal results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last round in the output.")]
 TrainingFolder = Annotated[
@@ -94,6 +104,7 @@ def train(
     mu: Mu = None,
     quorum: Quorum = "all",
     round_timeout: RoundTimeout = 600.0,
+    grace: Grace = None,
     seed: Seed = 0,
     resume: Resume = False,
     output: TrainingFolder = None,
@@ -106,7 +117,7 @@ def train(
 
     Each datasite trains on its own data; only parameters leave it. Writes metrics.csv, metrics.json, plot.png,
     parameters.pt and a checkpoint after each round. A datasite that crashes is asked again; a round counts when
-    --quorum datasites answer. See docs/federation.md.
+    --quorum datasites answer, --grace seconds after them. See docs/federation.md.
 
     \b
     Examples:
@@ -130,6 +141,7 @@ def train(
         "config": {key: value for key, value in given.items() if value is not None},
         "quorum": quorum,
         "deadline": round_timeout,
+        "grace": grace,
         "seed": seed,
         "resume": resume,
         "as_json": as_json,
