@@ -3,6 +3,7 @@
 from central.client.datasite_client import DatasiteClient, answers, connect
 from central.client.errors import (
     ClientError,
+    DoesNotFit,
     Interrupted,
     LoginFailed,
     NotApproved,
@@ -18,6 +19,7 @@ from central.client.underway import Training
 __all__ = [
     "ClientError",
     "DatasiteClient",
+    "DoesNotFit",
     "Interrupted",
     "LocalUpdate",
     "LoginFailed",

@@ -15,7 +15,7 @@ from syft.service.action.action_object import ActionObject
 from syft.service.code.user_code import SubmitUserCode
 from syft.service.policy.policy import Matches, MixedInputPolicy, OutputPolicyExecuteCount
 
-from central.client import transport
+from central.client import transport, trial
 from central.client.connection import Connection
 from central.client.errors import (
     ClientError,
@@ -143,6 +143,26 @@ class DatasiteClient:
         place = self._place(data) if isinstance(data, str) else _Place(_SENT, ("data",), {}, own=True)
         return self._function(self._model(model_id), place).hash
 
+    def check(
+        self,
+        model_id: str,
+        training_config: Mapping[str, Any],
+        data: str,
+        *,
+        mock: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Try the training in this process, on values in the form of the mock. Asks nothing of the datasite but the
+        mock, unless it is given.
+
+        Raises DoesNotFit, which names what is wrong: a missing column, a shape, a loss. Raises also UnknownData,
+        Unreachable, and ValueError for an invalid configuration.
+        """
+        model, config = self._model(model_id), completed(training_config)
+        seen = self.mock(data) if mock is None else mock
+        name, _, asset = data.partition("/")
+        function = training_function(model.name, model.maker, model.loss, name, (asset,) if "data" in seen else PAIR[0])
+        trial.tried(function, model.parameters, config, seen)
+
     def execute_federated_training(
         self,
         model_id: str,
@@ -169,7 +189,7 @@ class DatasiteClient:
         code, request = self._submitted(function, place, model)
         begins = model.stored if parameters is None else self._send(_fitting(parameters, model))
         inputs = {"parameters": begins, "config": self._send(config), **place.ids}
-        training = Training(self._connection, model, function, code, request, inputs, place.name)
+        training = Training(self._connection, model, function, code, request, inputs, place.name, config)
         self._last[model_id] = training
         training.poll()
         return training

@@ -23,6 +23,10 @@ class UnknownData(ClientError):
     """The datasite publishes no dataset with that name, or the name does not say which asset of it."""
 
 
+class DoesNotFit(ClientError):
+    """The model, the configuration or the loss does not fit the data, as far as the mock shows it."""
+
+
 class NotApproved(ClientError):
     """The owner has not approved the training function, or has denied it.
 

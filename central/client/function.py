@@ -4,7 +4,8 @@ Parameters and configuration are arguments, so one approval covers all rounds. T
 that leaves the datasite: parameters, agreed metrics, the number of rows. The function prints and writes nothing.
 
 PySyft also runs it on the mock, and a failure there fails the training. A mock may have no rows or random labels. On
-such data the function returns the parameters it received, and 0 rows.
+such data the function returns the parameters it received, 0 rows, and as metrics the number of a problem and the place
+of a column in the configuration (1 is the first; 0 is none). So nothing but numbers says what is wrong with the data.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def training_function(model: str, maker: str, loss: str, data: str, assets: Sequ
         "arguments": ", ".join(arguments),
         "title": f"Train the model {_word(model)} on the dataset {_plain(data)} ({', '.join(map(_plain, assets))})",
         "maker": textwrap.indent(maker.rstrip(), "    "),
-        "given": "x, y = halves(data)" if inputs == ("data",) else "x, y = plain(x), plain(y)",
+        "given": _ONE if inputs == ("data",) else "x, y = plain(x), plain(y)",
         "value": LOSSES[loss].value,
         "target": LOSSES[loss].target,
         "metric": LOSSES[loss].metric,
@@ -128,24 +129,47 @@ def _fill(pieces: dict[str, Any]) -> str:
     return re.sub(r"<<(\w+)>>", lambda found: pieces[found.group(1)], _TEMPLATE)
 
 
+_ONE = """\
+if hasattr(data, "columns") and misfit(data)[0] != FINE:
+        return refused(*misfit(data))
+    x, y = halves(data)"""
+
 _TEMPLATE = '''\
 def <<name>>(<<arguments>>):
     """<<title>>. Only what it returns leaves."""
     import torch
+
+    FINE, NO_ROWS, NO_CLASS, MISSING_COLUMN, NOT_NUMBERS, NOT_FINITE, LOSS_NOT_FINITE = range(7)
 
 <<maker>>
 
     def plain(values):
         return torch.as_tensor(values.to_numpy() if hasattr(values, "to_numpy") else values)
 
+    def named(values):
+        wanted = config["target"] or values.columns[-1]
+        return wanted, list(config["features"]) or [name for name in values.columns if name != wanted]
+
+    def misfit(values):
+        if not len(values):
+            return NO_ROWS, 0
+        asked = [*config["features"], config["target"]]
+        for place, name in enumerate(asked):
+            if name and name not in values.columns:
+                return MISSING_COLUMN, place + 1
+        wanted, known = named(values)
+        for name in [*known, wanted]:
+            if values[name].dtype.kind not in "biuf":
+                return NOT_NUMBERS, asked.index(name) + 1 if name in asked else 0
+        return FINE, 0
+
     def halves(values):
         if isinstance(values, dict):
             return plain(values["x"]), plain(values["y"])
         if not hasattr(values, "columns"):
             return plain(values)[:, :-1], plain(values)[:, -1]
-        wanted = config["target"] or values.columns[-1]
-        known = config["features"] or [column for column in values.columns if column != wanted]
-        return plain(values[known].astype("float32")), plain(values[wanted])
+        wanted, known = named(values)
+        return plain(values[known].astype("float32")), plain(values[wanted].astype("float64"))
 
     def value(out, wanted):
         return <<value>>
@@ -153,11 +177,18 @@ def <<name>>(<<arguments>>):
     def measure(out, wanted):
         return <<measure>>
 
-    def usable():
+    def problem():
+        if not len(x):
+            return NO_ROWS
+        if not (torch.isfinite(x).all() and torch.isfinite(target).all()):
+            return NOT_FINITE
         model.eval()
         with torch.no_grad():
-            out = model(x[:1]) if len(x) else x
-        return len(x) > 0 and <<usable>>
+            out = model(x[:1])
+        return FINE if <<usable>> else NO_CLASS
+
+    def refused(problem, column=0):
+        return {"parameters": parameters, "metrics": {"problem": problem, "column": column}, "samples": 0}
 
     def evaluate():
         model.eval()
@@ -180,13 +211,15 @@ def <<name>>(<<arguments>>):
         torch.manual_seed(config["seed"])
     <<given>>
     x, target = x.float().to(device), y.to(device)
-    target = <<target>>
     model = make_model().to(device)
     model.load_state_dict(parameters)
-    if not usable():
-        return {"parameters": parameters, "metrics": {}, "samples": 0}
+    if problem() != FINE:
+        return refused(problem())
+    target = <<target>>
     received = [one.detach().clone() for one in model.parameters()]
     loss_before, _ = evaluate()
+    if not abs(loss_before) < float("inf"):
+        return refused(LOSS_NOT_FINITE)
     model.train()
     step = optimizer()
     for _ in range(config["epochs"]):

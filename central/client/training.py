@@ -90,7 +90,39 @@ def _read(key: str, value: Any, kind: type) -> Any:
     return read
 
 
-def update_of(result: Any, model: Mapping[str, torch.Tensor], metrics: frozenset[str], where: str) -> LocalUpdate:
+PROBLEMS: Mapping[int, str] = {
+    1: "has nothing to train on: no rows",
+    2: "has nothing to train on: labels that are no classes of the model",
+    3: "has no column{column}",
+    4: "has a column that is not numbers{column}",
+    5: "has missing values, or values that are not finite",
+    6: "gets a loss that is not finite from the parameters that were sent",
+}
+"""What the numbers mean that a training function gives for a problem with the data."""
+OF_FORM = (3, 4)
+"""Problems that columns and types alone show."""
+
+
+def problem_of(metrics: Any, config: Mapping[str, Any]) -> tuple[int, str]:
+    """The number and the words of the problem in ``metrics``; 0 and "" where they tell none."""
+    number, place = (_whole(metrics, name) for name in ("problem", "column"))
+    asked = [*config["features"], config["target"]]
+    column = f" {asked[place - 1]!r}" if 0 < place <= min(len(asked), _PLACES) else ""
+    return number, PROBLEMS.get(number, "").replace("{column}", column)
+
+
+_PLACES = 99
+"""A datasite rounds metrics to two digits."""
+
+
+def _whole(metrics: Any, name: str) -> int:
+    value = metrics.get(name) if isinstance(metrics, dict) else None
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else 0
+
+
+def update_of(
+    result: Any, model: Mapping[str, torch.Tensor], metrics: frozenset[str], where: str, config: Mapping[str, Any]
+) -> LocalUpdate:
     """The result of a training, if it has exactly the agreed form.
 
     Raises TrainingFailed when it has another form, or when the training diverged.
@@ -103,12 +135,24 @@ def update_of(result: Any, model: Mapping[str, torch.Tensor], metrics: frozenset
     if not _alike(parameters, model):
         raise TrainingFailed(f"{where} returned the parameters of another model; the result is not used")
     if samples == 0:
-        raise TrainingFailed(f"{where} has nothing to train on: no rows, or labels that are not classes of the model")
-    if not isinstance(measured, dict) or set(measured) != metrics or not isinstance(samples, int) or samples < 1:
+        raise TrainingFailed(f"{where} {problem_of(measured, config)[1] or 'has nothing to train on'}")
+    if not _agreed(measured, metrics) or not isinstance(samples, int) or samples < 1:
         raise TrainingFailed(f"{where} returned metrics that were not agreed on; the result is not used")
-    if not all(bool(torch.isfinite(one).all()) for one in parameters.values()):
-        raise TrainingFailed(f"the training at {where} diverged (parameters are not finite); lower learning_rate")
+    if not all(math.isfinite(value) for value in measured.values()) or not _finite(parameters):
+        raise TrainingFailed(f"the training at {where} diverged (its result is not finite); lower learning_rate")
     return LocalUpdate(dict(parameters), {key: float(value) for key, value in measured.items()}, samples)
+
+
+def _agreed(measured: Any, metrics: frozenset[str]) -> bool:
+    return (
+        isinstance(measured, dict)
+        and set(measured) == metrics
+        and all(isinstance(value, int | float) for value in measured.values())
+    )
+
+
+def _finite(parameters: Mapping[str, torch.Tensor]) -> bool:
+    return all(bool(torch.isfinite(one).all()) for one in parameters.values())
 
 
 def _alike(parameters: Any, model: Mapping[str, torch.Tensor]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,11 +56,13 @@ class Training:
         request: Any,
         inputs: dict[str, Any],
         dataset: str,
+        config: Mapping[str, Any],
     ) -> None:
         self._connection = connection
         self._model = model
         self._code = code
         self._inputs = inputs
+        self._config = config
         self._job: Any = None
         self._direct: Future[Any] | None = None
         self._denied = ""
@@ -112,7 +114,7 @@ class Training:
             raise Interrupted(f"{where} restarted while {self.function_name} ran; start the training again")
         if state is not TrainingState.DONE:
             raise TimedOut(f"{self.function_name} at {where} is still {state} after {timeout:g} s; wait longer")
-        return update_of(self._fetched(), self._model.parameters, metrics_of(self._model.loss), where)
+        return update_of(self._fetched(), self._model.parameters, metrics_of(self._model.loss), where, self._config)
 
     # --- inside ---
 

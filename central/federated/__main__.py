@@ -61,7 +61,7 @@ def _train(plan: TrainingPlan, loaded: ModelFile, training: FederatedTraining, s
     ]
     threads = Threads()
     try:
-        prepared = preparation.prepare(datasites, training.config.more, threads, plan.deadline)
+        prepared = preparation.prepare(datasites, training.config.told(1, ""), threads, plan.deadline)
         prepared.require(training.rules.quorum, len(datasites))
     except Mistake as error:
         return _complain(str(error), WRONG_USE)

@@ -16,6 +16,7 @@ import torch
 
 from central.client import (
     DatasiteClient,
+    DoesNotFit,
     LocalUpdate,
     LoginFailed,
     NotApproved,
@@ -31,7 +32,7 @@ from central.federated.columns import Columns
 from central.federated.participants import Away, Parameters, Refused
 from central.federated.plan import Address
 
-_LASTING = (LoginFailed, NotApproved, NotSelfContained, TrainingFailed)
+_LASTING = (DoesNotFit, LoginFailed, NotApproved, NotSelfContained, TrainingFailed)
 _PATIENCE = 15.0
 """Seconds. A crashed datasite is back within one second."""
 
@@ -86,14 +87,16 @@ class DatasiteLine:
             return self._columns()
 
     def check(self, config: Mapping[str, Any]) -> None:
-        """Raises Refused when this datasite's data does not fit ``config``."""
+        """Raises Refused when the model and ``config`` do not fit this datasite's data, as far as its mock shows it."""
         table, wanted = self._columns(), columns.given(config)
-        if table is None:
-            return
-        if problem := columns.problem(table, wanted):
-            raise Refused(f"its data {problem}")
-        if told := columns.unused(table, wanted):
-            self._tell(f"{self.name}: {told}")
+        if table is not None:
+            if problem := columns.problem(table, wanted):
+                raise Refused(f"its data {problem}")
+            if told := columns.unused(table, wanted):
+                self._tell(f"{self.name}: {told}")
+        with self._told_apart():
+            client = self._ready()
+            client.check(self._model_id, config, self._named(client), mock=self._mock)
 
     def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> LocalUpdate:  # noqa: ARG002 - waits for the end, also after the round's deadline
         """Raises Refused, Away, and ClientError for errors that may pass."""

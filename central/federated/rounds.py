@@ -183,7 +183,7 @@ def _after(turn: Turn, fact: Answered | Failed, rules: RoundRules, now: float) -
 
 
 def _pause(rules: RoundRules, attempts: int) -> float:
-    return min(_LONGEST_PAUSE, rules.pause * 2 ** (min(attempts, 10) - 1))
+    return min(_LONGEST_PAUSE, rules.pause * 2.0 ** (min(attempts, 10) - 1))
 
 
 def _counted(played: Round, now: float) -> Round:

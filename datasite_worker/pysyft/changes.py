@@ -40,6 +40,7 @@ _JOBS = "tests/real/test_jobs.py"
 _DATASETS = "tests/real/test_datasets.py"
 _WHOLE = "tests/unit/test_datasets_store.py"
 _TRAINING = "tests/real/test_training.py"
+_CLIENT = "tests/real/test_client.py"
 _PRELOAD = "tests/unit/test_preload.py"
 _DURABILITY = "tests/unit/test_durability.py, tests/real/test_fleet.py"
 _R, _W, _O, _B = Kind.REPLACED, Kind.WRAPPED, Kind.OVERRIDDEN, Kind.BORROWED
@@ -157,6 +158,10 @@ CHANGES = (
         "This module imports the function by name. The limits of an approval are checked before it runs. In a job it "
         "does not run on the mocks.",
         f"{_TRAINING}, {_JOBS}, tests/unit/test_approvals.py",
+    ),
+    Change(
+        _R, "syft.service.code.user_code.traceback_from_error", "(e, code)", "containment.contained",
+        "The caller is told the kind of an error, and none of its text.", f"tests/unit/test_mishaps.py, {_CLIENT}",
     ),
     Change(
         _R, f"{_ACTION}.filter_twin_kwargs", "(kwargs, twin_mode, allow_python_types=False)",

@@ -15,6 +15,7 @@ import torch
 from central.client import (
     ClientError,
     DatasiteClient,
+    DoesNotFit,
     Interrupted,
     LoginFailed,
     NotApproved,
@@ -169,13 +170,19 @@ def test_after_a_sigkill_the_same_object_goes_on(site: Alone, client: DatasiteCl
 
 
 def test_a_training_that_fails_says_so_and_shows_no_data(client: DatasiteClient, site: Alone, approved: str) -> None:
-    """An error at the datasite is told without its message, which could hold data."""
+    """An error at the datasite is told by its kind, without its message, which could hold data; the owner finds it in
+    the datasite's log. ``check`` tells it before anything is asked, from the mock."""
     narrow = client.upload_model(torch.nn.Sequential(torch.nn.Linear(5, 1)), "narrow")
+    with pytest.raises(DoesNotFit, match=r"on x of shape .rows, 3. and y of shape .rows, 1.: mat1 and mat2 shapes"):
+        client.check(narrow, CONFIG, "vibration")
+    client.check(approved, CONFIG, "vibration")
     training = client.execute_federated_training(narrow, CONFIG, "vibration")
     approve(site, training.request_id)
     with pytest.raises(TrainingFailed, match="failed at solo") as failed:
         client.get_parameters(training, timeout=120)
-    assert "please contact the Server Admin" in str(failed.value)
+    assert f"running {training.function_name} (shape mismatch), please contact the Server Admin" in str(failed.value)
+    assert "mat1" not in str(failed.value)
+    assert "RuntimeError: mat1 and mat2 shapes cannot be multiplied" in site.log()
 
 
 def test_mistakes_are_named(client: DatasiteClient, site: Alone, approved: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from central.client import LocalUpdate, LoginFailed, UnknownData, Unreachable
+from central.client import DoesNotFit, LocalUpdate, LoginFailed, UnknownData, Unreachable
 from central.federated import checkpoint, display, model_file, preparation
 from central.federated.checkpoint import BadCheckpoint, Checkpoint
 from central.federated.columns import Columns
@@ -436,6 +436,8 @@ class Site:
     def mock(self, data: str) -> Mapping[str, Any]:
         return dict.fromkeys(self.published.get(data, ()), torch.zeros(2, 1))
 
+    def check(self, *_: Any, **__: Any) -> None: ...
+
     def upload_model(self, model: torch.nn.Module, name: str, description: str, *, loss: str) -> str:
         return f"{name} {loss}"
 
@@ -615,6 +617,18 @@ def test_a_target_that_no_datasite_has_is_told_before_the_first_round() -> None:
     prepared = preparation.prepare(lines, {"target": "weer"}, Alongside(), 60.0)
     with pytest.raises(Mistake, match="a: its data has no column 'weer'; it has 'speed', 'wear'"):
         prepared.require(2, 2)
+
+
+def test_a_model_that_does_not_fit_is_told_before_the_first_round() -> None:
+    """Each datasite whose mock shows that it cannot train is named, with what is wrong."""
+
+    class Unfit(Tables):
+        def check(self, *_: Any, **__: Any) -> None:
+            raise DoesNotFit("mat1 and mat2 shapes cannot be multiplied")
+
+    lines = lines_of({"a": Tables("speed", "wear"), "b": Unfit("speed", "wear")}, [])
+    prepared = preparation.prepare(lines, {}, Alongside(), 60.0)
+    assert {"b": "mat1 and mat2 shapes cannot be multiplied"} == prepared.problems
 
 
 def test_a_preparation_waits_for_the_first_datasite_that_answers() -> None:

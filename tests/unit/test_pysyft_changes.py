@@ -28,6 +28,7 @@ OURS = frozenset(
         *("access", "cached_deseralized_message", "kill_jobs"),  # fields of our own subclasses, and a new one
         *("closed", "flushed", "guarded", "reaches", "unguarded", "watched", "whole"),  # marks on functions of ours
         "arguments",  # of this thread's last call
+        *("kind", "message", "safe_error_message"),  # what a failed function's caller is told, and how it gets there
         "shutdown",  # what PySyft's handle lets its maker set
         *(
             "daemon",

@@ -42,7 +42,7 @@ from datasite_worker.approvals import Record
 from datasite_worker.credentials import identity
 from datasite_worker.jobs.errand import Errand
 from datasite_worker.means import chance, gpu, threads
-from datasite_worker.pysyft import doors, durability, gate, guard, wholeness
+from datasite_worker.pysyft import doors, durability, gate, guard, logs, wholeness
 from datasite_worker.pysyft.containment import contained
 from datasite_worker.pysyft.jobs import shared_database
 from datasite_worker.pysyft.jobs.printing import Writer
@@ -113,6 +113,7 @@ def _append_to(log: str) -> None:
         ours.handlers.append(handler)
         ours.setLevel(min(ours.level or logging.INFO, logging.INFO))
     ours.propagate = False
+    logs.follow(ours)  # PySyft's errors too: what user code raised, for the owner
 
 
 _NO_MOCK = "not computed: a queued job runs on the data only, not on the mock"
