@@ -134,6 +134,7 @@ if hasattr(data, "columns") and misfit(data)[0] != FINE:
         return refused(*misfit(data))
     x, y = halves(data)"""
 
+# Not use_deterministic_algorithms, which does the same: it imports torch's compiler, four seconds in each job.
 _TEMPLATE = '''\
 def <<name>>(<<arguments>>):
     """<<title>>. Only what it returns leaves."""
@@ -209,6 +210,7 @@ def <<name>>(<<arguments>>):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if config["seed"] >= 0:
         torch.manual_seed(config["seed"])
+        torch.set_deterministic_debug_mode("warn" if device == "cuda" else "default")
     <<given>>
     x, target = x.float().to(device), y.to(device)
     model = make_model().to(device)

@@ -7,7 +7,8 @@ tell nothing. Sees no data, and asks nobody.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,24 @@ def tried(
     room: dict[str, Any] = {}
     exec(function.source, room)  # noqa: S102 - the source of the caller's own class
     try:
-        with _one_at_a_time, torch.random.fork_rng(devices=[]):
+        with _one_at_a_time, _untouched():
             result = room[function.name]({key: one.clone() for key, one in parameters.items()}, few, **given)
     except Exception as error:
         raise DoesNotFit(f"the model cannot be trained on {_described(given, config)}: {_sentence(error)}") from error
     number, problem = problem_of(result["metrics"], config)
     if number in OF_FORM:
         raise DoesNotFit(f"the data {problem}")
+
+
+@contextmanager
+def _untouched() -> Iterator[None]:
+    """Torch's random generator and its choice of algorithms are the caller's, and stay as they are."""
+    chosen = torch.get_deterministic_debug_mode()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_deterministic_debug_mode(chosen)
 
 
 def _zeros(mock: Any) -> Any:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from central.federated.checkpoint import Checkpoint
 from central.federated.federation import Event
+from central.federated.history import writable
 from central.federated.rounds import TurnState
 
 _WORDS = {
@@ -81,7 +82,7 @@ class Json(Plain):
         self._object("end", {"rounds": kept.number, "output": str(folder)})
 
     def _object(self, event: str, values: Mapping[str, Any]) -> None:
-        print(json.dumps({"event": event, **values}), file=self._out, flush=True)
+        print(json.dumps(writable({"event": event, **values}), allow_nan=False), file=self._out, flush=True)
 
 
 class Live(Plain):

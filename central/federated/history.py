@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -63,3 +64,12 @@ def _rows(one: Mapping[str, Any]) -> Iterator[tuple[list[Any], Mapping[str, floa
     if one["global"]:
         samples = sum(line["samples"] for line in one["lines"])
         yield [one["round"], GLOBAL, "", samples, "", one["seconds"], ""], one["global"]
+
+
+def writable(value: Any) -> Any:
+    """``value`` for JSON, which has no NaN and no infinity: null stands for both."""
+    if isinstance(value, Mapping):
+        return {key: writable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [writable(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -56,7 +56,8 @@ class Output:
         rows = io.StringIO()
         csv.writer(rows, lineterminator="\n").writerows(history.table(rounds))
         self._write(METRICS_CSV, rows.getvalue())
-        self._write(METRICS_JSON, json.dumps({"settings": dict(settings), "rounds": list(rounds)}, indent=2) + "\n")
+        told = history.writable({"settings": settings, "rounds": rounds})
+        self._write(METRICS_JSON, json.dumps(told, indent=2, allow_nan=False) + "\n")
 
     def _write(self, name: str, text: str) -> None:
         folders.write_text(self.folder / name, text, mode=0o666)
@@ -67,4 +68,7 @@ def fits(parameters: Parameters, model: Parameters) -> str:
     if parameters.keys() != model.keys():
         return "its parameters differ from those of Model"
     wrong = [name for name, tensor in model.items() if tensor.shape != parameters[name].shape]
-    return f"the shape of {wrong[0]} differs from that in Model" if wrong else ""
+    if wrong:
+        return f"the shape of {wrong[0]} differs from that in Model"
+    other = [name for name, tensor in model.items() if tensor.dtype != parameters[name].dtype]
+    return f"the type of {other[0]} differs from that in Model" if other else ""

@@ -50,21 +50,39 @@ class TrainingPlan:
     quorum: str = "all"
     deadline: float = 600.0
     grace: float | None = None
-    seed: int = 0
+    seed: int | None = None
     resume: bool = False
     as_json: bool = False
     color: bool = True
 
     def training_config(self, of_model: Mapping[str, Any]) -> TrainingConfig:
-        """The model file's CONFIG with the options of the command line. FedAvg has no proximal term."""
+        """The model file's CONFIG with the options of the command line. FedAvg has no proximal term.
+
+        Raises ValueError.
+        """
         chosen = {**of_model, **self.config}
-        mu = chosen.pop("proximal_mu", None) or _DEFAULT_MU
-        mu = (mu if self.mu is None else self.mu) if self.algorithm == "fedprox" else 0.0
+        mu, seed = self._mu(chosen.pop("proximal_mu", None)), self._seed(chosen.pop("seed", 0))
         known = {one.name for one in fields(TrainingConfig)} - {"more", "seed", "proximal_mu"}
-        chosen.pop("seed", None)
         more = {key: value for key, value in chosen.items() if key not in known}
         ours = {key: value for key, value in chosen.items() if key in known}
-        return replace(TrainingConfig(**ours, more=more), proximal_mu=float(mu), seed=self.seed)
+        return replace(TrainingConfig(**ours, more=more), proximal_mu=mu, seed=seed)
+
+    def _mu(self, of_model: float | None) -> float:
+        if self.algorithm != "fedprox":
+            return 0.0
+        return float(next((mu for mu in (self.mu, of_model) if mu is not None), _DEFAULT_MU))
+
+    def _seed(self, of_model: int) -> int:
+        seed = of_model if self.seed is None else self.seed
+        if seed < 0:
+            raise ValueError(f"CONFIG: seed must be 0 or more, not {seed}; leave it out, or give another with --seed")
+        return int(seed)
+
+    def unused(self, of_model: Mapping[str, Any]) -> str:
+        """What of CONFIG this training does not use; "" if it uses all."""
+        if self.algorithm != "fedprox" and of_model.get("proximal_mu"):
+            return f"CONFIG's proximal_mu is not used by {self.algorithm}; --algorithm fedprox uses it"
+        return ""
 
     def settings(self, config: TrainingConfig, digest: str) -> dict[str, Any]:
         """The settings that determine the result, for checkpoint and metrics. Without addresses and logins."""

@@ -41,8 +41,10 @@ class FederatedTraining:
         self.rules = RoundRules(quorum_of(plan.quorum, len(plan.lines)), plan.deadline, grace=plan.grace)
         self.config = plan.training_config(made.config)
         completed(self.config.told(1, ""))
+        if unused := plan.unused(made.config):
+            warn(unused)
         self._settings = plan.settings(self.config, made.digest)
-        self.model = model_file.fresh(made, plan.seed)
+        self.model = model_file.fresh(made, self.config.seed)
         self.kept = self._start()
 
     def _start(self) -> Checkpoint:

@@ -1,5 +1,6 @@
-"""Whether this process sees a GPU, and how much of its memory it may take. Never initialises CUDA: a datasite
-that does not compute on its GPU must use none of its memory, and a process that forks jobs must not have used CUDA."""
+"""Whether this process sees a GPU, how much of its memory it may take, and that it can repeat itself. Never initialises
+CUDA: a datasite that does not compute on its GPU must use none of its memory, and a process that forks jobs must not
+have used CUDA."""
 
 from __future__ import annotations
 
@@ -55,3 +56,9 @@ def _limit_each(limit_bytes: int) -> None:
     for index in range(torch.cuda.device_count()):
         total = torch.cuda.get_device_properties(index).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), index)
+
+
+def let_repeat() -> None:
+    """Let a training with a seed repeat itself on a GPU. cuBLAS reads this when a process first uses it; torch's
+    deterministic algorithms, which the training itself asks for, need it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -275,6 +275,14 @@ def test_a_checkpoint_of_another_model_is_refused(plan: Callable[..., TrainingPl
         Run(plan(resume=True))
 
 
+def test_a_checkpoint_of_another_type_is_refused(plan: Callable[..., TrainingPlan]) -> None:
+    """Parameters in double precision do not go on in a model of single precision, nor the other way round."""
+    Run(plan(rounds=1)).go()
+    Path(plan().model).write_text(MODEL.replace("Linear(8, 1))", "Linear(8, 1)).double()"))
+    with pytest.raises(BadCheckpoint, match=r"the type of layers.0.weight differs from that in Model"):
+        Run(plan(resume=True))
+
+
 # --- what is left ---
 
 
@@ -351,6 +359,23 @@ def test_evaluate_is_measured_at_the_centre_after_each_round(plan: Callable[...,
     assert [{"training": 0.0}] * 2 == [one["global"] for one in Run(asked).go().history]
 
 
+def test_a_measurement_that_is_no_number_is_null_in_json(plan: Callable[..., TrainingPlan]) -> None:
+    """JSON has no NaN: programs that read metrics.json or --json get null, and the table keeps nan."""
+    asked = plan(rounds=1)
+    Path(asked.model).write_text(
+        MODEL + '\ndef evaluate(model):\n    return {"f1": float("nan"), "top": float("inf")}\n'
+    )
+    run, out = Run(asked), io.StringIO()
+    run.training.run(run.lines, AtOnce(), display.Json(1, out, io.StringIO()))
+
+    def strict(text: str) -> Any:
+        return json.loads(text, parse_constant=pytest.fail)
+
+    (told,) = strict((Path(asked.output) / "metrics.json").read_text())["rounds"]
+    assert {"f1": None, "top": None} == told["global"] == strict(out.getvalue())["global"]
+    assert ",nan,inf" in (Path(asked.output) / "metrics.csv").read_text()
+
+
 MISTAKES = {
     "does not define Model": "import torch\n",
     "Model must be a class derived from torch.nn.Module": "class Model: pass\n",
@@ -410,6 +435,31 @@ def test_the_command_line_goes_before_the_model_file(plan: Callable[..., Trainin
     config = plan(config={"epochs": 7}).training_config({"epochs": 2, "batch_size": 5, "momentum": 0.9})
     told = config.told(1, "a")
     assert (7, 5, 0.9, 0.0) == (told["epochs"], told["batch_size"], told["momentum"], told["proximal_mu"])
+
+
+def test_configs_seed_counts_unless_the_command_line_gives_one(plan: Callable[..., TrainingPlan]) -> None:
+    """It stands in the settings, and the initial parameters follow from it."""
+    asked = plan(output="5")
+    Path(asked.model).write_text(MODEL.replace('"epochs": 3', '"epochs": 3, "seed": 5'))
+    assert (5, 6) == (Run(asked).training.config.seed, Run(plan(output="6", seed=6)).training.config.seed)
+    of_config = Run(asked).training.kept.parameters
+    Path(asked.model).write_text(MODEL)
+    assert same(of_config, Run(plan(output="again", seed=5)).training.kept.parameters)
+    assert not same(of_config, Run(plan(output="other")).training.kept.parameters)
+    Path(asked.model).write_text(MODEL.replace('"epochs": 3', '"epochs": 3, "seed": -1'))
+    with pytest.raises(ValueError, match="CONFIG: seed must be 0 or more, not -1"):
+        Run(plan(output="drawn"))
+
+
+def test_a_proximal_term_that_is_not_used_is_told(plan: Callable[..., TrainingPlan]) -> None:
+    """Under fedavg CONFIG's proximal_mu changes nothing, which is said; under fedprox it counts, also when it is 0."""
+    asked = plan(output="avg")
+    Path(asked.model).write_text(MODEL.replace('"epochs": 3', '"epochs": 3, "proximal_mu": 0.5'))
+    assert ["CONFIG's proximal_mu is not used by fedavg; --algorithm fedprox uses it"] == Run(asked).warned
+    run = Run(plan(output="prox", algorithm="fedprox"))
+    assert ([], 0.5) == (run.warned, run.training.config.proximal_mu)
+    assert 0.0 == plan(algorithm="fedprox").training_config({"proximal_mu": 0.0}).proximal_mu
+    assert 0.01 == plan(algorithm="fedprox").training_config({}).proximal_mu
 
 
 def test_a_setting_that_no_line_can_train_with_is_told_before_any_line_is_asked(

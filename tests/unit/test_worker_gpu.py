@@ -207,3 +207,16 @@ def test_a_parent_that_only_asks_for_gpus_would_be_noticed(tmp_path: Path) -> No
     """The test above can fail: `is_available` is the innocent way to spoil a process for forking."""
     told = look(tmp_path, "torch.cuda.is_available()")
     assert ("is_available", bool(torch.version.cuda)) == (told["touched"][0], told["a child could not use it"])
+
+
+def test_a_job_can_repeat_itself_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuBLAS is told before it is used, unless the owner told it something else."""
+    from datasite_worker.means import gpu
+
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    gpu.let_repeat()
+    assert ":4096:8" == os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    gpu.let_repeat()
+    assert ":16:8" == os.environ["CUBLAS_WORKSPACE_CONFIG"]

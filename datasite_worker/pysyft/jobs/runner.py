@@ -80,6 +80,7 @@ def run(errand: dict[str, Any], server: Server, nudge: Callable[[], None]) -> No
     chance.draw_afresh()
     threads.use(told.threads)
     gpu.limit_memory(told.gpu_memory_bytes)
+    gpu.let_repeat()
     action_service.execute_byte_code = contained(action_service.execute_byte_code)
     guard.set_up(server, Record(Path(told.state_dir)), training_bounds.kept(Path(told.state_dir)))
     _leave_mocks_alone()

@@ -78,7 +78,10 @@ Grace = Annotated[
         show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Equal seeds give equal results.")]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, metavar="N", help="Equal seeds give equal results (0).", show_default=False),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last round in the output.")]
 TrainingFolder = Annotated[
     Path | None,
@@ -105,7 +108,7 @@ def train(
     quorum: Quorum = "all",
     round_timeout: RoundTimeout = 600.0,
     grace: Grace = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     resume: Resume = False,
     output: TrainingFolder = None,
     datasite: Datasites = None,
