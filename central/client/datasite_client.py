@@ -288,7 +288,7 @@ class DatasiteClient:
 
     def _found(self, known: list[Any], place: _Place, model: Model) -> tuple[Any, Any] | None:
         for code in known:
-            if place.own or _inputs(code) == set(place.ids.values()):
+            if place.own or assets_of(code) == set(place.ids.values()):
                 return code.id, self._request(code, model)
         return None
 
@@ -357,7 +357,7 @@ def _arguments(chosen: tuple[str, ...]) -> tuple[str, ...]:
     return ("data",) if len(chosen) == 1 else ("x", "y")
 
 
-def _inputs(code: Any) -> set[Any]:
+def assets_of(code: Any) -> set[Any]:
     """The ids of the assets that PySyft lets this code see."""
     rules = [rule for by_name in code.input_policy_init_kwargs.values() for rule in by_name.values()]
     return {rule.val for rule in rules if isinstance(rule, Matches)}

@@ -17,7 +17,7 @@ from syft.service.request.request import RequestStatus
 from syft.types.errors import SyftException
 
 from central.client.connection import ADMIN, Connection
-from central.client.errors import Interrupted, NotApproved, TimedOut, TrainingFailed
+from central.client.errors import ClientError, Interrupted, NotApproved, TimedOut, TrainingFailed
 from central.client.function import TrainingFunction, metrics_of
 from central.client.training import FINAL, LocalUpdate, TrainingState, update_of
 
@@ -66,6 +66,7 @@ class Training:
         self._job: Any = None
         self._direct: Future[Any] | None = None
         self._denied = ""
+        self._cancelled = False
         self._why = ""
         self._result: Any = None
         self._state = TrainingState.WAITING
@@ -103,6 +104,23 @@ class Training:
             pause = min(pause * 1.2, _LONGEST_PAUSE)
         return state
 
+    def cancel(self) -> TrainingState:
+        """Take the training back, whether it waits or runs: it ends without a result. Returns the final state.
+
+        A training that has ended stays as it is. Raises ClientError where the datasite cannot cancel it (plain PySyft
+        without a worker, or a job that waits there), and Unreachable.
+        """
+        if self.poll() in FINAL:
+            return self._state
+        if self._direct is not None:
+            raise ClientError(f"{self._connection.name} has no worker, and cannot cancel a training that runs")
+        self._cancelled = True
+        if self._job is None:
+            self._state = TrainingState.INTERRUPTED
+        else:
+            self._kill()
+        return self._state
+
     def result(self, timeout: float | None = None) -> LocalUpdate:
         """The result; see ``DatasiteClient.get_parameters``."""
         if self.poll() is TrainingState.WAITING:
@@ -110,13 +128,29 @@ class Training:
         state, where = self.wait(timeout), self._connection.name
         if state is TrainingState.FAILED:
             raise TrainingFailed(f"the training {self.function_name} failed at {where}: {self._why}")
+        if state is TrainingState.INTERRUPTED and self._cancelled:
+            raise Interrupted(f"{self.function_name} at {where} was cancelled")
         if state is TrainingState.INTERRUPTED:
             raise Interrupted(f"{where} restarted while {self.function_name} ran; start the training again")
         if state is not TrainingState.DONE:
-            raise TimedOut(f"{self.function_name} at {where} is still {state} after {timeout:g} s; wait longer")
+            raise TimedOut(f"{self.function_name} at {where} is still {self.told()} after {timeout:g} s; wait longer")
         return update_of(self._fetched(), self._model.parameters, metrics_of(self._model.loss), where, self._config)
 
+    def told(self) -> str:
+        """The last known state in words, with the reason why a job does not begin."""
+        if self._state is TrainingState.QUEUED:
+            return "queued: other jobs take all training sessions there (fleet jobs shows them)"
+        return str(self._state)
+
     # --- inside ---
+
+    def _kill(self) -> None:
+        try:
+            self._connection.ask(self._job.kill)
+        except ClientError:
+            if self.poll() not in FINAL:  # else it ended meanwhile, or only the answer was lost
+                raise
+        self.poll()
 
     def _approved(self) -> bool:
         if self._connection.role == ADMIN:

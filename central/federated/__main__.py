@@ -10,16 +10,22 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from central.federated.display import Plain
+    from central.federated.lines import DatasiteLine
     from central.federated.model_file import ModelFile
     from central.federated.plan import TrainingPlan
+    from central.federated.threads import Threads
     from central.federated.training import FederatedTraining
 
 OK, NOT_DONE, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+_LAST_WORDS = 15.0
+"""Seconds to cancel what was asked for. A datasite ends a job within ten."""
 
 
 def main() -> int:
@@ -76,8 +82,18 @@ def _train(plan: TrainingPlan, loaded: ModelFile, training: FederatedTraining, s
         return _stopped(training, "interrupted", INTERRUPTED)
     except (QuorumMissed, Mistake, OSError) as error:
         return _stopped(training, str(error), NOT_DONE)
+    finally:
+        _leave_nothing_running(datasites, threads)
     shown.end(training.kept, Path(plan.output))
     return OK
+
+
+def _leave_nothing_running(datasites: Sequence[DatasiteLine], threads: Threads) -> None:
+    """A second interrupt does not wait for it."""
+    try:
+        threads.finish([partial(datasite.cancel, for_good=True) for datasite in datasites], _LAST_WORDS)
+    except KeyboardInterrupt:
+        return
 
 
 def _stopped(training: FederatedTraining, why: str, code: int) -> int:

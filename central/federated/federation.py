@@ -19,13 +19,15 @@ from central.federated.rounds import Answered, Failed, Outcome, Probed, Round, R
 
 
 class Outside(Protocol):
-    """A clock, a way to run work in the background, and a wait for its result."""
+    """A clock, a way to run work in the background, and a wait for its result. Nobody waits for what is run aside."""
 
     def now(self) -> float: ...
 
     def begin(self, work: Callable[[], RoundFact]) -> None: ...
 
     def wait(self, until: float) -> RoundFact | None: ...
+
+    def aside(self, work: Callable[[], None]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,28 @@ class Federation:
             played = self._ask(self._probe(played), parameters)
             if (fact := self._outside.wait(rounds.wakes(played))) is not None:
                 played = self._take(played, fact, parameters)
-        shares = tuple(_share(name, turn) for name, turn in played.turns.items())
+        shares = tuple(self._share(name, turn) for name, turn in played.turns.items())
+        self._cancel(played)
         if ended is Outcome.QUORUM_MISSED:
             raise QuorumMissed(number, self._rules.quorum, shares)
         self._tell(Event("done", number, text=_left_out(shares)))
         return Result(number, average(played.updates()), shares, self._outside.now() - began)
+
+    def _cancel(self, played: Round) -> None:
+        """What comes after the end of its round is not used, and would keep its datasite from the next one."""
+        for name, turn in played.turns.items():
+            if turn.state is TurnState.TRAINING:
+                self._outside.aside(self._participants[name].cancel)
+
+    def _share(self, name: str, turn: Turn) -> Share:
+        update = turn.update
+        samples, metrics = (update.samples, dict(update.metrics)) if update is not None else (0, {})
+        reason = turn.reason or ("" if update is not None else self._late(name))
+        return Share(name, turn.state, samples, metrics, turn.attempts, turn.took, reason)
+
+    def _late(self, name: str) -> str:
+        doing = self._participants[name].doing()
+        return "no answer in time" + (f": {doing}" if doing else "")
 
     def _probe(self, played: Round) -> Round:
         names = rounds.to_probe(played, self._outside.now())
@@ -187,18 +206,13 @@ def _judged(fact: Answered | Failed, parameters: Parameters) -> Answered | Faile
 def _event(fact: Answered | Failed, number: int) -> Event:
     if isinstance(fact, Failed) and fact.away:
         return Event("failed", number, fact.name, fact.reason)
+    if fact.number != number and isinstance(fact, Failed):
+        return Event("late", number, fact.name, f"its training for round {fact.number} has ended: {fact.reason}")
     if fact.number != number:
         return Event("late", number, fact.name, f"its answer to round {fact.number} came too late and is not used")
     if isinstance(fact, Answered):
         return Event("answered", number, fact.name)
     return Event("refused" if fact.refused else "failed", number, fact.name, fact.reason)
-
-
-def _share(name: str, turn: Turn) -> Share:
-    update = turn.update
-    samples, metrics = (update.samples, dict(update.metrics)) if update is not None else (0, {})
-    reason = turn.reason or ("" if update is not None else "no answer in time")
-    return Share(name, turn.state, samples, metrics, turn.attempts, turn.took, reason)
 
 
 def _left_out(shares: Sequence[Share]) -> str:

@@ -1,26 +1,30 @@
 """A datasite as a participant, reached with ``central.client``. No other module of this package uses the network.
 
 Logs in at the first training; the client stays usable when the datasite restarts. It waits for the end of a training
-without a limit, so that a datasite never trains twice at the same time. The federation decides how long a round waits.
+without a limit, so that a datasite never trains twice at the same time. The federation decides how long a round waits,
+and cancels what it does not wait for.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 
 from central.client import (
+    ClientError,
     DatasiteClient,
     DoesNotFit,
     LocalUpdate,
     LoginFailed,
     NotApproved,
     NotSelfContained,
+    Training,
     TrainingFailed,
     UnknownData,
     Unreachable,
@@ -66,6 +70,9 @@ class DatasiteLine:
         self._connect = connecting
         self._probe = probing
         self._sound = False
+        self._beginning = threading.Lock()  # held while a training is asked for, and not known yet
+        self._training: Training | None = None
+        self._over = False
         self._now = now
         self._tell = tell
         self._mock: dict[str, Any] = {}
@@ -103,7 +110,35 @@ class DatasiteLine:
         with self._told_apart():
             client = self._ready()
             self._check_once(config)
-            return client.train(self._model_id, parameters, config, self._named(client))
+            update = self._begun(client, parameters, config).result()
+            self._training = None
+            return update
+
+    def _begun(self, client: DatasiteClient, parameters: Parameters, config: Mapping[str, Any]) -> Training:
+        with self._beginning:
+            if self._over:
+                raise Refused("the training is over")
+            self._take_back()  # one that the datasite went on with after it did not answer
+            data = self._named(client)
+            self._training = client.execute_federated_training(self._model_id, config, data, parameters=parameters)
+            return self._training
+
+    def cancel(self, *, for_good: bool = False) -> None:
+        """Take back the training that is under way, if any. ``for_good``: and begin no other."""
+        self._over = self._over or for_good
+        with self._beginning:
+            training = self._training
+        if training is not None and self.answers():
+            _cancelled(training)
+
+    def _take_back(self) -> None:
+        if self._training is not None:
+            _cancelled(self._training)
+            self._training = None
+
+    def doing(self) -> str:
+        training = self._training
+        return "" if training is None else training.told()
 
     def _check_once(self, config: Mapping[str, Any]) -> None:
         """A datasite that does not fit is looked at anew in each round: its owner may correct the data."""
@@ -154,6 +189,11 @@ class DatasiteLine:
     def _log_in(self) -> DatasiteClient:
         where = self._address
         return self._connect(where.url, where.port, where.email, where.password, ca=where.ca, patience=_PATIENCE)
+
+
+def _cancelled(training: Training) -> None:
+    with suppress(ClientError):  # it has ended, or the datasite is down: then nothing runs, or nobody can tell
+        training.cancel()
 
 
 def _only(datasets: Mapping[str, Any]) -> str:

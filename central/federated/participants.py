@@ -62,7 +62,8 @@ class Participant(Protocol):
     """``train`` blocks until there is an answer, and raises if there is none.
 
     ``Refused`` means that a retry in this round would change nothing, ``Away`` that nothing answers. Every other
-    exception may pass. ``answers`` tells within seconds whether it is there.
+    exception may pass. ``answers`` tells within seconds whether it is there. ``cancel`` takes back what ``train`` asked
+    for, which then raises; ``doing`` says in words what became of it so far.
     """
 
     @property
@@ -71,6 +72,10 @@ class Participant(Protocol):
     def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> Update: ...
 
     def answers(self) -> bool: ...
+
+    def cancel(self) -> None: ...
+
+    def doing(self) -> str: ...
 
 
 class Refused(Exception):

@@ -32,6 +32,18 @@ class Threads:
         except queue.Empty:
             return None
 
+    def aside(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, name="aside", daemon=True).start()
+
+    def finish(self, works: Sequence[Callable[[], None]], seconds: float) -> None:
+        """Run all ``works`` at the same time, and wait for them for at most ``seconds``."""
+        threads = [threading.Thread(target=work, name="finish", daemon=True) for work in works]
+        for thread in threads:
+            thread.start()
+        give_up = self.now() + seconds
+        for thread in threads:
+            thread.join(max(0.0, give_up - self.now()))
+
     def together(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
         """The results, or the errors, of all ``works``, which run at the same time."""
         found: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import ssl
 from collections.abc import Iterator
@@ -19,12 +20,16 @@ from central.client import (
     Interrupted,
     LoginFailed,
     NotApproved,
+    TimedOut,
     TrainingFailed,
     TrainingState,
     UnknownData,
     Unreachable,
     connect,
+    jobs,
+    transport,
 )
+from central.client.connection import Connection
 from tests.real.harness import Alone, alone, answers, eventually, login
 from tests.real.wire import content, wire
 
@@ -169,6 +174,33 @@ def test_after_a_sigkill_the_same_object_goes_on(site: Alone, client: DatasiteCl
     assert ROWS == update.samples
 
 
+def of_owner(site: Alone) -> Connection:
+    owner = json.loads((site.state / "admin.json").read_text())
+    url = transport.parsed("http://127.0.0.1", site.port)
+    return Connection(url, owner["email"], owner["password"], transport.session(None, None, 60.0), 10.0)
+
+
+def test_a_training_is_cancelled_and_its_datasite_is_free(client: DatasiteClient, site: Alone, approved: str) -> None:
+    """Also one that waits for its turn, or for the owner: none of them runs on, and the next one runs."""
+    endless = {**CONFIG, "epochs": 1_000_000}
+    asked = [client.execute_federated_training(approved, endless, "vibration") for _ in range(4)]
+    eventually(lambda: [TrainingState.RUNNING] * 3 == [one.state for one in asked[:3]])
+    with pytest.raises(TimedOut, match="still queued: other jobs take all training sessions there"):
+        client.get_parameters(asked[3], timeout=0.5)
+    owner = of_owner(site)
+    shown = [(one.state, one.who, one.function, one.dataset) for one in jobs.living(owner, "solo")]
+    rest = (EMAIL, asked[0].function_name, "vibration")
+    assert [("running", *rest)] * 3 + [("queued", *rest)] == shown
+    assert jobs.cancel(owner, jobs.living(owner, "solo")[0].id)
+    assert [TrainingState.INTERRUPTED] * 4 == [one.cancel() for one in reversed(asked)]
+    with pytest.raises(Interrupted, match="was cancelled"):
+        client.get_parameters(asked[3])
+    unapproved = client.upload_model(torch.nn.Sequential(torch.nn.Linear(3, 1)), "unapproved")
+    assert TrainingState.INTERRUPTED == client.execute_federated_training(unapproved, CONFIG, "vibration").cancel()
+    assert ROWS == client.train(approved, Wear(4).state_dict(), CONFIG, "vibration", timeout=120).samples
+    assert [] == (answers(site.port) or {})["active_experiments"]
+
+
 def test_a_training_that_fails_says_so_and_shows_no_data(client: DatasiteClient, site: Alone, approved: str) -> None:
     """An error at the datasite is told by its kind, without its message, which could hold data; the owner finds it in
     the datasite's log. ``check`` tells it before anything is asked, from the mock."""
@@ -206,8 +238,6 @@ def test_mistakes_are_named(client: DatasiteClient, site: Alone, approved: str) 
 def test_tensors_of_ones_own_are_for_the_owner_alone(site: Alone, client: DatasiteClient, approved: str) -> None:
     """An ADMIN sends data and trains on it, unasked, as existing centrals do; a data scientist may not."""
     kept = login(site.state, site.port)
-    import json
-
     owner = json.loads((site.state / "admin.json").read_text())
     admin = connect("http://127.0.0.1", site.port, owner["email"], owner["password"])
     assert ("ADMIN", "ADMIN") == (admin.role, kept.user_role.name)

@@ -160,12 +160,14 @@ def has_computed(plant: Fleet, seen: int) -> bool:
 
 @pytest.mark.slow
 def test_an_interrupted_training_goes_on_where_it_was(plant: Fleet, calm: Run) -> None:
-    """SIGTERM after the first round ends with 130 and keeps it; --resume yields the bits of a training in one go. Without
+    """SIGTERM after the first round ends with 130 and keeps it, and nothing runs on at the datasites; --resume yields the bits of a training in one go. Without
     --resume the folder is left alone."""
     run = Run(plant, "part", "--rounds", ROUNDS)
     eventually(lambda: "round 1/3" in run.said())
+    eventually(lambda: (answers(plant.alpha) or {})["active_experiments"])
     run.process.terminate()
     assert 130 == run.ended(), run.said()
+    assert [[], []] == [(answers(port) or {})["active_experiments"] for port in (plant.alpha, plant.beta)]
     assert "1 finished round is kept; --resume continues after the last" in run.said()
     again = Run(plant, "part", "--rounds", ROUNDS)
     assert 2 == again.ended()

@@ -42,6 +42,9 @@ class Script:
         fact = work()
         heapq.heappush(self.coming, (self.clock + self.takes, next(self._order), fact))
 
+    def aside(self, work: Callable[[], None]) -> None:
+        work()
+
     def wait(self, until: float) -> RoundFact | None:
         if self.coming and self.coming[0][0] <= until:
             self.clock, _, fact = heapq.heappop(self.coming)
@@ -61,6 +64,14 @@ class Line:
         self.asked: list[tuple[float, float, Mapping[str, Any]]] = []
         self.probed: list[float] = []
         self.up_at = 0.0
+        self.cancelled: list[float] = []
+        self.busy_with = ""
+
+    def cancel(self) -> None:
+        self.cancelled.append(self._script.clock)
+
+    def doing(self) -> str:
+        return self.busy_with
 
     def answers(self) -> bool:
         self.probed.append(self._script.clock)
@@ -226,6 +237,21 @@ def test_a_straggler_is_left_out_at_the_deadline_and_not_asked_twice() -> None:
     assert {"a": "answered", "b": "answered", "c": "busy"} == played.states(2)
     assert 1 == len(played.lines["c"].asked)
     assert "c (no answer in time)" == played.told("done")[0][2]
+
+
+def test_what_a_round_does_not_wait_for_is_cancelled() -> None:
+    """At the deadline and at the end of the grace, and also when the quorum is missed: it would not be used, and would
+    keep the datasite from the next round."""
+    played = play({"c": [150.0]}, rounds=2, quorum="2", deadline=60.0)
+    assert ([], [60.0]) == (played.lines["a"].cancelled, played.lines["c"].cancelled)
+    assert [6.0] == play({"c": [150.0]}, rounds=1, quorum="2", grace=5.0).lines["c"].cancelled
+    script = Script()
+    line = Line("a", script, trouble=[150.0])
+    line.busy_with = "queued: other jobs take all training sessions there"
+    federation = Federation([line], TrainingConfig(), RoundRules(1, 60.0), script, lambda _: None)
+    with pytest.raises(QuorumMissed, match=r"a \(no answer in time: queued: other jobs take all training sessions"):
+        list(federation.run(START, 1, 1))
+    assert [60.0] == line.cancelled
 
 
 def test_what_comes_late_is_dropped_and_told_and_the_line_joins_the_round_in_progress() -> None:

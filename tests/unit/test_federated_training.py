@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from central.client import DoesNotFit, LocalUpdate, LoginFailed, UnknownData, Unreachable
+from central.client import ClientError, DoesNotFit, Interrupted, LocalUpdate, LoginFailed, UnknownData, Unreachable
 from central.federated import checkpoint, display, model_file, preparation
 from central.federated.checkpoint import BadCheckpoint, Checkpoint
 from central.federated.columns import Columns
@@ -71,6 +71,11 @@ class Here:
     def answers(self) -> bool:
         return True
 
+    def cancel(self) -> None: ...
+
+    def doing(self) -> str:
+        return ""
+
     def train(self, parameters: Parameters, config: Mapping[str, Any], timeout: float) -> LocalUpdate:
         self.attempts += 1
         if self.attempts == self._dies:
@@ -105,6 +110,8 @@ class AtOnce:
 
     def begin(self, work: Callable[[], RoundFact]) -> None:
         self._facts.append(work())
+
+    def aside(self, work: Callable[[], None]) -> None: ...
 
     def wait(self, until: float) -> RoundFact | None:
         if self._facts:
@@ -491,9 +498,33 @@ class Site:
     def upload_model(self, model: torch.nn.Module, name: str, description: str, *, loss: str) -> str:
         return f"{name} {loss}"
 
-    def train(self, model_id: str, parameters: Parameters, config: Mapping[str, Any], data: str) -> str:
+    def execute_federated_training(
+        self, model_id: str, config: Mapping[str, Any], data: str, *, parameters: Parameters
+    ) -> Asked:
         self.trained.append(data)
-        return model_id
+        return Asked(model_id)
+
+
+class Asked:
+    """A training that was asked for."""
+
+    def __init__(self, update: Any, error: Exception | None = None) -> None:
+        self.update = update
+        self.error = error
+        self.cancelled = 0
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.update
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+        if self.cancelled > 1:
+            raise ClientError("it has ended")
+
+    def told(self) -> str:
+        return "running"
 
 
 def line(site: Any, data: str = "", now: Callable[[], float] = lambda: 0.0) -> DatasiteLine:
@@ -561,6 +592,44 @@ def test_nobody_is_patient_twice_with_a_datasite_that_is_down() -> None:
     assert ([("http://127.0.0.1", 1, None)] * 2, [1]) == (probes, connections)
 
 
+class Holding(Site):
+    """A site whose trainings run until they are cancelled; it hands out what it was asked for."""
+
+    def __init__(self, *asked: Asked) -> None:
+        super().__init__({"wear": ("data",)})
+        self.coming = iter(asked)
+
+    def execute_federated_training(self, *_: Any, **__: Any) -> Asked:
+        return next(self.coming)
+
+
+def test_what_is_under_way_is_cancelled_and_nothing_else_begins() -> None:
+    """At the end of a federated training each datasite takes back what it was asked for, and is asked for no more."""
+    asked = Asked(None, Interrupted("cancelled"))
+    taking_part = line(lambda *_, **__: Holding(asked))
+    taking_part.cancel()
+    with pytest.raises(Interrupted):
+        taking_part.train({}, {}, 1.0)
+    assert "running" == taking_part.doing()
+    taking_part.cancel(for_good=True)
+    assert 1 == asked.cancelled
+    taking_part.cancel(for_good=True)  # a datasite that refuses, because it has ended, is no error
+    with pytest.raises(Refused, match="the training is over"):
+        taking_part.train({}, {}, 1.0)
+
+
+def test_a_datasite_does_not_go_on_with_what_it_was_asked_before() -> None:
+    """One that did not answer for a while may still be at work: that is cancelled before the next begins."""
+    before, after = Asked(None, Unreachable("away")), Asked("update")
+    taking_part = line(lambda *_, **__: Holding(before, after))
+    with pytest.raises(Away):
+        taking_part.train({}, {}, 1.0)
+    told: object = taking_part.train({}, {}, 1.0)
+    assert ("update", 1, 0) == (told, before.cancelled, after.cancelled)
+    taking_part.cancel()
+    assert ("", 0) == (taking_part.doing(), after.cancelled)
+
+
 # --- columns ---
 
 TABLE = {"wear": ("data",)}
@@ -577,9 +646,11 @@ class Tables(Site):
     def mock(self, data: str) -> Mapping[str, Any]:
         return {"data": pd.DataFrame([[0.5] * len(self.columns)] * 2, columns=list(self.columns))}
 
-    def train(self, model_id: str, parameters: Parameters, config: Mapping[str, Any], data: str) -> str:
+    def execute_federated_training(
+        self, model_id: str, config: Mapping[str, Any], data: str, *, parameters: Parameters
+    ) -> Asked:
         self.configs.append(config)
-        return model_id
+        return Asked(model_id)
 
 
 class Alongside:

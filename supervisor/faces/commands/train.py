@@ -1,22 +1,17 @@
-"""``fleet train``: collects the datasites and their logins, and replaces this process by the program that trains.
-
-That program gets the logins on its standard input, from a file in memory: others can read arguments and environment.
-"""
+"""``fleet train``: collects the datasites and their logins, and replaces this process by the program that trains."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import click
 import typer
 
+from supervisor.faces import centre
 from supervisor.faces.commands.arguments import FleetFileOption, Json, NoColor
 from supervisor.faces.context import fleet_file, load_config, options
 from supervisor.faces.faults import Exit, Fault, unknown_name
@@ -25,7 +20,7 @@ from supervisor.faces.formatting import clean
 if TYPE_CHECKING:
     from supervisor.spec import DatasiteSpec, FleetConfig
 
-_PROGRAM = ("-P", "-m", "central.federated")  # -P: nothing in the working directory takes its modules' place
+_PROGRAM = centre.program("central.federated")
 _PATIENCE = 1.0
 
 
@@ -137,7 +132,7 @@ def train(
         "model": str(model.absolute()),
         "rounds": rounds,
         "output": str((output or Path(f"{model.stem}-training")).absolute()),
-        "lines": [_address(config, spec) for spec in chosen],
+        "lines": [centre.address(config, spec) for spec in chosen],
         "data": data,
         "algorithm": algorithm.value,
         "mu": mu,
@@ -162,16 +157,6 @@ def _chosen(config: FleetConfig, names: list[str]) -> list[DatasiteSpec]:
     return [spec for spec in config.datasites if not names or spec.name in names]
 
 
-def _address(config: FleetConfig, spec: DatasiteSpec) -> dict[str, Any]:
-    """Where the datasite is, and its owner's login."""
-    from supervisor.faces import logins
-    from supervisor.spec import http_url
-
-    login = logins.read(config.state_dir, spec.name)
-    url = http_url(spec.hostname, spec.port).rpartition(":")[0]
-    return {"name": spec.name, "url": url, "port": spec.port, "email": login.email, "password": login.password}
-
-
 def _require_answer(config: FleetConfig, chosen: Iterable[DatasiteSpec]) -> None:
     """Raises Fault when no datasite listens: then the fleet is down, and waiting does not help."""
     if not any(_listens(spec) for spec in chosen):
@@ -189,11 +174,4 @@ def _listens(spec: DatasiteSpec) -> bool:
 
 
 def _become(plan: bytes) -> NoReturn:
-    """Replace this process by the training: signals reach it, and its exit code is the command's."""
-    memory = os.memfd_create("plan")
-    os.write(memory, plan)
-    os.lseek(memory, 0, os.SEEK_SET)
-    os.dup2(memory, 0)
-    os.close(memory)
-    click.get_text_stream("stdout").flush()
-    os.execv(sys.executable, [sys.executable, *_PROGRAM])  # noqa: S606 - no shell: our own interpreter and module
+    centre.become(_PROGRAM, plan)
