@@ -51,9 +51,10 @@ class Prepared:
 
     def require(self, quorum: int, lines: int) -> None:
         """Raises Mistake when fewer than ``quorum`` of ``lines`` datasites can take part."""
-        if lines - len(self.problems) < quorum:
+        able = lines - len(self.problems)
+        if able < quorum:
             reasons = "\n".join(f"  {name}: {why}" for name, why in self.problems.items())
-            raise Mistake(f"the model cannot be trained on this data:\n{reasons}")
+            raise Mistake(f"only {able} of the required {quorum} datasites can take part:\n{reasons}")
 
 
 class NobodyAnswers(Exception):

@@ -232,5 +232,5 @@ def test_with_a_quorum_nobody_waits_for_a_datasite_that_is_down(plant: Fleet, ca
 def test_a_dataset_that_no_line_has_is_told_by_name(plant: Fleet) -> None:
     """A typing mistake ends the training, with what there is instead."""
     run = Run(plant, "typo", "--rounds", "1", "--data", "waer")
-    assert 1 == run.ended(), run.said()
+    assert 2 == run.ended(), run.said()
     assert "has no dataset 'waer'; it publishes: wear" in run.said()
