@@ -82,11 +82,11 @@ def refuse_empty(config: FleetConfig) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Document:
+class _Copy:
     datasites: dict[str, list[str]]
 
 
 def _read(path: Path) -> dict[str, list[str]]:
     """The names by state folder; empty where nothing can be read."""
-    found = state_files.read(path, _Document)
-    return found.datasites if isinstance(found, _Document) else {}
+    found = state_files.read(path, _Copy)
+    return found.datasites if isinstance(found, _Copy) else {}

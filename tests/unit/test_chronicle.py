@@ -368,7 +368,7 @@ def test_a_disk_that_stays_full_is_told_once() -> None:
     again = events(waiting, DeadlineReached("a", 3), ProcessExited("a", 4, full), now=NOW + 15.0)
     assert [] == again
     tried = step(waiting, DeadlineReached("a", 3), NOW + 15.0).record
-    assert ["ready"] == kinds(events(tried, ProcessStarted("a", 4, 78, 6), ProbeAnswered("a", 4, said(4))))
+    assert ["ready"] == kinds(events(tried, ProcessStarted("a", 4, 77, 6), ProbeAnswered("a", 4, said(4))))
     assert ["starting", "exited", "quarantined"] == kinds(
         events(waiting, OperatorAsked("a", START), ProcessExited("a", 4, full))
     )
