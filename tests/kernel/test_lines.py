@@ -110,6 +110,7 @@ def cpu_seconds(line: Path) -> float:
     return int(usage) / 1e6
 
 
+@pytest.mark.slow
 def test_a_line_is_held_in_a_group_of_its_own(fleet: HeldFleet, group: Path) -> None:
     """With its limits, and with all its processes; what it weighs there is what is its own."""
     alpha, beta = fleet.line("alpha"), fleet.line("beta")
@@ -122,6 +123,7 @@ def test_a_line_is_held_in_a_group_of_its_own(fleet: HeldFleet, group: Path) -> 
     assert "the kernel enforces limits of cpu and memory" in fleet.log("fleet")
 
 
+@pytest.mark.slow
 def test_a_training_that_takes_too_much_is_ended_and_its_datasite_serves_on(fleet: HeldFleet) -> None:
     """The kernel takes the biggest process of the line: the job. It is marked, told, and the next one runs."""
     before = fleet.line("alpha")
@@ -135,6 +137,7 @@ def test_a_training_that_takes_too_much_is_ended_and_its_datasite_serves_on(flee
     assert 0 == fleet.line("alpha")["restarts"]
 
 
+@pytest.mark.slow
 def test_a_datasite_that_takes_too_much_is_ended_and_back_with_its_data(fleet: HeldFleet) -> None:
     """Code that runs in the serving process: the cause names the limit; the neighbour notices nothing."""
     import syft as sy

@@ -93,6 +93,7 @@ def test_reset_says_what_it_removes_and_is_asked_for_each_time(tmp_path: Path) -
         assert 0 == solo.end(signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_reset_spares_a_datasite_that_runs(tmp_path: Path) -> None:
     """A second start on the same port or the same state is refused before anything is removed."""
     with alone(tmp_path) as solo, alone(tmp_path) as second:

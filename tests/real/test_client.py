@@ -180,6 +180,7 @@ def of_owner(site: Alone) -> Connection:
     return Connection(url, owner["email"], owner["password"], transport.session(None, None, 60.0), 10.0)
 
 
+@pytest.mark.slow
 def test_a_training_is_cancelled_and_its_datasite_is_free(client: DatasiteClient, site: Alone, approved: str) -> None:
     """Also one that waits for its turn, or for the owner: none of them runs on, and the next one runs."""
     endless = {**CONFIG, "epochs": 1_000_000}

@@ -69,6 +69,7 @@ def test_a_listed_hash_needs_no_owner(fleet: Fleet, client: DatasiteClient) -> N
     assert pid == fleet.line("alpha")["pid"]
 
 
+@pytest.mark.slow
 def test_the_owner_decides_on_the_command_line(fleet: Fleet, client: DatasiteClient) -> None:
     """What waits is shown with its hash and its text; one is approved and runs, one is denied and says why; and a new
     scientist can log in."""

@@ -7,6 +7,8 @@ import signal
 import time
 from typing import Any
 
+import pytest
+
 from fleet_tools.ports import free_ports
 from tests.real.harness import Fleet, answers, eventually
 
@@ -46,6 +48,7 @@ def test_it_answers_after_a_crash_too(fleet: Fleet) -> None:
     assert ("alpha", "localhost", fleet.alpha, "cpu", "running") == asked(client)
 
 
+@pytest.mark.slow
 def test_it_tells_what_is_so_now(fleet: Fleet) -> None:
     """A line that moved to another port says the new one, not that of its first start."""
     fleet.down()

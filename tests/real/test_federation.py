@@ -178,6 +178,7 @@ def test_an_interrupted_training_goes_on_where_it_was(plant: Fleet, calm: Run) -
     assert same(calm.parameters(), resumed.parameters())
 
 
+@pytest.mark.slow
 def test_columns_are_matched_by_name(plant: Fleet, calm: Run) -> None:
     """beta's file has the same columns in another order, and one more: its first round has the very numbers of the
     training on equal files, and the column that is not used is told."""

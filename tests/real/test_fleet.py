@@ -78,6 +78,7 @@ def test_a_second_supervisor_is_refused(fleet: Fleet) -> None:
     assert str(fleet.status()["supervisor"]["pid"]) in second.stdout + second.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_leaves_datasites_that_the_next_one_adopts(fleet: Fleet) -> None:
     """The lines serve on; the next ``fleet up`` goes on with the very same processes."""
     before = {line["name"]: line["pid"] for line in fleet.status()["datasites"]}

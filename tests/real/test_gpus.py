@@ -140,6 +140,7 @@ def test_a_killed_line_has_its_gpu_again(plant: Plant) -> None:
     assert (twice(ONE), {"alpha": [ONE], "beta": [ZERO]}) == (plant.sees("alpha", plant.alpha), plant.assigned())
 
 
+@pytest.mark.slow
 def test_a_new_supervisor_leaves_everybody_where_he_is(plant: Plant) -> None:
     """After SIGKILL with the same processes; after `down` and `up` in new ones, although the lines stand otherwise."""
     before = plant.pids()
@@ -202,6 +203,7 @@ def test_a_driver_that_hangs_takes_no_gpu_from_anybody(plant: Plant) -> None:
     assert [twice(ONE, CLAIMED), twice(ZERO)] == [plant.sees("alpha", plant.alpha), plant.sees("beta", plant.beta)]
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_lost(plant: Plant) -> None:
     """The line that takes what there is moves, and sees the other GPU; one that wants its own is left as it is. Both
     are told."""

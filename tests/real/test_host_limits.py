@@ -92,6 +92,7 @@ def test_the_disk_is_everybodys(fleet: HostFleet) -> None:
     assert [1, 1] == [len(told(fleet, name, "limit_reached", "disk")) for name in fleet.lines]
 
 
+@pytest.mark.slow
 def test_bandwidth_is_shared_out_evenly(fleet: HostFleet) -> None:
     """Two uploads at the same time: neither is faster than half, and both lines tell that they are held back."""
     size, took = 14, {}
@@ -136,6 +137,7 @@ def busy(fleet: HostFleet) -> None:
     run_inside(fleet.login("beta", fleet.beta), burn_two_cores)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 def test_the_biggest_goes_when_all_together_take_too_much_memory(fleet: HostFleet) -> None:
     """Told of the fleet, and after three looks the biggest is restarted with its cause; the other is at work, and works
@@ -158,6 +160,7 @@ def test_the_biggest_goes_when_all_together_take_too_much_memory(fleet: HostFlee
     assert answers(fleet.beta)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 @pytest.mark.alone
 def test_all_lines_together_compute_on_the_hosts_cores(fleet: HostFleet) -> None:

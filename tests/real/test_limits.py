@@ -290,6 +290,7 @@ def test_who_takes_too_much_memory_is_restarted(fleet: LimitedFleet) -> None:
     assert f"/{MEMORY_GB:g} GB" in fleet.run("status").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_who_computes_too_much_is_bound_to_its_cores(fleet: LimitedFleet, busy: int) -> None:
     """Two threads' worth of user code on the one core that 20 % rounds up to: told, and the line serves on."""

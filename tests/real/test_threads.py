@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.real.harness import a_fleet, answers, eventually
 
@@ -34,6 +35,7 @@ def seen(client: Any) -> tuple[list[int], list[int]]:
     return list(blocking), list(client.code.threads_here(blocking=False).wait(timeout=90).get())
 
 
+@pytest.mark.slow
 def test_a_function_computes_with_the_threads_of_its_line(tmp_path: Path) -> None:
     """PyTorch, OpenMP, MKL and NumPy alike, in blocking calls and in jobs: of two lines each has half of the cores,
     unless ``resources.threads`` says otherwise."""

@@ -145,6 +145,7 @@ def test_the_centre_is_told_what_trains(fleet: Fleet, client: Any) -> None:
     eventually(lambda: told()["active_experiments"] == [] and told()["last_training_completion"])
 
 
+@pytest.mark.slow
 def test_a_job_that_a_crash_cut_off_is_interrupted(fleet: Fleet, client: Any) -> None:
     """Not PROCESSING for ever: marked and reported. What waited behind it runs, and so does what comes new."""
     cut_off = training(client, "train_long", 600)(blocking=False)

@@ -13,6 +13,7 @@ import pytest
 from tests.real.harness import Fleet, a_fleet, answers, eventually
 
 
+@pytest.mark.slow
 def test_a_broken_identity_puts_one_line_aside(tmp_path: Path) -> None:
     """A datasite that drew a new identity would lose its data: refused with file and way out; the neighbour notices
     nothing. Mended, it comes back when asked."""
