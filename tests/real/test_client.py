@@ -183,8 +183,8 @@ def of_owner(site: Alone) -> Connection:
 @pytest.mark.slow
 def test_a_training_is_cancelled_and_its_datasite_is_free(client: DatasiteClient, site: Alone, approved: str) -> None:
     """Also one that waits for its turn, or for the owner: none of them runs on, and the next one runs."""
-    endless = {**CONFIG, "epochs": 1_000_000}
-    asked = [client.execute_federated_training(approved, endless, "vibration") for _ in range(4)]
+    long = {**CONFIG, "epochs": 1000, "batch_size": 4}  # as long as the default bounds allow
+    asked = [client.execute_federated_training(approved, long, "vibration") for _ in range(4)]
     eventually(lambda: [TrainingState.RUNNING] * 3 == [one.state for one in asked[:3]])
     with pytest.raises(TimedOut, match="still queued: other jobs take all training sessions there"):
         client.get_parameters(asked[3], timeout=0.5)
