@@ -257,8 +257,9 @@ def read_ledger(folder: HistoryFolder, names: Iterable[str]) -> dict[str, Rememb
     A worker that an operator has stopped must not start because a file was damaged. So of whom nobody knows whether he
     is wanted, that one is remembered as stopped, and why. ``names``: all who could be meant.
     """
+    had_one = state_files.previous(folder.ledger).exists()  # asked first: a writer makes it after the ledger itself
     found = state_files.read(folder.ledger, _Ledger)
-    if found is None and not state_files.previous(folder.ledger).exists():
+    if found is None and not had_one:
         return {}
     if found is None or isinstance(found, Unfit):
         return _unknown(folder, found, names)
