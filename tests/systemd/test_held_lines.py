@@ -30,6 +30,7 @@ def service() -> Iterator[Service]:
         yield made
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_unit_are_held(service: Service) -> None:
     """By groups below the unit's own, in which each line really is, with the figures of ``fleet.yaml``; a stop of the
     unit takes all of it away."""
