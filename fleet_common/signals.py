@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -129,11 +129,7 @@ def _may(pid: int) -> bool:
 
 
 def _through(handle: int, number: signal.Signals) -> bool:
-    try:
-        signal.pidfd_send_signal(handle, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+    return _sent(signal.pidfd_send_signal, handle, number)
 
 
 def _group_of(pid: int) -> int | None:
@@ -144,8 +140,12 @@ def _group_of(pid: int) -> int | None:
 
 
 def _to_group(pid: int, number: signal.Signals) -> bool:
+    return _sent(os.killpg, pid, number)
+
+
+def _sent(send: Callable[[int, int], None], to: int, number: signal.Signals) -> bool:
     try:
-        os.killpg(pid, number)
+        send(to, number)
     except (ProcessLookupError, PermissionError):
         return False
     return True
@@ -156,13 +156,7 @@ def _to_group(pid: int, number: signal.Signals) -> bool:
 
 def to_child(pid: int, number: signal.Signals) -> bool:
     """Signal a child of ours; whether it was one. A child that has ended, but is not collected yet, counts."""
-    if not _may(pid) or not _is_child(pid):
-        return False
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+    return _may(pid) and _is_child(pid) and _sent(os.kill, pid, number)
 
 
 def to_childs_group(pid: int, number: signal.Signals) -> bool:

@@ -86,6 +86,16 @@ def place_of(context: typer.Context, *given: Path | None) -> FleetLocation:
     return other
 
 
+def one_datasite(place: FleetLocation, name: str | None) -> str:
+    """The name, if it is one of the fleet's datasites. Raises Fault."""
+    names = list(place.ports)
+    if name is None:
+        raise Fault(f"Name a datasite. Known: {', '.join(names)}", Exit.WRONG_USE)
+    if name not in names:
+        raise unknown_name(name, names)
+    return name
+
+
 def _warn(text: str) -> None:
     click.echo(f"Warning: {clean(text)}", err=True)
 

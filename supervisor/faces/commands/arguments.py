@@ -35,3 +35,4 @@ LastLines = Annotated[
 LongFleetFile = Annotated[
     Path | None, typer.Option("--file", metavar="FILE", help="The fleet.yaml; here -f is --follow.")
 ]
+DatasiteName = Annotated[str | None, typer.Argument(metavar="NAME", help="The datasite.", show_default=False)]

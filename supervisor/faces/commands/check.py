@@ -9,10 +9,9 @@ from typing import Annotated
 import click
 import typer
 
-from supervisor.faces.commands.arguments import FleetFileOption, Json
-from supervisor.faces.commands.credentials import DatasiteName
-from supervisor.faces.context import place_of
-from supervisor.faces.faults import Exit, Fault, unknown_name
+from supervisor.faces.commands.arguments import DatasiteName, FleetFileOption, Json
+from supervisor.faces.context import one_datasite, place_of
+from supervisor.faces.faults import Exit
 
 Save = Annotated[
     Path | None, typer.Option("--salvage", metavar="FILE", help="Save what is readable of its database in a new FILE.")
@@ -39,12 +38,7 @@ def check(
     from supervisor.faces import checkup
 
     place = place_of(context, file)
-    names = list(place.ports)
-    if name is None:
-        raise Fault(f"Name a datasite. Known: {', '.join(names)}", Exit.WRONG_USE)
-    if name not in names:
-        raise unknown_name(name, names)
-    found = checkup.look(place.state_dir, name)
+    found = checkup.look(place.state_dir, one_datasite(place, name))
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text())
     if salvage is not None:
         click.echo(checkup.save(found, salvage), err=as_json)

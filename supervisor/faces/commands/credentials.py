@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import click
 import typer
 
-from supervisor.faces.commands.arguments import FleetFileOption, Json
-from supervisor.faces.context import place_of
-from supervisor.faces.faults import Exit, Fault, unknown_name
-
-DatasiteName = Annotated[str | None, typer.Argument(metavar="NAME", help="The datasite.", show_default=False)]
+from supervisor.faces.commands.arguments import DatasiteName, FleetFileOption, Json
+from supervisor.faces.context import one_datasite, place_of
 
 
 def credentials(
@@ -30,10 +26,5 @@ def credentials(
     from supervisor.faces import logins
 
     place = place_of(context, file)
-    names = list(place.ports)
-    if name is None:
-        raise Fault(f"Name a datasite. Known: {', '.join(names)}", Exit.WRONG_USE)
-    if name not in names:
-        raise unknown_name(name, names)
-    found = logins.read(place.state_dir, name)
+    found = logins.read(place.state_dir, one_datasite(place, name))
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text(place.path))
